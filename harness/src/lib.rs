@@ -1,0 +1,3 @@
+//! The test harness of `cargo etcdtest`.
+
+pub mod protocol;

@@ -1,0 +1,505 @@
+//! What a test binary and the runner say to each other.
+//!
+//! **Listing.** The runner starts the binary with `--list --format terse` and
+//! [`LIST_VARIABLE`] set. A plain libtest binary ignores the variable and prints its
+//! terse list; a binary with `etcdtest::main!()` prints one JSON line, a [`Listing`].
+//!
+//! **An attempt.** The runner starts the binary with [`ATTEMPT_ARGUMENT`] alone and a
+//! stream socket as its standard input, and sends one [`Start`]. The binary answers with
+//! [`Event`]s, the last of them [`Event::Finished`], and exits with [`Start::exit_code`].
+//!
+//! Both directions carry frames: the length of what follows as `u32` little-endian, one
+//! kind byte (`J` for a JSON document, `A` for an attachment) and the payload. An
+//! attachment's payload is the length of its name as `u16` little-endian, the name in
+//! UTF-8, and its bytes.
+
+use std::io::{self, Read, Write};
+use std::time::Duration;
+
+use serde_json::{Map, Value, json};
+
+/// The version both sides must have in common.
+pub const VERSION: u64 = 1;
+/// Set to [`VERSION`] by the runner when it asks a binary for its list.
+pub const LIST_VARIABLE: &str = "ETCDTEST_PROTOCOL";
+/// The only argument of a binary that is to run one attempt.
+pub const ATTEMPT_ARGUMENT: &str = "--etcdtest-attempt";
+/// The file a process started without an attempt's socket reads its environment from.
+pub const ENVIRONMENT_VARIABLE: &str = "ETCDTEST_ENVIRONMENT";
+/// The largest frame that is read, in bytes.
+pub const MAX_FRAME: usize = 64 << 20;
+
+/// Everything that a binary says of its tests, in one line of JSON.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listing {
+    /// The tests in the order of their names.
+    pub tests: Vec<Listed>,
+}
+
+/// One test as its author described it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Listed {
+    /// Path inside the binary, as libtest writes it: `module::name` or `module::name::case`.
+    pub name: String,
+    /// First paragraph of the doc comment.
+    pub description: String,
+    /// The list under `# Steps`.
+    pub steps: Vec<String>,
+    /// The text under `# Expected`.
+    pub expected: String,
+    /// Tags to filter by.
+    pub tags: Vec<String>,
+    /// The person or team that answers for the test.
+    pub owner: Option<String>,
+    /// Longest time an attempt may take.
+    pub timeout: Option<Duration>,
+    /// How often a failed attempt is tried again.
+    pub retries: Option<u32>,
+    /// Patterns of the environments the test may run in; none means all.
+    pub environments: Vec<String>,
+    /// A resource that only one test at a time may use.
+    pub exclusive: Option<String>,
+    /// Why the test is ignored; an empty text where no reason was given.
+    pub ignore: Option<String>,
+    /// The test passes if it panics.
+    pub should_panic: bool,
+    /// Source file, as the compiler names it.
+    pub file: String,
+    /// Line in that file, from 1.
+    pub line: u32,
+}
+
+/// The environment that an attempt runs against.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct EnvironmentData {
+    /// Its name.
+    pub name: String,
+    /// Its version, from 1; 0 when it does not come from a store.
+    pub version: u64,
+    /// The store revision at which it was written; 0 when it does not come from a store.
+    pub revision: i64,
+    /// Its `[config]` as a JSON object.
+    pub config: Value,
+}
+
+/// What the runner sends first on an attempt's socket.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Start {
+    /// The test's name, as listed.
+    pub test: String,
+    /// What it runs against.
+    pub environment: EnvironmentData,
+    /// Id of the run.
+    pub run: String,
+    /// Id of the worker.
+    pub worker: String,
+    /// Number of the attempt, from 1.
+    pub attempt: u32,
+    /// Fencing token of the unit: grows whenever the unit moves to another worker.
+    pub token: i64,
+    /// What the process exits with after a pass; random, never 0.
+    pub exit_code: i32,
+}
+
+/// What a test tells the runner while it runs.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    /// A step began.
+    StepStarted {
+        /// Its number in the attempt, from 1.
+        step: u32,
+        /// Its name.
+        name: String,
+    },
+    /// A step ended.
+    StepFinished {
+        /// Its number in the attempt.
+        step: u32,
+        /// False when it panicked or returned an error.
+        ok: bool,
+        /// How long it took.
+        duration: Duration,
+    },
+    /// A document that belongs to the attempt.
+    Attachment {
+        /// Its file name.
+        name: String,
+        /// Its content.
+        bytes: Vec<u8>,
+    },
+    /// The last event.
+    Finished(Outcome),
+}
+
+/// How an attempt ended, in its own words.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Outcome {
+    /// The test did what it promises.
+    Passed,
+    /// The test asked to be skipped, with its reason.
+    Skipped(String),
+    /// The test panicked, returned an error, or did not panic where it should.
+    Failed {
+        /// The panic message, or the error with its chain.
+        message: String,
+        /// `file:line:column` of the panic.
+        location: Option<String>,
+    },
+}
+
+/// One frame as it travels.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Frame {
+    /// A JSON document.
+    Json(Value),
+    /// An attachment.
+    Attachment {
+        /// Its file name.
+        name: String,
+        /// Its content.
+        bytes: Vec<u8>,
+    },
+}
+
+impl Listing {
+    /// The line a binary prints.
+    pub fn to_line(&self) -> String {
+        let tests: Vec<Value> = self.tests.iter().map(Listed::to_json).collect();
+        json!({ "etcdtest": VERSION, "tests": tests }).to_string()
+    }
+
+    /// Reads the line back; `None` where it is not a listing at all.
+    ///
+    /// # Errors
+    /// The line is a listing, but of another protocol version or with a part missing.
+    pub fn from_line(line: &str) -> Option<Result<Self, String>> {
+        let Ok(Value::Object(object)) = serde_json::from_str(line) else {
+            return None;
+        };
+        let version = object.get("etcdtest")?.as_u64();
+        if version != Some(VERSION) {
+            let spoken = version.map_or_else(|| "an unknown version".into(), |v| format!("version {v}"));
+            return Some(Err(format!(
+                "the binary speaks {spoken} of the protocol, this runner version {VERSION}"
+            )));
+        }
+        let tests = object.get("tests").and_then(Value::as_array);
+        let parsed = tests.ok_or("the listing has no `tests`").and_then(|tests| {
+            tests
+                .iter()
+                .map(|test| Listed::from_json(test).ok_or("a test of the listing is incomplete"))
+                .collect()
+        });
+        Some(parsed.map(|tests| Self { tests }).map_err(str::to_owned))
+    }
+}
+
+impl Listed {
+    fn to_json(&self) -> Value {
+        json!({
+            "name": self.name,
+            "description": self.description,
+            "steps": self.steps,
+            "expected": self.expected,
+            "tags": self.tags,
+            "owner": self.owner,
+            "timeout_ms": self.timeout.map(millis),
+            "retries": self.retries,
+            "environments": self.environments,
+            "exclusive": self.exclusive,
+            "ignore": self.ignore,
+            "should_panic": self.should_panic,
+            "file": self.file,
+            "line": self.line,
+        })
+    }
+
+    fn from_json(value: &Value) -> Option<Self> {
+        let test = value.as_object()?;
+        Some(Self {
+            name: text(test, "name")?,
+            description: text(test, "description")?,
+            steps: texts(test, "steps")?,
+            expected: text(test, "expected")?,
+            tags: texts(test, "tags")?,
+            owner: text(test, "owner"),
+            timeout: test.get("timeout_ms").and_then(Value::as_u64).map(Duration::from_millis),
+            retries: number(test, "retries"),
+            environments: texts(test, "environments")?,
+            exclusive: text(test, "exclusive"),
+            ignore: text(test, "ignore"),
+            should_panic: test.get("should_panic")?.as_bool()?,
+            file: text(test, "file")?,
+            line: number(test, "line")?,
+        })
+    }
+}
+
+impl Start {
+    /// The frame that carries it.
+    pub fn to_frame(&self) -> Frame {
+        Frame::Json(json!({
+            "test": self.test,
+            "environment": {
+                "name": self.environment.name,
+                "version": self.environment.version,
+                "revision": self.environment.revision,
+                "config": self.environment.config,
+            },
+            "run": self.run,
+            "worker": self.worker,
+            "attempt": self.attempt,
+            "token": self.token,
+            "exit_code": self.exit_code,
+        }))
+    }
+
+    /// Reads it from a frame; `None` where the frame is something else.
+    pub fn from_frame(frame: Frame) -> Option<Self> {
+        let Frame::Json(Value::Object(mut start)) = frame else {
+            return None;
+        };
+        let Value::Object(mut environment) = start.remove("environment")? else {
+            return None;
+        };
+        Some(Self {
+            test: text(&start, "test")?,
+            environment: EnvironmentData {
+                name: text(&environment, "name")?,
+                version: environment.get("version")?.as_u64()?,
+                revision: environment.get("revision")?.as_i64()?,
+                config: environment.remove("config")?,
+            },
+            run: text(&start, "run")?,
+            worker: text(&start, "worker")?,
+            attempt: number(&start, "attempt")?,
+            token: start.get("token")?.as_i64()?,
+            exit_code: i32::try_from(start.get("exit_code")?.as_i64()?).ok()?,
+        })
+    }
+}
+
+impl Event {
+    /// The frame that carries it.
+    pub fn into_frame(self) -> Frame {
+        Frame::Json(match self {
+            Self::StepStarted { step, name } => json!({ "step_started": { "step": step, "name": name } }),
+            Self::StepFinished { step, ok, duration } => json!({
+                "step_finished": { "step": step, "ok": ok, "duration_us": micros(duration) }
+            }),
+            Self::Attachment { name, bytes } => return Frame::Attachment { name, bytes },
+            Self::Finished(Outcome::Passed) => json!({ "finished": { "outcome": "passed" } }),
+            Self::Finished(Outcome::Skipped(reason)) => json!({
+                "finished": { "outcome": "skipped", "message": reason }
+            }),
+            Self::Finished(Outcome::Failed { message, location }) => json!({
+                "finished": { "outcome": "failed", "message": message, "location": location }
+            }),
+        })
+    }
+
+    /// Reads it from a frame; `None` where the frame is no event of this version.
+    pub fn from_frame(frame: Frame) -> Option<Self> {
+        let event = match frame {
+            Frame::Attachment { name, bytes } => return Some(Self::Attachment { name, bytes }),
+            Frame::Json(event) => event,
+        };
+        let (kind, body) = event.as_object()?.iter().next()?;
+        let body = body.as_object()?;
+        match kind.as_str() {
+            "step_started" => {
+                Some(Self::StepStarted { step: number(body, "step")?, name: text(body, "name")? })
+            }
+            "step_finished" => Some(Self::StepFinished {
+                step: number(body, "step")?,
+                ok: body.get("ok")?.as_bool()?,
+                duration: Duration::from_micros(body.get("duration_us")?.as_u64()?),
+            }),
+            "finished" => Some(Self::Finished(match body.get("outcome")?.as_str()? {
+                "passed" => Outcome::Passed,
+                "skipped" => Outcome::Skipped(text(body, "message")?),
+                "failed" => {
+                    Outcome::Failed { message: text(body, "message")?, location: text(body, "location") }
+                }
+                _ => return None,
+            })),
+            _ => None,
+        }
+    }
+}
+
+impl Frame {
+    /// The bytes that travel, length first.
+    ///
+    /// # Errors
+    /// The frame is larger than [`MAX_FRAME`], or an attachment's name longer than 64 KiB.
+    pub fn encode(&self) -> io::Result<Vec<u8>> {
+        let too_large = || io::Error::new(io::ErrorKind::InvalidInput, "too large for one frame");
+        let mut bytes = vec![0; 4];
+        match self {
+            Self::Json(value) => {
+                bytes.push(b'J');
+                serde_json::to_writer(&mut bytes, value)?;
+            }
+            Self::Attachment { name, bytes: content } => {
+                let length = u16::try_from(name.len()).map_err(|_| too_large())?;
+                bytes.push(b'A');
+                bytes.extend(length.to_le_bytes());
+                bytes.extend(name.as_bytes());
+                bytes.extend(content);
+            }
+        }
+        let length = bytes.len() - 4;
+        if length > MAX_FRAME {
+            return Err(too_large());
+        }
+        let length = u32::try_from(length).map_err(|_| too_large())?;
+        bytes[..4].copy_from_slice(&length.to_le_bytes());
+        Ok(bytes)
+    }
+
+    /// Reads a frame from what followed its length.
+    ///
+    /// # Errors
+    /// The bytes are no frame.
+    pub fn decode(body: &[u8]) -> io::Result<Self> {
+        let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
+        match body.split_first() {
+            Some((b'J', json)) => Ok(Self::Json(serde_json::from_slice(json)?)),
+            Some((b'A', rest)) => {
+                let (length, rest) =
+                    rest.split_first_chunk::<2>().ok_or_else(|| invalid("torn attachment"))?;
+                let (name, bytes) = rest
+                    .split_at_checked(u16::from_le_bytes(*length).into())
+                    .ok_or_else(|| invalid("torn attachment"))?;
+                Ok(Self::Attachment {
+                    name: String::from_utf8_lossy(name).into_owned(),
+                    bytes: bytes.to_vec(),
+                })
+            }
+            _ => Err(invalid("unknown kind of frame")),
+        }
+    }
+
+    /// Writes the frame in one call, so that frames of several threads do not mix.
+    ///
+    /// # Errors
+    /// As [`Frame::encode`], and whatever the socket says.
+    pub fn write(&self, to: &mut impl Write) -> io::Result<()> {
+        to.write_all(&self.encode()?)
+    }
+
+    /// Reads the next frame; `None` at the end of the stream.
+    ///
+    /// # Errors
+    /// The stream ended inside a frame, or carries something else.
+    pub fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
+        let mut length = [0; 4];
+        if from.read(&mut length[..1])? == 0 {
+            return Ok(None);
+        }
+        from.read_exact(&mut length[1..])?;
+        let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
+        if length > MAX_FRAME {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too large"));
+        }
+        let mut body = vec![0; length];
+        from.read_exact(&mut body)?;
+        Self::decode(&body).map(Some)
+    }
+}
+
+fn text(object: &Map<String, Value>, key: &str) -> Option<String> {
+    object.get(key)?.as_str().map(str::to_owned)
+}
+
+fn texts(object: &Map<String, Value>, key: &str) -> Option<Vec<String>> {
+    let list = object.get(key)?.as_array()?;
+    list.iter().map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+fn number(object: &Map<String, Value>, key: &str) -> Option<u32> {
+    object.get(key)?.as_u64()?.try_into().ok()
+}
+
+fn millis(duration: Duration) -> u64 {
+    duration.as_millis().try_into().unwrap_or(u64::MAX)
+}
+
+fn micros(duration: Duration) -> u64 {
+    duration.as_micros().try_into().unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn frames_and_events_read_back_as_written() {
+        let events = [
+            Event::StepStarted { step: 1, name: "pay \"now\"\n".into() },
+            Event::StepFinished { step: 1, ok: false, duration: Duration::from_micros(1_234_567) },
+            Event::Attachment { name: "ordér.bin".into(), bytes: vec![0, 255, 10] },
+            Event::Finished(Outcome::Passed),
+            Event::Finished(Outcome::Skipped(String::new())),
+            Event::Finished(Outcome::Failed { message: "no".into(), location: Some("a.rs:1:2".into()) }),
+        ];
+        let mut stream = Vec::new();
+        for event in events.clone() {
+            event.into_frame().write(&mut stream).unwrap();
+        }
+        let mut stream = stream.as_slice();
+        for event in events {
+            let frame = Frame::read(&mut stream).unwrap().unwrap();
+            assert_eq!(Event::from_frame(frame), Some(event));
+        }
+        assert_eq!(Frame::read(&mut stream).unwrap(), None);
+    }
+
+    #[test]
+    fn a_start_and_a_listing_read_back_as_written() {
+        let start = Start {
+            test: "orders::paid".into(),
+            environment: EnvironmentData {
+                name: "staging".into(),
+                version: 3,
+                revision: 77,
+                config: json!({ "url": "http://x" }),
+            },
+            run: "r".into(),
+            worker: "w".into(),
+            attempt: 2,
+            token: 9,
+            exit_code: 77,
+        };
+        assert_eq!(Start::from_frame(start.to_frame()), Some(start));
+
+        let listing = Listing {
+            tests: vec![Listed {
+                name: "a".into(),
+                steps: vec!["one".into()],
+                timeout: Some(Duration::from_secs(3)),
+                ignore: Some(String::new()),
+                line: 7,
+                ..Listed::default()
+            }],
+        };
+        assert_eq!(Listing::from_line(&listing.to_line()), Some(Ok(listing)));
+        assert_eq!(Listing::from_line("a: test"), None);
+        assert!(Listing::from_line("{\"etcdtest\":2}").unwrap().unwrap_err().contains("version 2"));
+    }
+
+    #[test]
+    fn a_torn_or_foreign_frame_is_an_error_not_a_panic() {
+        for bytes in [
+            &b"\x05\0\0\0J{}"[..],
+            b"\x03\0\0\0J{x",
+            b"\x01\0\0\0Z",
+            b"\0\0\0\0",
+            b"\x02\0\0\0A\x05",
+            b"\xff\xff\xff\xff",
+        ] {
+            assert!(Frame::read(&mut &*bytes).is_err(), "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the program exits with, and how it says what went wrong.
+
+use crate::store::StoreError;
+
+/// The exit codes, all of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Exit {
+    /// All tests passed, or the verb did what it was asked.
+    Passed = 0,
+    /// Wrong usage or configuration.
+    Usage = 2,
+    /// No test was selected.
+    NothingToRun = 4,
+    /// A test failed.
+    TestsFailed = 100,
+    /// The build, or the listing of a test binary, failed.
+    BuildFailed = 101,
+    /// The environment is missing, not ready or reserved.
+    Environment = 102,
+    /// The store could not be reached.
+    Store = 103,
+}
+
+/// Why a verb ended early: what to exit with, and what to print.
+#[derive(Debug)]
+pub struct Failure {
+    exit: Exit,
+    report: miette::Report,
+}
+
+impl Failure {
+    /// A failure of this kind.
+    pub fn new(exit: Exit, report: impl Into<miette::Report>) -> Self {
+        Self { exit, report: report.into() }
+    }
+
+    /// Wrong usage or configuration.
+    pub fn usage(report: impl Into<miette::Report>) -> Self {
+        Self::new(Exit::Usage, report)
+    }
+
+    /// Prints what went wrong to stderr and says what to exit with.
+    pub fn print(self) -> Exit {
+        anstream::eprintln!("{:?}", self.report);
+        self.exit
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let exit = match error {
+            StoreError::Unavailable { .. }
+            | StoreError::UnknownOutcome { .. }
+            | StoreError::NoSpace { .. } => Exit::Store,
+            _ => Exit::Usage,
+        };
+        let report = match error.help() {
+            Some(help) => miette::miette!(help = help, "{error}"),
+            None => miette::miette!("{error}"),
+        };
+        Self::new(exit, report)
+    }
+}

@@ -1,0 +1,61 @@
+//! The command line: arguments in, a service called, lines printed.
+
+mod exit;
+mod global;
+
+use std::ffi::OsString;
+
+use clap::{Parser, Subcommand};
+
+pub use exit::{Exit, Failure};
+pub use global::{Format, GlobalArgs};
+
+/// Run the tests of distributed applications, and manage them, on etcd.
+#[derive(Debug, Parser)]
+#[command(name = "cargo etcdtest", bin_name = "cargo etcdtest", version)]
+struct Cli {
+    #[command(flatten)]
+    global: GlobalArgs,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {}
+
+/// Runs the program with these arguments, the program's own name first, and says what to
+/// exit with.
+pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    let arguments = with_verb(arguments.into_iter().collect());
+    let cli = match Cli::try_parse_from(arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            let exit = if error.use_stderr() { Exit::Usage } else { Exit::Passed };
+            // A closed stream is no reason to fail: there is nobody left to tell.
+            let _ = error.print();
+            return exit;
+        }
+    };
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::usage(miette::miette!("failed to start: {error}")).print(),
+    };
+    match runtime.block_on(run(cli)) {
+        Ok(exit) => exit,
+        Err(failure) => failure.print(),
+    }
+}
+
+async fn run(cli: Cli) -> Result<Exit, Failure> {
+    let _ = &cli.global;
+    match cli.verb {}
+}
+
+/// Puts the default verb, `run`, where none was typed, and drops the `etcdtest` that cargo
+/// passes as the first argument.
+fn with_verb(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    if arguments.get(1).is_some_and(|first| first == "etcdtest") {
+        arguments.remove(1);
+    }
+    arguments
+}

@@ -1,0 +1,1 @@
+//! Settings: the one place where flags, variables and files become what the program uses.

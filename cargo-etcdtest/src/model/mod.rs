@@ -1,0 +1,19 @@
+//! The records of the store as plain data.
+
+mod environment;
+mod ids;
+mod record;
+mod result;
+mod run;
+mod test_case;
+
+pub use environment::{Environment, EnvironmentVersion};
+pub use ids::{Fence, RunId, TestCaseId, TestCaseIdError, UnitIndex, WorkerId};
+pub use record::Record;
+pub use result::{
+    Attempt, Block, LatestResult, Outcome, RecentOutcome, Step, StoredOutput, UnitResult, Verdict,
+};
+pub use run::{
+    Claim, Commit, NextPosition, PlanChunk, PlannedUnit, Run, RunState, RunSummary, Steward, Worker,
+};
+pub use test_case::{Code, Description, TestCase, TestCaseState, TestKind};

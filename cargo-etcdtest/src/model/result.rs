@@ -1,0 +1,188 @@
+//! Results: what came of a unit, attempt by attempt.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{EnvironmentVersion, Fence, Record, RunId, UnitIndex, WorkerId};
+
+/// How an attempt or a unit ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Outcome {
+    /// It did what it promises.
+    Passed,
+    /// It panicked or returned an error.
+    Failed,
+    /// It was not run, or asked to be skipped.
+    Skipped,
+    /// It took longer than its timeout.
+    TimedOut,
+    /// Its process ended without saying how the test went.
+    Crashed,
+}
+
+/// What a run, a unit or an attempt comes to, for counting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// Passed at the first attempt.
+    Passed,
+    /// Passed after a failed attempt.
+    Flaky,
+    /// Failed, timed out or crashed.
+    Failed,
+    /// Not run.
+    Skipped,
+}
+
+/// The final outcome of a unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnitResult {
+    /// Its place in the plan.
+    pub unit: UnitIndex,
+    /// The outcome of its last attempt.
+    pub outcome: Outcome,
+    /// Why it was skipped, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// Every try, in order; none where it was skipped without a try.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub attempts: Vec<Attempt>,
+    /// Who executed it.
+    pub worker: WorkerId,
+    /// The fencing token under which it was executed.
+    pub token: Fence,
+}
+
+/// One try at a unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Its number, from 1.
+    pub number: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it began, by the worker's clock.
+    pub started: Timestamp,
+    /// How long it took.
+    pub duration: Duration,
+    /// The panic message, the error with its chain, the signal, or the skip's reason.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `file:line:column` of the panic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// The exit code of its process, if it exited.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended its process, if one did.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// The steps that it went through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<Step>,
+    /// What is stored of it under `/logs`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<StoredOutput>,
+}
+
+/// A step of an attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Step {
+    /// Its name.
+    pub name: String,
+    /// Whether it succeeded; `None` where the attempt ended inside it.
+    pub ok: Option<bool>,
+    /// How long it took, as far as is known.
+    pub duration: Duration,
+}
+
+/// A stream or attachment of an attempt that is stored under `/logs`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StoredOutput {
+    /// `stdout`, `stderr`, or `attachments/NAME`.
+    pub name: String,
+    /// Its size in bytes, before compression and with what was left out.
+    pub size: u64,
+    /// Bytes left out of its middle.
+    #[serde(default)]
+    pub left_out: u64,
+    /// In how many chunks it is stored.
+    pub chunks: usize,
+}
+
+/// Results of one worker, stored together under `/execution/{run}/results/…`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Block {
+    /// The results.
+    pub results: Vec<UnitResult>,
+}
+
+impl Record for Block {
+    const SCHEMA: u64 = 1;
+}
+
+/// The newest result of a test case in an environment, with those before it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LatestResult {
+    /// The run it came from.
+    pub run: RunId,
+    /// When that run was created; the newest run wins.
+    pub created: Timestamp,
+    /// What it ran against.
+    pub environment: EnvironmentVersion,
+    /// The code it ran, as a git commit id.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<String>,
+    /// The result itself.
+    pub result: UnitResult,
+    /// The last outcomes, newest first, this one included.
+    pub recent: Vec<RecentOutcome>,
+}
+
+impl LatestResult {
+    /// How many recent outcomes are kept.
+    pub const RECENT: usize = 32;
+}
+
+impl Record for LatestResult {
+    const SCHEMA: u64 = 1;
+}
+
+/// One of the last outcomes of a test case in an environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RecentOutcome {
+    /// The run.
+    pub run: RunId,
+    /// When that run was created.
+    pub created: Timestamp,
+    /// What came of it.
+    pub verdict: Verdict,
+    /// How long its last attempt took.
+    pub duration: Duration,
+}
+
+impl Outcome {
+    /// Whether it counts against the run.
+    pub fn is_failure(self) -> bool {
+        matches!(self, Self::Failed | Self::TimedOut | Self::Crashed)
+    }
+}
+
+impl UnitResult {
+    /// What it comes to.
+    pub fn verdict(&self) -> Verdict {
+        match self.outcome {
+            Outcome::Passed if self.attempts.len() > 1 => Verdict::Flaky,
+            Outcome::Passed => Verdict::Passed,
+            Outcome::Skipped => Verdict::Skipped,
+            Outcome::Failed | Outcome::TimedOut | Outcome::Crashed => Verdict::Failed,
+        }
+    }
+
+    /// How long its last attempt took.
+    pub fn duration(&self) -> Duration {
+        self.attempts.last().map_or(Duration::ZERO, |attempt| attempt.duration)
+    }
+}

@@ -1,0 +1,197 @@
+//! Runs: the record of one, its plan, and who holds which of its units.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::{EnvironmentVersion, Record, RunId, TestCaseId, UnitIndex, WorkerId};
+
+/// A run as stored under `/runs/{run}`: small, since listing runs reads all of them.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Run {
+    /// Its id.
+    pub id: RunId,
+    /// How far it is.
+    pub state: RunState,
+    /// When it was created, by the clock of the worker that did.
+    pub created: Timestamp,
+    /// When it ended.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub finished: Option<Timestamp>,
+    /// What was typed.
+    pub command: Vec<String>,
+    /// Who typed it: `user@host`.
+    pub author: String,
+    /// The code it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
+    /// What it runs against.
+    pub environments: Vec<EnvironmentVersion>,
+    /// How many units it has.
+    pub units: u32,
+    /// Over how many stripes they are dealt.
+    pub stripes: u32,
+    /// Digest of the test list: whoever lists other tests may not join.
+    pub tests_digest: String,
+    /// Digest of the plan's chunks.
+    pub plan_digest: String,
+    /// What came of it, once it is finished.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub summary: Option<RunSummary>,
+}
+
+impl Record for Run {
+    const SCHEMA: u64 = 1;
+}
+
+/// How far a run is.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "phase")]
+pub enum RunState {
+    /// Its plan is being written.
+    Planning {
+        /// By whom.
+        by: Steward,
+    },
+    /// Units are being executed.
+    Running,
+    /// It was cancelled; what is under way is being stored.
+    Cancelling,
+    /// Its reports are being written.
+    Finishing {
+        /// By whom.
+        by: Steward,
+        /// It was cancelled before.
+        cancelled: bool,
+    },
+    /// It is over.
+    Finished {
+        /// It was cancelled: some units have no result.
+        cancelled: bool,
+    },
+}
+
+/// The worker that does what only one may do, told apart from an earlier one of its name
+/// by the revision at which its key was created.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Steward {
+    /// The worker.
+    pub worker: WorkerId,
+    /// The create revision of its key.
+    pub identity: i64,
+}
+
+/// The code that a run runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Commit {
+    /// The git commit id, in full.
+    pub id: String,
+    /// The branch, if one is checked out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub branch: Option<String>,
+    /// There were changes that are not in the commit.
+    pub dirty: bool,
+}
+
+/// What came of a run: how many units of each verdict.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunSummary {
+    /// Passed at the first attempt.
+    pub passed: u32,
+    /// Passed after a failed attempt.
+    pub flaky: u32,
+    /// Failed with a panic or an error.
+    pub failed: u32,
+    /// Took too long.
+    pub timed_out: u32,
+    /// Their process died.
+    pub crashed: u32,
+    /// Not run.
+    pub skipped: u32,
+    /// Without a result: the run was cancelled before.
+    pub not_run: u32,
+    /// From the run's creation to its end.
+    pub duration: Duration,
+}
+
+/// A piece of a run's plan, stored under `/execution/{run}/plan/{chunk}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlanChunk {
+    /// The index of the first unit in it.
+    pub first: UnitIndex,
+    /// The units in the order in which they are dealt.
+    pub units: Vec<PlannedUnit>,
+}
+
+impl Record for PlanChunk {
+    const SCHEMA: u64 = 1;
+}
+
+/// One test case in one environment.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PlannedUnit {
+    /// The test case.
+    #[serde(rename = "t")]
+    pub test: TestCaseId,
+    /// The environment's name.
+    #[serde(rename = "e")]
+    pub environment: String,
+    /// How long it is expected to take.
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    pub estimate: Option<Duration>,
+    /// Why it is skipped without a try.
+    #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
+    pub skip: Option<String>,
+}
+
+/// The next undealt position of a stripe, stored under `/execution/{run}/next/{stripe}`.
+/// Stripe `s` of `n` deals the units `s`, `s + n`, `s + 2n`, …
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NextPosition {
+    /// How many units of the stripe have been dealt.
+    pub dealt: u32,
+}
+
+impl Record for NextPosition {
+    const SCHEMA: u64 = 1;
+}
+
+/// The units a worker holds, stored under `/execution/{run}/claims/{worker}`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The create revision of the owner's key under `/workers`.
+    pub owner: i64,
+    /// Counts the changes of this record: tells whether a write of unknown outcome landed.
+    pub seq: u64,
+    /// The units held, each with how often it was lost with a worker that died.
+    pub units: Vec<(UnitIndex, u32)>,
+    /// The units announced as being executed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub running: Vec<UnitIndex>,
+}
+
+impl Record for Claim {
+    const SCHEMA: u64 = 1;
+}
+
+/// A live worker, stored under `/workers/{worker}` on a lease.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Worker {
+    /// Its id.
+    pub id: WorkerId,
+    /// The machine.
+    pub host: String,
+    /// The process there.
+    pub pid: u32,
+    /// The run it works for.
+    pub run: RunId,
+    /// Since when, by its own clock.
+    pub since: Timestamp,
+    /// How many attempts it executes at once.
+    pub lanes: u32,
+}
+
+impl Record for Worker {
+    const SCHEMA: u64 = 1;
+}

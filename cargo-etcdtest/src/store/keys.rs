@@ -1,0 +1,189 @@
+//! Where each record lives. The one place that knows the layout of keys.
+
+use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
+
+use super::api::Key;
+use crate::model::{RunId, TestCaseId, UnitIndex, WorkerId};
+
+/// What is escaped within a segment.
+const SEGMENT: &AsciiSet = &CONTROLS.add(b'/').add(b'%');
+
+/// `/testcases/`: all test cases.
+pub const TEST_CASES: &str = "/testcases/";
+/// `/environments/`: all environments as they are now.
+pub const ENVIRONMENTS: &str = "/environments/";
+/// `/runs/`: all runs.
+pub const RUNS: &str = "/runs/";
+/// `/results/`: the latest result of every test case in every environment.
+pub const RESULTS: &str = "/results/";
+/// `/workers/`: all live workers.
+pub const WORKERS: &str = "/workers/";
+
+/// One segment of a key, escaped.
+pub fn segment(text: &str) -> String {
+    utf8_percent_encode(text, SEGMENT).to_string()
+}
+
+/// The segments of a key below a prefix, unescaped; `None` where the key is not below it
+/// or is not UTF-8.
+pub fn segments_below(key: &Key, prefix: &str) -> Option<Vec<String>> {
+    let rest = key.as_bytes().strip_prefix(prefix.as_bytes())?;
+    rest.split(|&byte| byte == b'/')
+        .map(|part| percent_decode(part).decode_utf8().ok().map(Into::into))
+        .collect()
+}
+
+/// A test case.
+pub fn test_case(id: &TestCaseId) -> Key {
+    format!("{TEST_CASES}{}", test_path(id)).into()
+}
+
+/// All test cases of one binary.
+pub fn test_cases_of(package: &str, binary: &str) -> Key {
+    format!("{TEST_CASES}{}/{}/", segment(package), segment(binary)).into()
+}
+
+/// An environment as it is now.
+pub fn environment(name: &str) -> Key {
+    format!("{ENVIRONMENTS}{}", segment(name)).into()
+}
+
+/// All versions of an environment.
+pub fn environment_history(name: &str) -> Key {
+    format!("/history/environments/{}/", segment(name)).into()
+}
+
+/// One version of an environment.
+pub fn environment_version(name: &str, version: u64) -> Key {
+    format!("/history/environments/{}/{version:010}", segment(name)).into()
+}
+
+/// A run's record.
+pub fn run(run: &RunId) -> Key {
+    format!("{RUNS}{}", segment(run.as_str())).into()
+}
+
+/// Everything about how a run is shared out.
+pub fn execution(run: &RunId) -> Key {
+    format!("/execution/{}/", segment(run.as_str())).into()
+}
+
+fn execution_child(run: &RunId, rest: &str) -> Key {
+    format!("/execution/{}/{rest}", segment(run.as_str())).into()
+}
+
+/// All chunks of a run's plan.
+pub fn plan(run: &RunId) -> Key {
+    execution_child(run, "plan/")
+}
+
+/// One chunk of a run's plan, counted from 0.
+pub fn plan_chunk(run: &RunId, chunk: usize) -> Key {
+    execution_child(run, &format!("plan/{chunk:06}"))
+}
+
+/// All environment snapshots of a run.
+pub fn snapshots(run: &RunId) -> Key {
+    execution_child(run, "environments/")
+}
+
+/// One environment snapshot of a run.
+pub fn snapshot(run: &RunId, environment: &str) -> Key {
+    execution_child(run, &format!("environments/{}", segment(environment)))
+}
+
+/// All stripes' next positions.
+pub fn next_positions(run: &RunId) -> Key {
+    execution_child(run, "next/")
+}
+
+/// The next undealt position of a stripe, counted from 0.
+pub fn next_position(run: &RunId, stripe: usize) -> Key {
+    execution_child(run, &format!("next/{stripe:04}"))
+}
+
+/// All claim records of a run.
+pub fn claims(run: &RunId) -> Key {
+    execution_child(run, "claims/")
+}
+
+/// The units a worker holds.
+pub fn claim(run: &RunId, worker: &WorkerId) -> Key {
+    execution_child(run, &format!("claims/{}", segment(worker.as_str())))
+}
+
+/// All result blocks of a run.
+pub fn blocks(run: &RunId) -> Key {
+    execution_child(run, "results/")
+}
+
+/// One block of results: `number` counts over the whole process of the worker whose key
+/// was created at `identity`.
+pub fn block(run: &RunId, worker: &WorkerId, identity: i64, number: u64) -> Key {
+    execution_child(run, &format!("results/{}-{identity}.{number:08}", segment(worker.as_str())))
+}
+
+/// A live worker.
+pub fn worker(worker: &WorkerId) -> Key {
+    format!("{WORKERS}{}", segment(worker.as_str())).into()
+}
+
+/// All output of a run.
+pub fn logs(run: &RunId) -> Key {
+    format!("/logs/{}/", segment(run.as_str())).into()
+}
+
+/// All output of one attempt.
+pub fn attempt_logs(run: &RunId, unit: UnitIndex, token: i64, attempt: u32) -> Key {
+    format!("/logs/{}/{unit}.{token}.{attempt}/", segment(run.as_str())).into()
+}
+
+/// One chunk of a stream or attachment of an attempt.
+pub fn log_chunk(run: &RunId, unit: UnitIndex, token: i64, attempt: u32, name: &str, chunk: usize) -> Key {
+    format!("/logs/{}/{unit}.{token}.{attempt}/{}/{chunk:06}", segment(run.as_str()), segment(name)).into()
+}
+
+/// The latest result of a test case in an environment.
+pub fn latest_result(id: &TestCaseId, environment: &str) -> Key {
+    format!("{RESULTS}{}/{}", test_path(id), segment(environment)).into()
+}
+
+/// The latest results of all test cases of one binary, in every environment.
+pub fn latest_results_of(package: &str, binary: &str) -> Key {
+    format!("{RESULTS}{}/{}/", segment(package), segment(binary)).into()
+}
+
+/// All reports of a run.
+pub fn reports(run: &RunId) -> Key {
+    format!("/reports/{}/", segment(run.as_str())).into()
+}
+
+/// All chunks of one report of a run.
+pub fn report(run: &RunId, name: &str) -> Key {
+    format!("/reports/{}/{}/", segment(run.as_str()), segment(name)).into()
+}
+
+/// One chunk of a report of a run, counted from 0.
+pub fn report_chunk(run: &RunId, name: &str, chunk: usize) -> Key {
+    format!("/reports/{}/{}/{chunk:06}", segment(run.as_str()), segment(name)).into()
+}
+
+fn test_path(id: &TestCaseId) -> String {
+    format!("{}/{}/{}", segment(&id.package), segment(&id.binary), segment(&id.test))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_segment_is_escaped_so_that_it_stays_one_segment_and_reads_back() {
+        let id = TestCaseId::new("shop", "bin/shop", "a::b%\n/ü");
+        let key = test_case(&id);
+        assert_eq!(key.to_string(), "/testcases/shop/bin%2Fshop/a::b%25%0A%2Fü");
+        assert_eq!(
+            segments_below(&key, TEST_CASES),
+            Some(vec!["shop".into(), "bin/shop".into(), "a::b%\n/ü".into()])
+        );
+    }
+}

@@ -1,0 +1,53 @@
+//! Reading records: one, or all of a range in pages.
+
+use super::api::{Key, KeyRange, KeyValue, Page, Read, Result, Revision, Store};
+use super::records::decode;
+use crate::model::Record;
+
+/// How many pairs one page carries.
+const PAGE: usize = 1000;
+
+/// Reads one key.
+///
+/// # Errors
+/// As [`Store::read`].
+pub async fn get(store: &dyn Store, key: Key) -> Result<Option<KeyValue>> {
+    Ok(store.read(Read::key(key)).await?.pairs.pop())
+}
+
+/// Reads one record, with the pair it came in.
+///
+/// # Errors
+/// As [`Store::read`] and [`decode`].
+pub async fn get_record<T: Record>(store: &dyn Store, key: Key) -> Result<Option<(T, KeyValue)>> {
+    match get(store, key).await? {
+        None => Ok(None),
+        Some(pair) => Ok(Some((decode(&pair)?, pair))),
+    }
+}
+
+/// Reads a whole range in pages, all of one revision, as it is now.
+///
+/// # Errors
+/// As [`Store::read`].
+pub async fn list(store: &dyn Store, range: KeyRange) -> Result<Page> {
+    list_at(store, range, None).await
+}
+
+/// Reads a whole range in pages, all of one revision, as it was at `at`.
+///
+/// # Errors
+/// As [`Store::read`].
+pub async fn list_at(store: &dyn Store, range: KeyRange, at: Option<Revision>) -> Result<Page> {
+    let mut read = Read { limit: Some(PAGE), at, ..Read::from(range) };
+    let mut whole = store.read(read.clone()).await?;
+    while whole.more {
+        let Some(last) = whole.pairs.last() else { break };
+        read.range.start = last.key.successor();
+        read.at = Some(read.at.unwrap_or(whole.revision));
+        let page = store.read(read.clone()).await?;
+        whole.pairs.extend(page.pairs);
+        whole.more = page.more;
+    }
+    Ok(whole)
+}

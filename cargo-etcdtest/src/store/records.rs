@@ -1,0 +1,76 @@
+//! How records become values: JSON with a `schema` number.
+
+use serde_json::Value;
+
+use super::api::{Key, KeyValue, Result};
+use super::error::StoreError;
+use crate::model::Record;
+
+/// The value to store for a record.
+pub fn encode<T: Record>(record: &T) -> Vec<u8> {
+    let mut value = serde_json::to_value(record).expect("records are maps with text keys");
+    if let Value::Object(fields) = &mut value {
+        fields.insert("schema".into(), T::SCHEMA.into());
+    }
+    value.to_string().into_bytes()
+}
+
+/// Reads a record back.
+///
+/// # Errors
+/// [`StoreError::Record`] where the value is no such record, or of a newer schema.
+pub fn decode<T: Record>(pair: &KeyValue) -> Result<T> {
+    decode_value(&pair.key, &pair.value)
+}
+
+/// Reads a record back from the value of a key.
+///
+/// # Errors
+/// As [`decode`].
+pub fn decode_value<T: Record>(key: &Key, value: &[u8]) -> Result<T> {
+    let wrong = |reason: String| StoreError::Record { key: key.clone(), reason };
+    let value: Value = serde_json::from_slice(value).map_err(|error| wrong(format!("not JSON: {error}")))?;
+    match value.get("schema").and_then(Value::as_u64) {
+        None => Err(wrong("it has no `schema` number".into())),
+        Some(found) if found > T::SCHEMA => {
+            Err(wrong(format!("its schema is {found}, this version knows those up to {}", T::SCHEMA)))
+        }
+        Some(_) => serde_json::from_value(value).map_err(|error| wrong(error.to_string())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde::{Deserialize, Serialize};
+
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Sample {
+        name: String,
+        #[serde(default)]
+        since_schema_2: Option<u32>,
+    }
+
+    impl Record for Sample {
+        const SCHEMA: u64 = 2;
+    }
+
+    fn read(value: &str) -> Result<Sample> {
+        decode_value(&"/sample".into(), value.as_bytes())
+    }
+
+    #[test]
+    fn an_older_schema_is_read_and_a_newer_one_refused() {
+        let sample = Sample { name: "a".into(), since_schema_2: None };
+        assert_eq!(decode_value::<Sample>(&"/s".into(), &encode(&sample)).unwrap(), sample);
+        assert_eq!(read(r#"{"schema":1,"name":"a"}"#).unwrap(), sample);
+        let newer = read(r#"{"schema":3,"name":"a"}"#).unwrap_err().to_string();
+        assert_eq!(
+            newer,
+            "the record /sample cannot be read: its schema is 3, this version knows those up to 2"
+        );
+        assert!(read(r#"{"name":"a"}"#).is_err());
+        assert!(read("garbage").is_err());
+    }
+}

@@ -1,0 +1,1 @@
+//! The test case service: build, list, filter, register.

@@ -118,8 +118,9 @@ fn start_error(source: io::Error) -> BuildError {
 async fn metadata(cargo: &CargoCommand) -> Result<Metadata, BuildError> {
     let verb = "metadata";
     let mut command = cargo.command(verb);
-    command.args(["--no-deps", "--format-version", "1"]).stderr(Stdio::inherit());
-    let output = command.output().await.map_err(start_error)?;
+    command.args(["--no-deps", "--format-version", "1"]);
+    let child = command.spawn().map_err(start_error)?;
+    let output = child.wait_with_output().await.map_err(start_error)?;
     if !output.status.success() {
         return Err(BuildError::Cargo { verb, status: output.status });
     }

@@ -8,7 +8,9 @@ use std::ffi::OsString;
 use clap::{Parser, Subcommand};
 
 pub use exit::{Exit, Failure};
-pub use global::{Format, GlobalArgs};
+pub use global::GlobalArgs;
+
+pub use crate::config::Format;
 
 /// Run the tests of distributed applications, and manage them, on etcd.
 #[derive(Debug, Parser)]

@@ -2,6 +2,7 @@
 
 mod exit;
 mod global;
+pub mod style;
 
 use std::ffi::OsString;
 

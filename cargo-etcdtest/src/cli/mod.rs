@@ -4,6 +4,7 @@ mod cargo_options;
 mod exit;
 mod global;
 mod list;
+pub mod style;
 
 use std::ffi::OsString;
 

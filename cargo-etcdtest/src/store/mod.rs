@@ -2,6 +2,7 @@
 
 mod api;
 mod commit;
+mod compress;
 mod error;
 pub mod keys;
 mod read;
@@ -9,6 +10,7 @@ mod records;
 
 pub use api::*;
 pub use commit::{Commit, commit};
+pub use compress::{CHUNK, compress, decode_block, decode_output, decompress, encode_block, encode_output};
 pub use error::StoreError;
 pub use read::{get, get_record, list, list_at};
 pub use records::{decode, decode_value, encode};

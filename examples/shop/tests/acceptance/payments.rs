@@ -1,14 +1,11 @@
 //! From the order to the bank.
 
-mod support;
-
 use anyhow::Result;
 use etcdtest::Context;
 use serde_json::json;
 use shop::payments::{DECLINED_CARD, SLOW_CARD};
-use support::{CARD, Config, Shop};
 
-etcdtest::main!();
+use crate::support::{CARD, Config, Shop};
 
 /// An order whose payment is declined can still be paid with another card.
 ///

@@ -1,15 +1,12 @@
 //! From the order to the shelf.
 
-mod support;
-
 use std::thread;
 
 use anyhow::{Result, ensure};
 use etcdtest::{Context, Environment};
 use serde_json::{Value, json};
-use support::{CARD, Config, Shop};
 
-etcdtest::main!();
+use crate::support::{CARD, Config, Shop};
 
 /// An order sets its stock aside.
 ///

@@ -39,7 +39,6 @@ impl Shop {
     }
 
     /// The same, where the first attempt comes right after a deployment.
-    #[allow(dead_code, reason = "not every test binary looks at deployments")]
     pub(crate) fn open_after_deployment(config: &Config, cx: &Context) -> Result<Self> {
         Self::open_with(config, u32::from(config.cold_start && cx.attempt() == 1))
     }
@@ -84,7 +83,6 @@ impl Shop {
     }
 
     /// How many pieces are free.
-    #[allow(dead_code, reason = "not every test binary counts the stock")]
     pub(crate) fn left(&self, item: &str) -> Result<Value> {
         Ok(self.warehouse.get(&format!("/items/{item}"))?.body["stock"].take())
     }

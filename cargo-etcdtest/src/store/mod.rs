@@ -5,6 +5,7 @@ mod commit;
 mod compress;
 mod error;
 pub mod keys;
+mod lease;
 mod read;
 mod records;
 
@@ -12,5 +13,6 @@ pub use api::*;
 pub use commit::{Commit, commit};
 pub use compress::{CHUNK, compress, decode_block, decode_output, decompress, encode_block, encode_output};
 pub use error::StoreError;
+pub use lease::LeaseKeeper;
 pub use read::{get, get_record, list, list_at};
 pub use records::{decode, decode_value, encode};

@@ -4,6 +4,7 @@ mod cargo_options;
 mod exit;
 mod global;
 mod list;
+pub mod style;
 
 use std::ffi::OsString;
 
@@ -11,7 +12,9 @@ use clap::{Parser, Subcommand};
 
 pub use cargo_options::CargoOptions;
 pub use exit::{Exit, Failure};
-pub use global::{Format, GlobalArgs};
+pub use global::GlobalArgs;
+
+pub use crate::config::Format;
 
 /// Run the tests of distributed applications, and manage them, on etcd.
 #[derive(Debug, Parser)]

@@ -3,6 +3,7 @@
 mod api;
 mod error;
 pub mod keys;
+pub mod local;
 mod read;
 mod records;
 

@@ -6,6 +6,7 @@ mod compress;
 mod error;
 pub mod keys;
 mod lease;
+pub mod local;
 mod read;
 mod records;
 

@@ -12,9 +12,6 @@ use super::error::ReportError;
 use super::text;
 use crate::model::{Attempt, Outcome, Step, UnitResult};
 
-/// The longest `message`, in characters: dashboards show it in a table.
-const MESSAGE: usize = 500;
-
 /// The longest attribute of any other kind, in characters.
 const ATTRIBUTE: usize = 2000;
 
@@ -140,7 +137,7 @@ fn status(unit: &UnitDetails) -> TestCaseStatus {
                 status.set_message(message(last)).set_description(body(last));
             } else if let Some(reason) = &result.reason {
                 // Given up without an attempt that could be recorded.
-                status.set_message(text::one_line(reason, MESSAGE)).set_description(xml(reason));
+                status.set_message(text::one_line(reason, text::MESSAGE)).set_description(xml(reason));
             }
             status
         }
@@ -155,7 +152,7 @@ fn skipped(reason: Option<&str>, type_name: &str) -> TestCaseStatus {
     let mut status = TestCaseStatus::skipped();
     status.set_type(type_name);
     if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
-        status.set_message(text::one_line(reason, MESSAGE)).set_description(xml(reason));
+        status.set_message(text::one_line(reason, text::MESSAGE)).set_description(xml(reason));
     }
     status
 }
@@ -195,7 +192,7 @@ fn type_name(outcome: Outcome) -> &'static str {
 
 /// One line about an attempt that did not pass.
 fn message(attempt: &Attempt) -> String {
-    let said = text::one_line(attempt.message.as_deref().unwrap_or_default(), MESSAGE);
+    let said = text::one_line(attempt.message.as_deref().unwrap_or_default(), text::MESSAGE);
     if said.is_empty() { text::ending(attempt) } else { said }
 }
 

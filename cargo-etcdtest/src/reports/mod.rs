@@ -4,10 +4,16 @@ mod details;
 mod error;
 pub mod history;
 mod junit;
+mod resolve;
 #[cfg(test)]
 pub(crate) mod sample;
+mod service;
+mod summary;
 pub mod text;
 
 pub use details::{AttemptOutput, RunDetails, UnitDetails};
 pub use error::ReportError;
 pub use junit::junit;
+pub use resolve::{LATEST, resolve_run};
+pub use service::{JUNIT, Rendered, Reports, SUMMARY, render_all};
+pub use summary::summary;

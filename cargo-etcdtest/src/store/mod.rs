@@ -4,6 +4,7 @@ mod api;
 mod compress;
 mod error;
 pub mod keys;
+pub mod local;
 mod read;
 mod records;
 

@@ -3,6 +3,7 @@
 use jiff::Timestamp;
 
 use super::text;
+use super::{story, text};
 use crate::model::{
     Description, Environment, Outcome, PlannedUnit, Run, RunSummary, TestCase, UnitIndex, UnitResult, Verdict,
 };
@@ -102,6 +103,7 @@ impl UnitDetails {
         match result.outcome {
             Outcome::Passed => None,
             outcome if said.is_empty() => last.filter(|_| outcome.is_failure()).map(text::ending),
+            outcome if said.is_empty() => last.filter(|_| outcome.is_failure()).map(story::ending),
             _ => Some(said),
         }
     }

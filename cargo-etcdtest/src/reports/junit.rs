@@ -1,7 +1,6 @@
 //! JUnit XML, made for the dashboards that read it. `docs/reports.md` says what stands where.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 
 use chrono::{DateTime, FixedOffset};
 use jiff::Timestamp;
@@ -11,12 +10,11 @@ use super::details::{RunDetails, UnitDetails};
 use super::error::ReportError;
 use super::text;
 use crate::model::{Attempt, Outcome, Step, UnitResult};
+use super::{story, text};
+use crate::model::{Attempt, Outcome, UnitResult};
 
 /// The longest attribute of any other kind, in characters.
 const ATTRIBUTE: usize = 2000;
-
-/// How much of a failure's message its body shows, in bytes of its beginning and of its end.
-const BODY: usize = 16 * 1024;
 
 /// A run as JUnit XML: one suite for each binary and environment, in the order of names.
 ///
@@ -134,7 +132,7 @@ fn status(unit: &UnitDetails) -> TestCaseStatus {
             let mut status = TestCaseStatus::non_success(kind(result.outcome));
             status.set_type(type_name(result.outcome));
             if let Some(last) = result.attempts.last() {
-                status.set_message(message(last)).set_description(body(last));
+                status.set_message(story::headline(last)).set_description(xml(&story::whole(last)));
             } else if let Some(reason) = &result.reason {
                 // Given up without an attempt that could be recorded.
                 status.set_message(text::one_line(reason, text::MESSAGE)).set_description(xml(reason));
@@ -166,7 +164,10 @@ fn rerun(unit: &UnitDetails, attempt: &Attempt) -> TestRerun {
     let mut rerun = TestRerun::new(kind(attempt.outcome));
     rerun.timestamp = timestamp(attempt.started);
     rerun.set_time(attempt.duration);
-    rerun.set_type(type_name(attempt.outcome)).set_message(message(attempt)).set_stack_trace(body(attempt));
+    rerun
+        .set_type(type_name(attempt.outcome))
+        .set_message(story::headline(attempt))
+        .set_stack_trace(xml(&story::whole(attempt)));
     rerun.system_out = output(unit, attempt, "stdout").map(Into::into);
     rerun.system_err = output(unit, attempt, "stderr").map(Into::into);
     rerun

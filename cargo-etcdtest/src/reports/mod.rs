@@ -8,6 +8,7 @@ mod resolve;
 #[cfg(test)]
 pub(crate) mod sample;
 mod service;
+pub mod story;
 mod summary;
 pub mod text;
 
@@ -17,3 +18,4 @@ pub use junit::junit;
 pub use resolve::{LATEST, resolve_run};
 pub use service::{JUNIT, Rendered, Reports, SUMMARY, render_all};
 pub use summary::summary;
+pub use summary::{Counts, SummaryReport, UnitSummary, summary};

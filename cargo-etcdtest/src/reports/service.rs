@@ -36,6 +36,8 @@ impl Reports {
 
     /// Stores a report, chunk by chunk, each transaction under `compares`; chunks of an
     /// earlier, longer version go first. Doing it again gives the same.
+    /// Stores a report, chunk by chunk, each transaction under `compares`; then what an
+    /// earlier, longer version left behind goes. Doing it again gives the same.
     ///
     /// # Errors
     /// [`ReportError::Superseded`] where a compare does not hold, and as
@@ -54,6 +56,16 @@ impl Reports {
             self.write(run, name, compares, Op::put(keys::report_chunk(run, name, number), chunk)).await?;
         }
         Ok(())
+        // An empty report is one empty chunk: it exists.
+        let chunks = content.chunks(CHUNK).chain(content.is_empty().then_some(content));
+        let mut next = 0;
+        for chunk in chunks {
+            self.write(run, name, compares, Op::put(keys::report_chunk(run, name, next), chunk)).await?;
+            next += 1;
+        }
+        let mut rest = KeyRange::prefix(keys::report(run, name));
+        rest.start = keys::report_chunk(run, name, next);
+        self.write(run, name, compares, Op::Delete(rest)).await
     }
 
     async fn write(&self, run: &RunId, name: &str, compares: &[Compare], op: Op) -> Result<(), ReportError> {

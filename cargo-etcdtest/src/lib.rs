@@ -6,9 +6,11 @@
 
 pub mod cli;
 pub mod config;
+pub mod document;
 pub mod environments;
 pub mod execution;
 pub mod model;
+pub mod nearest;
 pub mod reports;
 pub mod store;
 pub mod testcases;

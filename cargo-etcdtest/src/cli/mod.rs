@@ -1,14 +1,20 @@
 //! The command line: arguments in, a service called, lines printed.
 
+mod cargo_options;
 mod exit;
 mod global;
+mod list;
+pub mod style;
 
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
+pub use cargo_options::CargoOptions;
 pub use exit::{Exit, Failure};
-pub use global::{Format, GlobalArgs};
+pub use global::GlobalArgs;
+
+pub use crate::config::Format;
 
 /// Run the tests of distributed applications, and manage them, on etcd.
 #[derive(Debug, Parser)]
@@ -21,7 +27,10 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    /// List the tests
+    List(list::ListArgs),
+}
 
 /// Runs the program with these arguments, the program's own name first, and says what to
 /// exit with.
@@ -47,8 +56,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 async fn run(cli: Cli) -> Result<Exit, Failure> {
-    let _ = &cli.global;
-    match cli.verb {}
+    let format = cli.global.format.unwrap_or_default();
+    match cli.verb {
+        Verb::List(args) => list::run(args, format).await,
+    }
 }
 
 /// Puts the default verb, `run`, where none was typed, and drops the `etcdtest` that cargo

@@ -138,6 +138,11 @@ pub fn attempt_logs(run: &RunId, unit: UnitIndex, token: i64, attempt: u32) -> K
     format!("/logs/{}/{unit}.{token}.{attempt}/", segment(run.as_str())).into()
 }
 
+/// All chunks of a stream or attachment of an attempt.
+pub fn log(run: &RunId, unit: UnitIndex, token: i64, attempt: u32, name: &str) -> Key {
+    format!("/logs/{}/{unit}.{token}.{attempt}/{}/", segment(run.as_str()), segment(name)).into()
+}
+
 /// One chunk of a stream or attachment of an attempt.
 pub fn log_chunk(run: &RunId, unit: UnitIndex, token: i64, attempt: u32, name: &str, chunk: usize) -> Key {
     format!("/logs/{}/{unit}.{token}.{attempt}/{}/{chunk:06}", segment(run.as_str()), segment(name)).into()

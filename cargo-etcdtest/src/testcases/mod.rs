@@ -1,1 +1,15 @@
-//! The test case service: build, list, filter, register.
+//! Test cases: built, listed, selected, and kept in the store.
+
+mod binary;
+mod build;
+mod cargo_config;
+mod discover;
+mod group;
+mod listing;
+mod test_list;
+
+pub use binary::{Binary, BinaryKind};
+pub use build::{BuildError, Built, CargoCommand, build};
+pub use discover::{DEFAULT_LIST_TIMEOUT, ListError, ListFailure, discover};
+pub use listing::ListingFault;
+pub use test_list::{ListedTest, TestList};

@@ -2,7 +2,6 @@
 
 use jiff::Timestamp;
 
-use super::text;
 use super::{story, text};
 use crate::model::{
     Description, Environment, Outcome, PlannedUnit, Run, RunSummary, TestCase, UnitIndex, UnitResult, Verdict,
@@ -102,7 +101,6 @@ impl UnitDetails {
         let said = text::one_line(said.unwrap_or_default(), text::MESSAGE);
         match result.outcome {
             Outcome::Passed => None,
-            outcome if said.is_empty() => last.filter(|_| outcome.is_failure()).map(text::ending),
             outcome if said.is_empty() => last.filter(|_| outcome.is_failure()).map(story::ending),
             _ => Some(said),
         }

@@ -8,8 +8,6 @@ use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, Te
 
 use super::details::{RunDetails, UnitDetails};
 use super::error::ReportError;
-use super::text;
-use crate::model::{Attempt, Outcome, Step, UnitResult};
 use super::{story, text};
 use crate::model::{Attempt, Outcome, UnitResult};
 
@@ -189,36 +187,6 @@ fn type_name(outcome: Outcome) -> &'static str {
         Outcome::TimedOut => "timed_out",
         Outcome::Crashed => "crashed",
     }
-}
-
-/// One line about an attempt that did not pass.
-fn message(attempt: &Attempt) -> String {
-    let said = text::one_line(attempt.message.as_deref().unwrap_or_default(), text::MESSAGE);
-    if said.is_empty() { text::ending(attempt) } else { said }
-}
-
-/// All that is known of an attempt that did not pass.
-fn body(attempt: &Attempt) -> String {
-    let said = attempt.message.as_deref().map(xml).unwrap_or_default();
-    let said = text::bounded(said.trim(), BODY, BODY);
-    let silent = said.is_empty();
-    let mut body = if silent { text::ending(attempt) } else { said.into_owned() };
-    if let Some(location) = &attempt.location {
-        // Writing to a text cannot fail.
-        let _ = write!(body, "\nat {}", text::one_line(location, ATTRIBUTE));
-    }
-    if !silent && (attempt.exit_code.is_some() || attempt.signal.is_some()) {
-        let _ = write!(body, "\n{}", text::ending(attempt));
-    }
-    if !attempt.steps.is_empty() {
-        body.push_str("\n\nsteps:");
-    }
-    for (number, step) in (1..).zip(&attempt.steps) {
-        let Step { name, duration, .. } = step;
-        let (name, time) = (text::one_line(name, ATTRIBUTE), duration.as_secs_f64());
-        let _ = write!(body, "\n{number}. {name}: {} ({time:.3}s)", text::step_outcome(step));
-    }
-    body
 }
 
 fn output(unit: &UnitDetails, attempt: &Attempt, name: &str) -> Option<String> {

@@ -17,5 +17,4 @@ pub use error::ReportError;
 pub use junit::junit;
 pub use resolve::{LATEST, resolve_run};
 pub use service::{JUNIT, Rendered, Reports, SUMMARY, render_all};
-pub use summary::summary;
 pub use summary::{Counts, SummaryReport, UnitSummary, summary};

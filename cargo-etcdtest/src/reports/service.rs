@@ -34,8 +34,6 @@ impl Reports {
         Self { store }
     }
 
-    /// Stores a report, chunk by chunk, each transaction under `compares`; chunks of an
-    /// earlier, longer version go first. Doing it again gives the same.
     /// Stores a report, chunk by chunk, each transaction under `compares`; then what an
     /// earlier, longer version left behind goes. Doing it again gives the same.
     ///
@@ -49,13 +47,6 @@ impl Reports {
         content: &[u8],
         compares: &[Compare],
     ) -> Result<(), ReportError> {
-        self.write(run, name, compares, Op::Delete(KeyRange::prefix(keys::report(run, name)))).await?;
-        // An empty report is one empty chunk: it exists.
-        let chunks = content.chunks(CHUNK).chain(content.is_empty().then_some(content));
-        for (number, chunk) in chunks.enumerate() {
-            self.write(run, name, compares, Op::put(keys::report_chunk(run, name, number), chunk)).await?;
-        }
-        Ok(())
         // An empty report is one empty chunk: it exists.
         let chunks = content.chunks(CHUNK).chain(content.is_empty().then_some(content));
         let mut next = 0;

@@ -7,9 +7,6 @@ use std::str::Chars;
 /// The longest message on one line, in characters: dashboards show it in a table.
 pub const MESSAGE: usize = 500;
 
-/// The longest message on one line, in characters: dashboards show it in a table.
-pub const MESSAGE: usize = 500;
-
 /// Text without terminal sequences and without the characters that XML 1.0 forbids or
 /// discourages: of the control characters only line feeds and tabs are left, and a carriage
 /// return, alone or before a line feed, is a line feed.

@@ -125,11 +125,11 @@ async fn wait(pause: Duration, deadline: &Deadline) -> bool {
     let until = clock::now() + pause;
     loop {
         let Some(left) = deadline.left() else { return false };
-        let now = clock::now();
-        if now >= until {
+        let rest = until.saturating_sub(clock::now());
+        if rest.is_zero() {
             return true;
         }
-        sleep((until - now).min(left).min(LOOK)).await;
+        sleep(rest.min(left).min(LOOK)).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use etcd_client::{Error, StatusResponse};
+use etcd_client::{Error, ResponseHeader, StatusResponse};
 use futures::future::join_all;
 use tokio::time::timeout;
 use tonic::Code;
@@ -137,14 +137,14 @@ fn add(status: &mut StoreStatus, answer: &StatusResponse) -> String {
     }
     status.size = status.size.max(size(answer.db_size()));
     status.quota = status.quota.or(size(answer.db_size_quota()));
-    status.revision = status.revision.max(Revision(answer.header().map_or(0, |header| header.revision())));
+    status.revision = status.revision.max(Revision(answer.header().map_or(0, ResponseHeader::revision)));
     for error in answer.errors() {
         let warning = format!("etcd reports: {}", error.trim());
         if !status.warnings.contains(&warning) {
             status.warnings.push(warning);
         }
     }
-    let id = answer.header().map_or(0, |header| header.member_id());
+    let id = answer.header().map_or(0, ResponseHeader::member_id);
     match answer.leader() {
         0 => "has no leader".into(),
         leader if leader == id => "leader".into(),

@@ -1,0 +1,298 @@
+//! Environments in the store.
+
+use jiff::Timestamp;
+use serde_json::Map;
+
+use super::error::EnvironmentError;
+use super::file::EnvironmentFile;
+use super::name::check_name;
+use crate::model::Environment;
+use crate::nearest::suggestion;
+use crate::store::{
+    self, Compare, Key, KeyRange, KeyValue, Op, Read, Revision, SharedStore, StoreError, Target, Txn, decode,
+    encode, keys,
+};
+
+/// The environment that need not exist: without a record it is empty.
+pub const LOCAL: &str = "local";
+
+/// The largest record that is stored, in bytes.
+const LARGEST: usize = 512 * 1024;
+
+/// How many keys of a history are read at once.
+const PAGE: usize = 1000;
+
+/// The environments of one store.
+#[derive(Clone, Debug)]
+pub struct Environments {
+    store: SharedStore,
+}
+
+/// What applying a file did; the environment as it is now, with its revision.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Applied {
+    /// It was so already: nothing was written.
+    Unchanged(Environment),
+    /// It has a new version.
+    Written(Environment),
+}
+
+/// What is required of the environment that a new version replaces.
+#[derive(Clone, Copy)]
+enum Replaces {
+    /// Whatever is there, or nothing.
+    Any,
+    /// Exactly what was written at this revision.
+    Seen(Revision),
+}
+
+impl Environments {
+    /// The environments of this store.
+    pub fn new(store: SharedStore) -> Self {
+        Self { store }
+    }
+
+    /// Makes the environment what the file says. What changes something is a new version,
+    /// kept in the history.
+    ///
+    /// # Errors
+    /// [`EnvironmentError::TooLarge`], or as the store fails.
+    pub async fn apply(&self, file: &EnvironmentFile, author: &str) -> Result<Applied, EnvironmentError> {
+        self.write(file, author, Replaces::Any).await
+    }
+
+    /// Makes the environment what the file says, if it is still what was seen, as
+    /// [`Environments::get`] gave it.
+    ///
+    /// # Errors
+    /// [`EnvironmentError::Conflict`] where somebody changed or deleted it meanwhile, else
+    /// as [`Environments::apply`].
+    pub async fn replace(
+        &self,
+        seen: &Environment,
+        file: &EnvironmentFile,
+        author: &str,
+    ) -> Result<Applied, EnvironmentError> {
+        self.write(file, author, Replaces::Seen(Revision(seen.revision))).await
+    }
+
+    /// All environments, in the order of their names.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn list(&self) -> Result<Vec<Environment>, EnvironmentError> {
+        let page = store::list(&*self.store, KeyRange::prefix(keys::ENVIRONMENTS)).await?;
+        Ok(page.pairs.iter().map(read).collect::<Result<_, _>>()?)
+    }
+
+    /// One environment as it is now, with its revision.
+    ///
+    /// # Errors
+    /// [`EnvironmentError::Unknown`], or as the store fails.
+    pub async fn get(&self, name: &str) -> Result<Environment, EnvironmentError> {
+        match self.find(name).await? {
+            Some(environment) => Ok(environment),
+            None => Err(self.unknown(vec![name.to_owned()]).await?),
+        }
+    }
+
+    /// Every version of an environment that ever was, the oldest first, each with the
+    /// revision at which it was written. Empty for a name that never existed.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn history(&self, name: &str) -> Result<Vec<Environment>, EnvironmentError> {
+        let page = store::list(&*self.store, KeyRange::prefix(keys::environment_history(name))).await?;
+        Ok(page.pairs.iter().map(read).collect::<Result<_, _>>()?)
+    }
+
+    /// Deletes an environment. Its history stays, and its numbers go on if it comes back.
+    ///
+    /// # Errors
+    /// [`EnvironmentError::Unknown`], or as the store fails.
+    pub async fn delete(&self, name: &str) -> Result<(), EnvironmentError> {
+        let range = KeyRange::key(keys::environment(name));
+        let exists = Compare { range: range.clone(), target: Target::Version(0), equal: false };
+        let txn = Txn { compares: vec![exists], then: vec![Op::Delete(range)], otherwise: vec![] };
+        let deleted = match self.store.txn(txn).await {
+            Ok(outcome) => outcome.succeeded,
+            // Whoever deleted it: it is gone, as was wanted.
+            Err(StoreError::UnknownOutcome { reason }) => match self.find(name).await? {
+                None => true,
+                Some(_) => return Err(StoreError::UnknownOutcome { reason }.into()),
+            },
+            Err(error) => return Err(error.into()),
+        };
+        if deleted { Ok(()) } else { Err(self.unknown(vec![name.to_owned()]).await?) }
+    }
+
+    /// The environments that a run uses: those chosen, each once, in the order given; if
+    /// none is chosen, the default one. [`LOCAL`] is empty where the store has none.
+    ///
+    /// # Errors
+    /// [`EnvironmentError::Unknown`] with all names that do not exist, or as the store fails.
+    pub async fn resolve(
+        &self,
+        chosen: &[String],
+        default: &str,
+    ) -> Result<Vec<Environment>, EnvironmentError> {
+        let default = [default.to_owned()];
+        let names = if chosen.is_empty() { &default[..] } else { chosen };
+        let mut resolved = Vec::<Environment>::new();
+        let mut unknown = Vec::new();
+        for (index, name) in names.iter().enumerate() {
+            if names[..index].contains(name) {
+                continue;
+            }
+            match self.find(name).await? {
+                Some(environment) => resolved.push(environment),
+                None if name == LOCAL => resolved.push(empty(LOCAL)),
+                None => unknown.push(name.clone()),
+            }
+        }
+        if unknown.is_empty() { Ok(resolved) } else { Err(self.unknown(unknown).await?) }
+    }
+
+    async fn find(&self, name: &str) -> Result<Option<Environment>, EnvironmentError> {
+        let pair = store::get(&*self.store, keys::environment(name)).await?;
+        Ok(pair.as_ref().map(read).transpose()?)
+    }
+
+    /// The error about names that do not exist.
+    async fn unknown(&self, names: Vec<String>) -> Result<EnvironmentError, EnvironmentError> {
+        let known = self.list().await?;
+        let known = known.iter().map(|environment| environment.name.as_str());
+        let help = suggestion(&names[0], known).unwrap_or_else(|| {
+            "there is none yet: write environments/NAME.toml and `cargo etcdtest env apply` it".into()
+        });
+        Ok(EnvironmentError::Unknown { names, help })
+    }
+
+    async fn write(
+        &self,
+        file: &EnvironmentFile,
+        author: &str,
+        replaces: Replaces,
+    ) -> Result<Applied, EnvironmentError> {
+        check_name(&file.name)?;
+        loop {
+            let current = self.find(&file.name).await?;
+            let found = current.as_ref().map_or(0, |current| current.revision);
+            if let Replaces::Seen(seen) = replaces
+                && seen.0 != found
+            {
+                return Err(EnvironmentError::Conflict {
+                    name: file.name.clone(),
+                    change: current.map_or_else(|| "it was deleted".into(), |now| now.describe_change()),
+                });
+            }
+            let last = match current {
+                Some(current) if file.is_already(&current) => return Ok(Applied::Unchanged(current)),
+                Some(current) => current.version,
+                None => 0,
+            };
+            let next = Environment {
+                name: file.name.clone(),
+                version: last.max(self.last_version(&file.name, last).await?) + 1,
+                description: file.description.clone(),
+                config: file.config.clone(),
+                applied: Timestamp::now(),
+                author: author.to_owned(),
+                revision: 0,
+            };
+            if let Some(revision) = self.put_version(&next, Revision(found)).await? {
+                return Ok(Applied::Written(next.at(revision.0)));
+            }
+        }
+    }
+
+    /// The last version in the history that is not below `from`; 0 for none.
+    async fn last_version(&self, name: &str, from: u64) -> Result<u64, EnvironmentError> {
+        let history = keys::environment_history(name);
+        let mut range = KeyRange::prefix(history.clone());
+        range.start = keys::environment_version(name, from);
+        let mut last = 0;
+        loop {
+            let read = Read { limit: Some(PAGE), keys_only: true, ..Read::from(range.clone()) };
+            let page = self.store.read(read).await?;
+            let Some(pair) = page.pairs.last() else { return Ok(last) };
+            last = version_of(&pair.key, &history)?;
+            if !page.more {
+                return Ok(last);
+            }
+            range.start = pair.key.successor();
+        }
+    }
+
+    /// Writes a version, in place of what was written at `found`, and says at which
+    /// revision; `None` where somebody else was faster.
+    async fn put_version(
+        &self,
+        next: &Environment,
+        found: Revision,
+    ) -> Result<Option<Revision>, EnvironmentError> {
+        let value = encode(next);
+        if value.len() > LARGEST {
+            let (name, size) = (next.name.clone(), value.len());
+            return Err(EnvironmentError::TooLarge { name, size, limit: LARGEST });
+        }
+        let current = keys::environment(&next.name);
+        let version = keys::environment_version(&next.name, next.version);
+        let txn = Txn {
+            compares: vec![
+                Compare::modified(current.clone(), found),
+                Compare::modified(version.clone(), Revision(0)),
+            ],
+            then: vec![Op::put(current, value.clone()), Op::put(version.clone(), value.clone())],
+            otherwise: vec![],
+        };
+        match self.store.txn(txn).await {
+            Ok(outcome) => Ok(outcome.succeeded.then_some(outcome.revision)),
+            // A version is never rewritten: if it is there and ours, the write landed.
+            Err(StoreError::UnknownOutcome { .. }) => {
+                let landed = store::get(&*self.store, version).await?;
+                Ok(landed.filter(|pair| pair.value == value).map(|pair| pair.modified))
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+}
+
+impl EnvironmentFile {
+    /// Whether the environment says the same.
+    fn is_already(&self, environment: &Environment) -> bool {
+        self.description == environment.description && self.config == environment.config
+    }
+}
+
+impl Environment {
+    fn describe_change(&self) -> String {
+        format!("it is at version {} now, applied by {}", self.version, self.author)
+    }
+}
+
+/// The environment of this name without a record.
+fn empty(name: &str) -> Environment {
+    Environment {
+        name: name.to_owned(),
+        version: 0,
+        description: String::new(),
+        config: Map::new(),
+        applied: Timestamp::now(),
+        author: crate::author::author(),
+        revision: 0,
+    }
+}
+
+fn read(pair: &KeyValue) -> Result<Environment, StoreError> {
+    decode::<Environment>(pair).map(|environment| environment.at(pair.modified.0))
+}
+
+fn version_of(key: &Key, history: &Key) -> Result<u64, StoreError> {
+    let number =
+        key.as_bytes().strip_prefix(history.as_bytes()).and_then(|rest| std::str::from_utf8(rest).ok());
+    number.and_then(|number| number.parse().ok()).ok_or_else(|| StoreError::Record {
+        key: key.clone(),
+        reason: "its key does not end in a version number".into(),
+    })
+}

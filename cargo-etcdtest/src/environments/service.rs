@@ -1,5 +1,7 @@
 //! Environments in the store.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use serde_json::Map;
 
@@ -9,7 +11,7 @@ use super::name::check_name;
 use crate::model::Environment;
 use crate::nearest::suggestion;
 use crate::store::{
-    self, Compare, Key, KeyRange, KeyValue, Op, Read, Revision, SharedStore, StoreError, Target, Txn, decode,
+    self, Commit, Compare, Key, KeyRange, KeyValue, Op, Read, Revision, SharedStore, StoreError, Target, Txn, decode,
     encode, keys,
 };
 
@@ -18,6 +20,9 @@ pub const LOCAL: &str = "local";
 
 /// The largest record that is stored, in bytes.
 const LARGEST: usize = 512 * 1024;
+
+/// How long a write stays with a store that does not answer.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// How many keys of a history are read at once.
 const PAGE: usize = 1000;
@@ -243,17 +248,13 @@ impl Environments {
                 Compare::modified(current.clone(), found),
                 Compare::modified(version.clone(), Revision(0)),
             ],
-            then: vec![Op::put(current, value.clone()), Op::put(version.clone(), value.clone())],
+            then: vec![Op::put(current, value.clone()), Op::put(version.clone(), value)],
             otherwise: vec![],
         };
-        match self.store.txn(txn).await {
-            Ok(outcome) => Ok(outcome.succeeded.then_some(outcome.revision)),
-            // A version is never rewritten: if it is there and ours, the write landed.
-            Err(StoreError::UnknownOutcome { .. }) => {
-                let landed = store::get(&*self.store, version).await?;
-                Ok(landed.filter(|pair| pair.value == value).map(|pair| pair.modified))
-            }
-            Err(error) => Err(error.into()),
+        // A version is never rewritten, so it proves that this very write landed.
+        match store::commit(&*self.store, &txn, &version, PATIENCE).await? {
+            Commit::Applied(revision) => Ok(Some(revision)),
+            Commit::Refused(_) => Ok(None),
         }
     }
 }
@@ -295,4 +296,167 @@ fn version_of(key: &Key, history: &Key) -> Result<u64, StoreError> {
         key: key.clone(),
         reason: "its key does not end in a version number".into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::store::local::LocalStore;
+
+    fn fixture() -> (tempfile::TempDir, Environments) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path()).unwrap();
+        (folder, Environments::new(Arc::new(store)))
+    }
+
+    fn file(name: &str, value: impl Into<Value>) -> EnvironmentFile {
+        let config = Map::from_iter([("value".to_owned(), value.into())]);
+        EnvironmentFile { name: name.into(), description: String::new(), config }
+    }
+
+    fn written(applied: Applied) -> Environment {
+        match applied {
+            Applied::Written(environment) => environment,
+            Applied::Unchanged(environment) => panic!("unchanged: {environment:?}"),
+        }
+    }
+
+    async fn versions(environments: &Environments, name: &str) -> Vec<u64> {
+        environments.history(name).await.unwrap().iter().map(|version| version.version).collect()
+    }
+
+    #[tokio::test]
+    async fn every_apply_that_changes_something_is_a_version_and_no_other() {
+        let (_folder, environments) = fixture();
+        let first = written(environments.apply(&file("a", 1), "me@here").await.unwrap());
+        assert_eq!((first.version, first.author.as_str()), (1, "me@here"));
+        let again = environments.apply(&file("a", 1), "you@there").await.unwrap();
+        assert_eq!(again, Applied::Unchanged(first.clone()));
+        let described = EnvironmentFile { description: "x".into(), ..file("a", 1) };
+        let second = written(environments.apply(&described, "me@here").await.unwrap());
+        assert_eq!(second.version, 2);
+        assert!(second.revision > first.revision);
+        assert_eq!(environments.get("a").await.unwrap(), second);
+        assert_eq!(environments.history("a").await.unwrap(), [first, second]);
+    }
+
+    #[tokio::test]
+    async fn numbers_go_on_after_a_delete_and_the_history_stays() {
+        let (_folder, environments) = fixture();
+        for value in [1, 2] {
+            environments.apply(&file("a", value), "me").await.unwrap();
+        }
+        environments.apply(&file("ab", 1), "me").await.unwrap();
+        environments.delete("a").await.unwrap();
+        assert!(matches!(environments.get("a").await, Err(EnvironmentError::Unknown { .. })));
+        assert!(matches!(environments.delete("a").await, Err(EnvironmentError::Unknown { .. })));
+        assert_eq!(written(environments.apply(&file("a", 2), "me").await.unwrap()).version, 3);
+        assert_eq!(versions(&environments, "a").await, [1, 2, 3]);
+        assert_eq!(versions(&environments, "ab").await, [1]);
+    }
+
+    #[tokio::test]
+    async fn a_history_of_more_than_a_page_is_continued() {
+        let (_folder, environments) = fixture();
+        let last = PAGE as u64 + 2;
+        for version in [1, last] {
+            let old = Environment { version, ..empty("a") };
+            let put = Op::put(keys::environment_version("a", version), encode(&old));
+            environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+        }
+        assert_eq!(written(environments.apply(&file("a", 2), "me").await.unwrap()).version, last + 1);
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn applies_at_the_same_time_are_versions_one_after_the_other_without_loss() {
+        let (_folder, environments) = fixture();
+        let writers = (0..8).map(|writer| {
+            let environments = environments.clone();
+            tokio::spawn(async move {
+                for round in 0..4 {
+                    let value = json!([writer, round]);
+                    written(environments.apply(&file("a", value), "me").await.unwrap());
+                }
+            })
+        });
+        futures::future::try_join_all(writers).await.unwrap();
+        let history = environments.history("a").await.unwrap();
+        assert_eq!(versions(&environments, "a").await, (1..=32).collect::<Vec<_>>());
+        let mut values: Vec<_> = history.iter().map(|version| version.config["value"].to_string()).collect();
+        values.sort();
+        values.dedup();
+        assert_eq!(values.len(), 32);
+        assert_eq!(environments.get("a").await.unwrap(), *history.last().unwrap());
+    }
+
+    #[tokio::test]
+    async fn an_edit_does_not_undo_what_somebody_else_did_meanwhile() {
+        let (_folder, environments) = fixture();
+        environments.apply(&file("a", 1), "me").await.unwrap();
+        let seen = environments.get("a").await.unwrap();
+        environments.apply(&file("a", 2), "you@there").await.unwrap();
+        let error = environments.replace(&seen, &file("a", 3), "me").await.unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "the environment `a` was changed by somebody else meanwhile: \
+             it is at version 2 now, applied by you@there"
+        );
+        environments.delete("a").await.unwrap();
+        let error = environments.replace(&seen, &file("a", 3), "me").await.unwrap_err();
+        assert!(matches!(error, EnvironmentError::Conflict { .. }));
+        assert_eq!(versions(&environments, "a").await, [1, 2]);
+    }
+
+    #[tokio::test]
+    async fn what_is_chosen_is_resolved_once_each_and_in_order() {
+        let (_folder, environments) = fixture();
+        for name in ["a", "b"] {
+            environments.apply(&file(name, 1), "me").await.unwrap();
+        }
+        let resolve = async |chosen: &[&str], default: &str| {
+            let chosen: Vec<_> = chosen.iter().map(ToString::to_string).collect();
+            let resolved = environments.resolve(&chosen, default).await?;
+            let identities = resolved.iter().map(|environment| format!("{}@{}", environment.name, environment.version));
+            Ok::<_, EnvironmentError>(identities.collect::<Vec<_>>())
+        };
+        assert_eq!(resolve(&["b", "a", "b"], "local").await.unwrap(), ["b@1", "a@1"]);
+        assert_eq!(resolve(&[], "a").await.unwrap(), ["a@1"]);
+        assert_eq!(resolve(&[], LOCAL).await.unwrap(), ["local@0"]);
+        assert!(environments.resolve(&["a".into()], "x").await.unwrap()[0].revision > 0);
+        let error = resolve(&["a", "bb", "c"], "local").await.unwrap_err();
+        assert_eq!(error.to_string(), "there is no environment `bb`, `c`");
+        let help = miette::Diagnostic::help(&error).unwrap().to_string();
+        assert_eq!(help, "did you mean `b`? there is: a, b");
+        assert!(resolve(&[], "missing").await.is_err());
+        environments.apply(&file(LOCAL, 1), "me").await.unwrap();
+        assert_eq!(resolve(&[], LOCAL).await.unwrap(), ["local@1"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_stored_is_refused_before_it_is() {
+        let (_folder, environments) = fixture();
+        let error = environments.apply(&file("a", "x".repeat(LARGEST)), "me").await.unwrap_err();
+        assert!(matches!(error, EnvironmentError::TooLarge { .. }), "{error}");
+        let error = environments.apply(&file("a/b", 1), "me").await.unwrap_err();
+        assert!(matches!(error, EnvironmentError::WrongName { .. }), "{error}");
+        assert!(environments.list().await.unwrap().is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_record_of_a_newer_version_is_refused_and_an_older_one_read() {
+        let (_folder, environments) = fixture();
+        let put = async |value: &str| {
+            let put = Op::put(keys::environment("a"), value);
+            environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+        };
+        put(r#"{"schema":99}"#).await;
+        let error = environments.get("a").await.unwrap_err().to_string();
+        assert!(error.contains("/environments/a") && error.contains("99"), "{error}");
+        put(r#"{"schema":1,"name":"a","version":7,"applied":"2026-01-01T00:00:00Z","author":"me"}"#).await;
+        assert_eq!(environments.get("a").await.unwrap().version, 7);
+    }
 }

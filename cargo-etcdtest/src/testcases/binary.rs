@@ -17,6 +17,8 @@ pub struct Binary {
     /// `lib`, an integration test's name, `bin/NAME`, `example/NAME` or `bench/NAME`; an
     /// integration test that is itself called `lib` is `test/lib`.
     pub name: String,
+    /// The name of the cargo target, which for a library is that of the crate.
+    pub target: String,
     /// What kind of target it was built from.
     pub kind: BinaryKind,
     /// The executable file, absolute.

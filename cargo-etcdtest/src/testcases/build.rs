@@ -198,6 +198,7 @@ impl Assembly<'_> {
             binaries.push(Binary {
                 package: package.name.to_string(),
                 name: kind.binary_name(&artifact.target.name),
+                target: artifact.target.name.clone(),
                 kind,
                 variables: self.variables_of(package, &directory, kind, path),
                 path: path.clone(),

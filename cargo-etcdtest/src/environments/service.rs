@@ -11,8 +11,8 @@ use super::name::check_name;
 use crate::model::Environment;
 use crate::nearest::suggestion;
 use crate::store::{
-    self, Commit, Compare, Key, KeyRange, KeyValue, Op, Read, Revision, SharedStore, StoreError, Target, Txn, decode,
-    encode, keys,
+    self, Commit, Compare, Key, KeyRange, KeyValue, Op, Read, Revision, SharedStore, StoreError, Target, Txn,
+    decode, encode, keys,
 };
 
 /// The environment that need not exist: without a record it is empty.
@@ -420,7 +420,8 @@ mod tests {
         let resolve = async |chosen: &[&str], default: &str| {
             let chosen: Vec<_> = chosen.iter().map(ToString::to_string).collect();
             let resolved = environments.resolve(&chosen, default).await?;
-            let identities = resolved.iter().map(|environment| format!("{}@{}", environment.name, environment.version));
+            let identities =
+                resolved.iter().map(|environment| format!("{}@{}", environment.name, environment.version));
             Ok::<_, EnvironmentError>(identities.collect::<Vec<_>>())
         };
         assert_eq!(resolve(&["b", "a", "b"], "local").await.unwrap(), ["b@1", "a@1"]);

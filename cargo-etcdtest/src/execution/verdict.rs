@@ -65,7 +65,8 @@ pub fn annotated(said: Option<protocol::Outcome>, status: ExitStatus, agreed: i3
 /// The ending of a plain libtest test: exit code and closing line must agree.
 pub fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
     static CLOSING_LINE: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?m)^test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; .*$").expect("it is well formed")
+        Regex::new(r"(?m)^test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; .*$")
+            .expect("it is well formed")
     });
     let tail = output.stdout.end(CLOSING);
     let closing = CLOSING_LINE.captures_iter(&tail).last().filter(|found| {
@@ -73,7 +74,8 @@ pub fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
         tail[end..].trim().is_empty()
     });
     let counts = closing.map(|found| (found[1].to_owned(), found[2].to_owned(), found[3].to_owned()));
-    let counts = counts.as_ref().map(|(word, passed, failed)| (word.as_str(), passed.as_str(), failed.as_str()));
+    let counts =
+        counts.as_ref().map(|(word, passed, failed)| (word.as_str(), passed.as_str(), failed.as_str()));
     match (status.code(), counts) {
         (Some(0), Some(("ok", "1", "0"))) => Ending::passed(),
         (Some(0), Some((_, "0", "0"))) => {
@@ -87,7 +89,8 @@ pub fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
 /// The panic's message and place, out of what the default panic hook prints.
 fn failed_plainly(output: &AttemptOutput) -> Ending {
     static PANIC: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?m)^thread '[^\n]*' (?:\(\d+\) )?panicked at ([^\n]+?:\d+:\d+):\n").expect("it is well formed")
+        Regex::new(r"(?m)^thread '[^\n]*' (?:\(\d+\) )?panicked at ([^\n]+?:\d+:\d+):\n")
+            .expect("it is well formed")
     });
     let text = String::from_utf8_lossy(&output.stderr.bytes()).into_owned();
     let found = PANIC.captures_iter(&text).last();
@@ -204,6 +207,9 @@ mod tests {
         assert_eq!(annotated(None, exited(77), 77).outcome, Outcome::Passed);
         assert_eq!(annotated(None, exited(0), 77).outcome, Outcome::Crashed);
         let ending = annotated(Some(Passed), ExitStatus::from_raw(11), 77);
-        assert_eq!(ending.message.as_deref(), Some("the test passed, but then its process was killed by SIGSEGV"));
+        assert_eq!(
+            ending.message.as_deref(),
+            Some("the test passed, but then its process was killed by SIGSEGV")
+        );
     }
 }

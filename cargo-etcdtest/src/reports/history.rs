@@ -9,20 +9,36 @@ use super::details::{AttemptOutput, RunDetails, UnitDetails};
 use super::error::ReportError;
 use super::text;
 use crate::model::{
-    Block, PlanChunk, PlannedUnit, Record, Run, RunId, StoredOutput, TestCase, TestCaseId, UnitIndex,
-    UnitResult, Worker,
+    Block, Outcome, PlanChunk, PlannedUnit, Record, Run, RunId, StoredOutput, TestCase, TestCaseId,
+    UnitIndex, UnitResult, Worker,
 };
 use crate::store::{
     Key, KeyRange, KeyValue, Store, StoreError, decode, decode_block, decode_output, get_record, keys, list,
 };
 
-/// How many bytes of a stream are shown, of its beginning and of its end: what went wrong
-/// stands mostly at the end.
-const HEAD: usize = 16 * 1024;
-const TAIL: usize = 48 * 1024;
+/// Which stored output is loaded, and how much of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shown {
+    /// Bytes of the beginning of each stream.
+    pub head: usize,
+    /// Bytes of its end: what went wrong stands mostly there.
+    pub tail: usize,
+    /// Bytes of all streams together.
+    pub total: usize,
+    /// Of attempts that passed as well.
+    pub of_passed: bool,
+}
 
-/// How many bytes of output are loaded for a whole run; dashboards refuse larger reports.
-const BUDGET: usize = 32 * 1024 * 1024;
+impl Shown {
+    /// For a report: dashboards refuse documents that are too large.
+    pub const REPORT: Self =
+        Self { head: 16 * 1024, tail: 48 * 1024, total: 32 * 1024 * 1024, of_passed: true };
+    /// For a screen.
+    pub const BRIEF: Self = Self { head: 1024, tail: 3 * 1024, total: 256 * 1024, of_passed: false };
+    /// All of it.
+    pub const WHOLE: Self =
+        Self { head: usize::MAX / 4, tail: usize::MAX / 4, total: usize::MAX, of_passed: false };
+}
 
 /// How many streams are read at once.
 const AT_ONCE: usize = 16;
@@ -101,59 +117,69 @@ pub async fn read(store: &dyn Store, run: &RunId) -> Result<Found<RunDetails>, R
 }
 
 /// Loads the stored standard output and standard error of a run's attempts, those of failed
-/// units first, each bounded to its head and tail and all together to 32 MiB; what is left
-/// out then says so in its place, and so does what cannot be read.
+/// units first. Where something is left out or cannot be read, a line in its place says so.
 ///
 /// # Errors
 /// As [`Store::read`].
-pub async fn load_output(store: &dyn Store, details: &mut RunDetails) -> Result<(), ReportError> {
-    let mut wanted = Vec::new();
-    for (place, unit) in details.units.iter().enumerate() {
-        let Some(result) = &unit.result else { continue };
-        for attempt in &result.attempts {
-            for stored in attempt.output.iter().filter(|stored| is_stream(stored)) {
-                wanted.push((
-                    place,
-                    !result.outcome.is_failure(),
-                    result.clone(),
-                    attempt.number,
-                    stored.clone(),
-                ));
-            }
-        }
-    }
-    wanted.sort_by_key(|(place, harmless, ..)| (*harmless, *place));
-    let run = details.run.id.clone();
+pub async fn load_output(
+    store: &dyn Store,
+    details: &mut RunDetails,
+    shown: Shown,
+) -> Result<(), ReportError> {
+    let (run, wanted) = (details.run.id.clone(), wanted(details, shown));
     let mut streams = stream::iter(wanted)
-        .map(|(place, _, result, attempt, stored)| {
-            let run = &run;
-            async move {
-                let content = output(store, run, &result, attempt, &stored).await;
-                (place, attempt, stored.name, content)
-            }
+        .map(|stream| async {
+            let content = output(store, &run, &stream.result, stream.attempt, &stream.stored).await;
+            (stream, content)
         })
         .buffered(AT_ONCE);
-    let mut left = BUDGET;
-    while let Some((place, attempt, name, content)) = streams.next().await {
+    let mut left = shown.total;
+    while let Some((stream, content)) = streams.next().await {
         let text = match content {
-            Ok(_) if left == 0 => "[… left out: the report holds 32 MiB of output already …]\n".into(),
-            Ok(content) => shown(&content),
+            Ok(_) if left == 0 => "[… left out: there is too much output in all …]\n".into(),
+            Ok(content) => {
+                let text = text::plain(&String::from_utf8_lossy(&content));
+                text::bounded(&text, shown.head, shown.tail).into_owned()
+            }
             Err(ReportError::Store(error @ StoreError::Record { .. })) => format!("[… {error} …]\n"),
             Err(error) => return Err(error),
         };
         left = left.saturating_sub(text.len());
-        details.units[place].output.push(AttemptOutput { attempt, name, text });
+        let output = AttemptOutput { attempt: stream.attempt, name: stream.stored.name, text };
+        details.units[stream.place].output.push(output);
     }
     Ok(())
+}
+
+/// A stream that is to be loaded.
+struct Wanted {
+    place: usize,
+    result: UnitResult,
+    attempt: u32,
+    stored: StoredOutput,
+}
+
+fn wanted(details: &RunDetails, shown: Shown) -> Vec<Wanted> {
+    let mut wanted = Vec::new();
+    for (place, unit) in details.units.iter().enumerate() {
+        let Some(result) = &unit.result else { continue };
+        for attempt in &result.attempts {
+            if attempt.outcome == Outcome::Passed && !shown.of_passed {
+                continue;
+            }
+            for stored in attempt.output.iter().filter(|stored| is_stream(stored)) {
+                let (result, stored) = (result.clone(), stored.clone());
+                wanted.push(Wanted { place, result, attempt: attempt.number, stored });
+            }
+        }
+    }
+    wanted.sort_by_key(|stream| !stream.result.outcome.is_failure());
+    wanted
 }
 
 /// Whether it is a stream, not an attachment.
 fn is_stream(stored: &StoredOutput) -> bool {
     matches!(stored.name.as_str(), "stdout" | "stderr")
-}
-
-fn shown(content: &[u8]) -> String {
-    text::bounded(&text::plain(&String::from_utf8_lossy(content)), HEAD, TAIL).into_owned()
 }
 
 /// Reads one whole stream or attachment of an attempt.

@@ -5,6 +5,8 @@ mod commit;
 mod compress;
 mod error;
 pub mod keys;
+mod lease;
+pub mod local;
 mod read;
 mod records;
 
@@ -12,5 +14,6 @@ pub use api::*;
 pub use commit::{Commit, commit};
 pub use compress::{CHUNK, compress, decode_block, decode_output, decompress, encode_block, encode_output};
 pub use error::StoreError;
+pub use lease::LeaseKeeper;
 pub use read::{get, get_record, list, list_at};
 pub use records::{decode, decode_value, encode};

@@ -1,20 +1,19 @@
 //! What the three services have in common: their arguments, and serving HTTP.
 
 use std::collections::BTreeMap;
-use std::io::Read;
 use std::sync::Arc;
-use std::thread;
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result};
+use axum::Router;
+use axum::body::Bytes;
+use axum::http::StatusCode;
+use axum::http::request::Parts;
+use axum::response::IntoResponse;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::net::TcpListener;
 
 use crate::client::Reply;
-
-/// How many requests a service works on at a time.
-const THREADS: usize = 8;
-/// The largest request that is read, in bytes.
-const MAX_REQUEST: u64 = 1 << 20;
 
 /// A request, taken apart.
 #[derive(Clone, Debug, PartialEq)]
@@ -40,6 +39,21 @@ pub trait Service: Send + Sync + 'static {
 pub struct Arguments(BTreeMap<String, String>);
 
 impl Request {
+    fn read(parts: &Parts, body: &[u8]) -> Result<Self> {
+        let query = parts.uri.query().unwrap_or_default();
+        let segments = parts.uri.path().split('/').filter(|segment| !segment.is_empty());
+        Ok(Self {
+            method: parts.method.to_string(),
+            path: segments.map(str::to_owned).collect(),
+            query: query
+                .split('&')
+                .filter_map(|pair| pair.split_once('='))
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+            body: if body.is_empty() { Value::Null } else { serde_json::from_slice(body)? },
+        })
+    }
+
     /// Method and path, to match on.
     pub fn route(&self) -> (&str, Vec<&str>) {
         (&self.method, self.path.iter().map(String::as_str).collect())
@@ -113,60 +127,30 @@ impl Arguments {
 /// The address cannot be used.
 pub fn serve(arguments: &Arguments, service: impl Service) -> Result<()> {
     let address = arguments.required("listen")?;
-    let server = tiny_http::Server::http(address)
-        .map_err(|error| anyhow!("failed to listen at {address}: {error}"))?;
-    let Some(address) = server.server_addr().to_ip() else { bail!("{address} is no TCP address") };
-    println!("listening on http://{address}");
     if arguments.required("attached").is_ok() {
-        thread::spawn(|| {
+        std::thread::spawn(|| {
             // An error ends the wait as well as the end of the stream does.
             let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
             std::process::exit(0)
         });
     }
-    let (server, service) = (Arc::new(server), Arc::new(service));
-    let threads: Vec<_> = (0..THREADS)
-        .map(|_| {
-            let (server, service) = (server.clone(), service.clone());
-            thread::spawn(move || {
-                for request in server.incoming_requests() {
-                    respond(request, &*service);
-                }
-            })
-        })
-        .collect();
-    for thread in threads {
-        thread.join().map_err(|_| anyhow!("a thread of the server panicked"))?;
-    }
-    Ok(())
-}
-
-fn respond(mut request: tiny_http::Request, service: &impl Service) {
-    let reply = match read(&mut request) {
-        Ok(read) => service.answer(&read),
-        Err(error) => Reply::error(400, &error.to_string()),
-    };
-    let json = tiny_http::Header::from_bytes("content-type", "application/json").into_iter();
-    let mut response =
-        tiny_http::Response::from_string(reply.body.to_string()).with_status_code(reply.status);
-    json.for_each(|header| response.add_header(header));
-    // A client that went away does not want its answer.
-    let _ = request.respond(response);
-}
-
-fn read(request: &mut tiny_http::Request) -> Result<Request> {
-    let mut text = String::new();
-    request.as_reader().take(MAX_REQUEST).read_to_string(&mut text)?;
-    let body = if text.is_empty() { Value::Null } else { serde_json::from_str(&text)? };
-    let (path, query) = request.url().split_once('?').unwrap_or((request.url(), ""));
-    Ok(Request {
-        method: request.method().to_string(),
-        path: path.split('/').filter(|segment| !segment.is_empty()).map(str::to_owned).collect(),
-        query: query
-            .split('&')
-            .filter_map(|pair| pair.split_once('='))
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
-        body,
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(async {
+        let listener = TcpListener::bind(address).await;
+        let listener = listener.with_context(|| format!("failed to listen at {address}"))?;
+        println!("listening on http://{}", listener.local_addr()?);
+        let service = Arc::new(service);
+        let respond = move |parts, body| respond(service.clone(), parts, body);
+        Ok(axum::serve(listener, Router::new().fallback(respond)).await?)
     })
+}
+
+/// Answers one request on a thread that may wait, for the bank or for another service.
+async fn respond(service: Arc<impl Service>, parts: Parts, body: Bytes) -> impl IntoResponse {
+    let answer = tokio::task::spawn_blocking(move || match Request::read(&parts, &body) {
+        Ok(request) => service.answer(&request),
+        Err(error) => Reply::error(400, &error.to_string()),
+    });
+    let reply = answer.await.unwrap_or_else(|error| Reply::error(500, &error.to_string()));
+    let status = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+    (status, [("content-type", "application/json")], reply.body.to_string())
 }

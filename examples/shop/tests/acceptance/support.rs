@@ -73,11 +73,11 @@ impl Shop {
         })
     }
 
-    /// Puts `stock` pieces of something new on the shelf, at 25.00 each, and says what it is.
-    pub(crate) fn stock(&self, cx: &Context, stock: u64) -> Result<String> {
+    /// Puts this many pieces of something new on the shelf, at 25.00 each, and says what it is.
+    pub(crate) fn stock(&self, cx: &Context, pieces: u64) -> Result<String> {
         let item = cx.unique("lamp");
-        let shelf = json!({ "stock": stock, "price_cents": 2_500 });
-        let reply = self.warehouse.call("PUT", &format!("/items/{item}"), &shelf)?;
+        let lamps = json!({ "stock": pieces, "price_cents": 2_500 });
+        let reply = self.warehouse.call("PUT", &format!("/items/{item}"), &lamps)?;
         anyhow::ensure!(reply.status == 200, "the shelf was not filled: {reply:?}");
         Ok(item)
     }

@@ -288,3 +288,6 @@ impl Catalog {
 fn stored(pair: &KeyValue) -> Result<StoredTestCase, StoreError> {
     Ok(StoredTestCase { case: decode(pair)?, revision: pair.modified })
 }
+
+#[cfg(test)]
+mod tests;

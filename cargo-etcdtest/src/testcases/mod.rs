@@ -8,6 +8,8 @@ mod discover;
 mod filter;
 mod group;
 mod listing;
+#[cfg(test)]
+mod sample;
 mod sync;
 mod test_list;
 

@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use super::error::Result;
 use super::membership::Membership;
 use crate::model::{EnvironmentVersion, LatestResult, RecentOutcome, Run, RunState, Steward, UnitResult};
-use crate::reports::history::{self, Found};
+use crate::reports::history::{self, Found, Shown};
 use crate::reports::{Reports, RunDetails, UnitDetails, render_all};
 use crate::store::{Commit, Compare, Key, Op, Revision, SharedStore, Txn, commit, decode, encode, get, keys};
 
@@ -34,7 +34,7 @@ pub async fn finish(membership: &mut Membership, latest: &Latest, cancelled: boo
     if let Some(error) = broken.into_iter().next() {
         return Err(error.into());
     }
-    history::load_output(store.as_ref(), &mut details).await?;
+    history::load_output(store.as_ref(), &mut details, Shown::REPORT).await?;
     details.run.state = RunState::Finished { cancelled };
     details.run.finished = Some(Timestamp::now());
     details.run.summary = Some(details.summary());

@@ -12,6 +12,7 @@ mod plan;
 mod recorder;
 mod run;
 mod verdict;
+mod watch;
 mod work;
 mod worker;
 
@@ -26,5 +27,6 @@ pub use output::Output;
 pub use plan::{Histories, History, Plan};
 pub use run::{Order, Selected, run};
 pub use verdict::signal_name;
+pub use watch::follow;
 pub use work::{EnvironmentFiles, Policy, Work};
 pub use worker::{EventSink, execute};

@@ -9,7 +9,8 @@ use super::plan::Plan;
 use super::worker::EventSink;
 use crate::model::{Block, Claim, PlanChunk, Run, RunId, RunState, RunSummary, UnitIndex, Worker};
 use crate::store::{
-    Change, Key, KeyRange, KeyValue, Notice, Revision, SharedStore, Watch, decode, decode_block, get, keys, list_at,
+    Change, Key, KeyRange, KeyValue, Notice, Revision, SharedStore, Watch, decode, decode_block, get, keys,
+    list_at,
 };
 
 /// A run that is being followed.
@@ -92,7 +93,8 @@ impl Follower<'_> {
     async fn planned(&mut self, records: &mut Watch) -> Result<()> {
         loop {
             let pair = get(self.store.as_ref(), keys::run(self.id)).await?;
-            let run: Run = pair.as_ref().map(decode).transpose()?.ok_or_else(|| RunError::Gone(self.id.clone()))?;
+            let run: Run =
+                pair.as_ref().map(decode).transpose()?.ok_or_else(|| RunError::Gone(self.id.clone()))?;
             if !matches!(run.state, RunState::Planning { .. }) {
                 return Ok(());
             }

@@ -2,7 +2,12 @@
 
 mod exit;
 mod global;
+mod print;
+mod report;
+mod run_text;
+mod runs;
 pub mod style;
+mod table;
 
 use std::ffi::OsString;
 
@@ -22,7 +27,10 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    Runs(runs::RunsArgs),
+    Report(report::ReportArgs),
+}
 
 /// Runs the program with these arguments, the program's own name first, and says what to
 /// exit with.
@@ -48,8 +56,12 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 }
 
 async fn run(cli: Cli) -> Result<Exit, Failure> {
-    let _ = &cli.global;
-    match cli.verb {}
+    let store = std::sync::Arc::new(crate::store::local::LocalStore::open(".etcdtest".as_ref())?);
+    let format = cli.global.format.unwrap_or_default();
+    match cli.verb {
+        Verb::Runs(arguments) => runs::run(arguments, store, format).await,
+        Verb::Report(arguments) => report::run(arguments, store, format).await,
+    }
 }
 
 /// Puts the default verb, `run`, where none was typed, and drops the `etcdtest` that cargo

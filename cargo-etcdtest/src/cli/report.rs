@@ -65,11 +65,7 @@ fn export_format() -> impl TypedValueParser<Value = Format> {
 ///
 /// # Errors
 /// No such run or report, the file cannot be written, or the store failed.
-pub(crate) async fn run(
-    arguments: ReportArgs,
-    store: SharedStore,
-    format: Format,
-) -> Result<Exit, Failure> {
+pub(crate) async fn run(arguments: ReportArgs, store: SharedStore, format: Format) -> Result<Exit, Failure> {
     match arguments.verb {
         ReportVerb::Show { run, name } => {
             let answer = show(&store, &run, name, format, Timestamp::now(), &TimeZone::system()).await?;
@@ -248,7 +244,8 @@ mod tests {
             ("report export r --format json", Format::Json),
             ("--format json report export", Format::Json),
         ] {
-            let Verb::Report(ReportArgs { verb: ReportVerb::Export { format, .. } }) = parse(arguments).unwrap().verb
+            let Verb::Report(ReportArgs { verb: ReportVerb::Export { format, .. } }) =
+                parse(arguments).unwrap().verb
             else {
                 panic!("{arguments} is an export")
             };
@@ -271,7 +268,9 @@ mod tests {
     #[tokio::test]
     async fn show_prints_a_named_report_and_names_those_there_are_for_another() {
         let store = finished().await;
-        let named = |name: &str| show(&store.store, LATEST, Some(name.to_owned()), Format::Human, at(0), &TimeZone::UTC);
+        let zone = TimeZone::UTC;
+        let named =
+            |name: &str| show(&store.store, LATEST, Some(name.to_owned()), Format::Human, at(0), &zone);
         let Ok(Answer::Report(content)) = named(JUNIT).await else { panic!("it is there") };
         assert_eq!(content, crate::reports::junit(&every_kind()).unwrap());
         let Err(failure) = named("report.html").await else { panic!("it is not there") };

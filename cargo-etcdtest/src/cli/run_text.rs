@@ -58,14 +58,16 @@ pub(crate) fn run_text(details: &RunDetails, detail: &Detail<'_>) -> String {
 }
 
 fn header(details: &RunDetails, detail: &Detail<'_>) -> String {
-    let Run { id, state, created, command, author, commit, .. } = &details.run;
+    let Run { id, state, created, finished, command, author, commit, .. } = &details.run;
     let summary = details.summary();
     let state = painted(state_style(state, detail.live), state_word(state, detail.live));
-    let took = seconds(summary.duration);
-    let when = format!("{} ({})", local_time(*created, detail.zone), ago(*created, detail.now));
+    let mut when = format!("{} ({})", local_time(*created, detail.zone), ago(*created, detail.now));
+    if finished.is_some() {
+        let _ = write!(when, ", took {}", seconds(summary.duration));
+    }
     let mut lines = vec![
         format!("{} {state}", painted(STRONG, format!("Run {id}"))),
-        format!("  created  {when}, took {took}"),
+        format!("  created  {when}"),
         format!("  command  {}", one_line(&command.join(" "))),
         format!("  author   {author}"),
     ];
@@ -74,8 +76,8 @@ fn header(details: &RunDetails, detail: &Detail<'_>) -> String {
         let dirty = if commit.dirty { ", with changes that are not committed" } else { "" };
         lines.push(format!("  commit   {}{branch}{dirty}", commit.id));
     }
-    let total = details.run.units;
-    lines.push(format!("  results  {total} units: {}", painted(summary_style(&summary), counts(&summary))));
+    let counts = painted(summary_style(&summary), counts(&summary));
+    lines.push(format!("  results  {}: {counts}", units(details.run.units)));
     lines.join("\n") + "\n"
 }
 
@@ -104,6 +106,7 @@ fn config_text(config: &Map<String, Value>) -> String {
 fn unit_story(details: &RunDetails, unit: &UnitDetails) -> String {
     let mut text = unit_line(details, unit);
     let Some(result) = &unit.result else { return text };
+    text += &indented(&painted(FAINT, format!("by {}", result.worker)), INDENT - 2);
     for attempt in result.attempts.iter().filter(|attempt| attempt.outcome.is_failure()) {
         if result.attempts.len() > 1 {
             let label = Label::from(attempt).painted(0);
@@ -179,6 +182,11 @@ pub(crate) fn counts(summary: &RunSummary) -> String {
     let counted = kinds.into_iter().filter(|(count, _)| *count > 0);
     let counted: Vec<String> = counted.map(|(count, kind)| format!("{count} {kind}")).collect();
     if counted.is_empty() { "nothing ran".into() } else { counted.join(", ") }
+}
+
+/// `1 unit`, `2 units`.
+pub(crate) fn units(count: u32) -> String {
+    if count == 1 { "1 unit".into() } else { format!("{count} units") }
 }
 
 /// The colour of a run's counts: that of the worst among them.

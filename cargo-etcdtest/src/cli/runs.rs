@@ -12,7 +12,7 @@ use super::run_text::{self, Detail, counts, run_text, warnings};
 use super::style::{FAINT, STRONG, ago, local_time};
 use super::table::Table;
 use super::{Exit, Failure, Format};
-use crate::model::RunState;
+use crate::model::{RunState, RunSummary};
 use crate::reports::history::{self, Found, ListedRun, Shown};
 use crate::reports::{Counts, LATEST, ReportError, RunDetails, SummaryReport, resolve_run};
 use crate::store::{SharedStore, Store};
@@ -117,8 +117,8 @@ fn list_text(runs: &[ListedRun], now: Timestamp, zone: &TimeZone) -> String {
             (local_time(run.created, zone), anstyle::Style::new()),
             (ago(run.created, now), FAINT),
             match run.summary {
-                Some(summary) => (counts(&summary), run_text::summary_style(&summary)),
-                None => (format!("{} units", run.units), FAINT),
+                Some(summary) => (counts(&by_verdict(summary)), run_text::summary_style(&summary)),
+                None => (run_text::units(run.units), FAINT),
             },
             (environments.join(", "), anstyle::Style::new()),
             (run.commit.as_ref().map(run_text::short_commit).unwrap_or_default(), anstyle::Style::new()),
@@ -126,6 +126,12 @@ fn list_text(runs: &[ListedRun], now: Timestamp, zone: &TimeZone) -> String {
         ]);
     }
     table.to_string()
+}
+
+/// The summary with all that failed, however it did, as one number: a list has little room.
+fn by_verdict(summary: RunSummary) -> RunSummary {
+    let failed = summary.failed + summary.timed_out + summary.crashed;
+    RunSummary { failed, timed_out: 0, crashed: 0, ..summary }
 }
 
 fn list_json(runs: &[ListedRun]) -> String {
@@ -231,7 +237,9 @@ mod tests {
         store.store.txn(Txn { then: vec![broken], ..Txn::default() }).await.unwrap();
 
         insta::assert_snapshot!(printed(&store, &["list"]).await.unwrap());
-        insta::assert_snapshot!(printed(&store, &["list", "--format", "json", "--limit", "2"]).await.unwrap());
+        insta::assert_snapshot!(
+            printed(&store, &["list", "--format", "json", "--limit", "2"]).await.unwrap()
+        );
     }
 
     #[tokio::test]
@@ -266,7 +274,9 @@ mod tests {
         sample::print(&mut failed, 1, "stdout", &lines);
         store.write(&sample::run(vec![failed])).await;
         let brief = printed(&store, &["show"]).await.unwrap();
-        assert!(brief.contains("line 0\n") && brief.contains("bytes left out") && brief.contains("line 999\n"));
+        assert!(
+            brief.contains("line 0\n") && brief.contains("bytes left out") && brief.contains("line 999\n")
+        );
         assert!(!brief.contains("line 500\n"));
         let whole = printed(&store, &["show", "--output"]).await.unwrap();
         assert!((0..1000).all(|line| whole.contains(&format!(" line {line}\n"))));

@@ -2,6 +2,7 @@
 //! others: it is handed out beside them, as the error that names its key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use futures::{StreamExt, stream};
 
@@ -127,16 +128,20 @@ pub async fn load_output(
     shown: Shown,
 ) -> Result<(), ReportError> {
     let (run, wanted) = (details.run.id.clone(), wanted(details, shown));
+    let left = AtomicUsize::new(shown.total);
     let mut streams = stream::iter(wanted)
         .map(|stream| async {
-            let content = output(store, &run, &stream.result, stream.attempt, &stream.stored).await;
+            // What will not be shown need not be read.
+            let content = match left.load(Relaxed) {
+                0 => Ok(Vec::new()),
+                _ => output(store, &run, &stream.result, stream.attempt, &stream.stored).await,
+            };
             (stream, content)
         })
         .buffered(AT_ONCE);
-    let mut left = shown.total;
     while let Some((stream, content)) = streams.next().await {
         let text = match content {
-            Ok(_) if left == 0 => "[… left out: there is too much output in all …]\n".into(),
+            _ if left.load(Relaxed) == 0 => "[… left out: there is too much output in all …]\n".into(),
             Ok(content) => {
                 let text = text::plain(&String::from_utf8_lossy(&content));
                 text::bounded(&text, shown.head, shown.tail).into_owned()
@@ -144,7 +149,7 @@ pub async fn load_output(
             Err(ReportError::Store(error @ StoreError::Record { .. })) => format!("[… {error} …]\n"),
             Err(error) => return Err(error),
         };
-        left = left.saturating_sub(text.len());
+        left.store(left.load(Relaxed).saturating_sub(text.len()), Relaxed);
         let output = AttemptOutput { attempt: stream.attempt, name: stream.stored.name, text };
         details.units[stream.place].output.push(output);
     }
@@ -283,7 +288,9 @@ mod tests {
         let run = &written.run.id;
         store.write(&written).await;
         let first = keys::block(run, &written.units[0].result.as_ref().unwrap().worker, 7, 0);
-        store.put(vec![(first.clone(), b"garbage".to_vec()), (keys::plan_chunk(run, 1), b"{}".to_vec())]).await;
+        store
+            .put(vec![(first.clone(), b"garbage".to_vec()), (keys::plan_chunk(run, 1), b"{}".to_vec())])
+            .await;
         let found = read(&*store.store, run).await.unwrap();
         let broken: Vec<String> = found.broken.iter().map(ToString::to_string).collect();
         assert_eq!(
@@ -314,7 +321,7 @@ mod tests {
         store.store.txn(Txn { then: vec![gone], ..Txn::default() }).await.unwrap();
 
         let mut details = read(&*store.store, run).await.unwrap().value;
-        let shown = Shown { head: 2, tail: 3, total: 150, of_passed: true };
+        let shown = Shown { head: 2, tail: 3, total: 125, of_passed: true };
         load_output(&*store.store, &mut details, shown).await.unwrap();
         let texts: Vec<_> = details.units.iter().map(|unit| unit.output(1, "stdout").unwrap()).collect();
         assert_eq!(

@@ -7,8 +7,9 @@ use jiff::Timestamp;
 
 use super::{AttemptOutput, RunDetails, UnitDetails};
 use crate::model::{
-    Attempt, Block, Code, Commit, Description, Environment, EnvironmentVersion, Fence, Outcome, PlanChunk, PlannedUnit, Run,
-    RunId, RunState, Step, StoredOutput, TestCase, TestCaseId, TestKind, UnitIndex, UnitResult, WorkerId,
+    Attempt, Block, Code, Commit, Description, Environment, EnvironmentVersion, Fence, Outcome, PlanChunk,
+    PlannedUnit, Run, RunId, RunState, Step, StoredOutput, TestCase, TestCaseId, TestKind, UnitIndex,
+    UnitResult, WorkerId,
 };
 use crate::store::local::LocalStore;
 use crate::store::{Key, Op, SharedStore, Txn, encode, encode_block, encode_output, keys};
@@ -162,8 +163,12 @@ pub(crate) fn every_kind() -> RunDetails {
 /// Says that an attempt printed this, or attached it.
 pub(crate) fn print(unit: &mut UnitDetails, attempt: u32, name: &str, text: &str) {
     let result = unit.result.as_mut().unwrap();
-    let stored =
-        StoredOutput { name: name.into(), size: text.len() as u64, left_out: 0, chunks: text.len().div_ceil(PIECE) };
+    let stored = StoredOutput {
+        name: name.into(),
+        size: text.len() as u64,
+        left_out: 0,
+        chunks: text.len().div_ceil(PIECE),
+    };
     result.attempts[attempt as usize - 1].output.push(stored);
     unit.output.push(AttemptOutput { attempt, name: name.into(), text: text.into() });
 }

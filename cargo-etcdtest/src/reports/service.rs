@@ -109,7 +109,8 @@ mod tests {
         for content in [&long[..], b"short", b""] {
             reports.put(&run, JUNIT, content, &[]).await.unwrap();
             assert_eq!(reports.get(&run, JUNIT).await.unwrap(), content);
-            let chunks = list(&*store.store, KeyRange::prefix(keys::report(&run, JUNIT))).await.unwrap().pairs;
+            let chunks =
+                list(&*store.store, KeyRange::prefix(keys::report(&run, JUNIT))).await.unwrap().pairs;
             assert_eq!(chunks.len(), content.len().div_ceil(CHUNK).max(1));
             assert!(chunks.iter().all(|chunk| chunk.value.len() <= CHUNK));
             assert!(content.starts_with(&chunks[0].value));

@@ -8,6 +8,12 @@ mod list;
 pub mod style;
 mod testcase;
 mod testcase_text;
+mod print;
+mod report;
+mod run_text;
+mod runs;
+pub mod style;
+mod table;
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -40,6 +46,8 @@ enum Verb {
     List(list::ListArgs),
     /// Manage test cases
     Testcase(testcase::TestCaseArgs),
+    Runs(runs::RunsArgs),
+    Report(report::ReportArgs),
 }
 
 /// Runs the program with these arguments, the program's own name first, and says what to
@@ -73,6 +81,11 @@ async fn run(cli: Cli) -> Result<Exit, Failure> {
             let store: SharedStore = Arc::new(LocalStore::open(Path::new(".etcdtest"))?);
             testcase::run(args, store, format, DEFAULT_LIST_TIMEOUT).await
         }
+    let store = std::sync::Arc::new(crate::store::local::LocalStore::open(".etcdtest".as_ref())?);
+    let format = cli.global.format.unwrap_or_default();
+    match cli.verb {
+        Verb::Runs(arguments) => runs::run(arguments, store, format).await,
+        Verb::Report(arguments) => report::run(arguments, store, format).await,
     }
 }
 

@@ -138,7 +138,8 @@ impl Context {
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let attempt = (&inner.test, &inner.run, &inner.worker, inner.attempt, inner.token);
         let hash = RandomState::new().hash_one((attempt, std::process::id(), now, Arc::as_ptr(&self.0)));
-        (0..12).map(|place| char::from(LETTERS[(hash >> (5 * place)) as usize % 32])).collect()
+        let five_bits = |place: u32| usize::try_from((hash >> (5 * place)) & 31).unwrap_or_default();
+        (0..12).map(|place| char::from(LETTERS[five_bits(place)])).collect()
     }
 
     fn start_step(&self, name: &str) -> Step<'_> {

@@ -1,5 +1,6 @@
 //! The harness in real cargo projects: under `cargo test`, under nextest, and as the runner
 //! starts it.
+#![expect(clippy::unwrap_used, reason = "what helps the tests stops them when it fails")]
 
 mod attempts;
 mod environments;

@@ -103,13 +103,13 @@ mod skip;
 mod standalone;
 #[cfg(unix)]
 mod unix;
-#[cfg(windows)]
+#[cfg(not(unix))]
 mod windows;
 
 pub use context::Context;
 pub use environment::{ConfigError, Environment};
 pub use etcdtest_macros::test;
-pub use extract::{Extract, Parameter};
+pub use extract::Extract;
 pub use result::TestResult;
 
 /// The `main` function of a test binary: `etcdtest::main!();`, once, at the top level of a

@@ -41,20 +41,35 @@ harness = false
 name = "forgotten"
 
 [[test]]
+name = "front_page"
+harness = false
+
+[[test]]
 name = "twice"
 harness = false
 
 [workspace]
 "#
     );
+    let front_page = front_page();
     let files = [
         ("src/lib.rs", include_str!("fixture/lib.rs")),
+        ("tests/front_page.rs", &front_page),
         ("tests/own.rs", include_str!("fixture/own.rs")),
         ("tests/forgotten.rs", include_str!("fixture/own.rs")),
         ("tests/twice.rs", include_str!("fixture/twice.rs")),
     ];
     Project::build("whole", &manifest, &files)
 });
+
+/// The example on the front page of the crate's documentation, with its hidden lines. As a
+/// documentation test it compiles without its tests: that is no test build.
+fn front_page() -> String {
+    let lines = include_str!("../../src/lib.rs").lines().map(|line| line.trim_start_matches("//!"));
+    let block = lines.skip_while(|line| *line != " ```").skip(1).take_while(|line| *line != " ```");
+    let shown = |line: &'static str| line.strip_prefix(' ').unwrap_or(line);
+    block.map(|line| shown(line).strip_prefix("# ").unwrap_or(shown(line)).to_owned() + "\n").collect()
+}
 
 /// The project without them.
 pub(crate) static BARE: LazyLock<Project> = LazyLock::new(|| {

@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::api::{Result, SharedStore};
-use super::error::StoreError;
 use super::etcd::{EtcdOptions, EtcdStore};
+use super::local::LocalStore;
 
 /// Which store to use, and how to reach it.
 #[derive(Clone, Debug, Default)]
@@ -22,10 +22,7 @@ pub struct StoreOptions {
 /// As [`EtcdStore::connect`] for a cluster, and as opening the local store otherwise.
 pub async fn connect(options: &StoreOptions) -> Result<SharedStore> {
     if options.etcd.endpoints.is_empty() {
-        return Err(StoreError::Unsupported {
-            location: options.local.display().to_string(),
-            reason: "the local store is not there yet".into(),
-        });
+        return Ok(Arc::new(LocalStore::open(&options.local)?));
     }
     Ok(Arc::new(EtcdStore::connect(options.etcd.clone()).await?))
 }

@@ -6,6 +6,7 @@ mod error;
 pub mod etcd;
 pub mod keys;
 mod lease;
+pub mod local;
 mod read;
 mod records;
 mod secret;

@@ -16,8 +16,8 @@ use std::pin::Pin;
 use std::time::Duration;
 
 use cargo_etcdtest::store::{
-    Change, Key, KeyRange, KeyValue, LeaseId, Notice, Op, Read, Revision, SharedStore, Store, StoreError, Txn,
-    TxnOutcome, Watch,
+    Change, Key, KeyRange, KeyValue, LeaseId, Notice, Op, Read, Revision, SharedStore, Store, StoreError,
+    Txn, TxnOutcome, Watch,
 };
 
 pub use transcript::transcript;
@@ -131,5 +131,6 @@ fn change_text(change: &Change) -> String {
 async fn until_deleted(watch: &mut Watch, key: &str) {
     let key = Key::from(key);
     while !matches!(next(watch).await, Notice::Changed { changes, .. } if changes.contains(&Change::Deleted(key.clone())))
-    {}
+    {
+    }
 }

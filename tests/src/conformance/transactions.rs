@@ -38,10 +38,7 @@ async fn many_changes_are_one_revision(store: SharedStore) {
     let outcome = write(&*store, ops).await;
     assert!(outcome.succeeded);
     assert_eq!(outcome.revision, later(before, 1));
-    assert_eq!(
-        outcome.answers,
-        [Answer::Put, Answer::Deleted(1), Answer::Put, Answer::Deleted(0)]
-    );
+    assert_eq!(outcome.answers, [Answer::Put, Answer::Deleted(1), Answer::Put, Answer::Deleted(0)]);
     let page = store.read(KeyRange::prefix("k/").into()).await.unwrap();
     assert_eq!(page.pairs.len(), 2);
     assert!(page.pairs.iter().all(|pair| pair.modified == outcome.revision));

@@ -47,7 +47,8 @@ async fn a_watch_from_a_revision_to_come_waits_for_it(store: SharedStore) {
 async fn a_notice_holds_the_changes_of_one_revision_in_their_order(store: SharedStore) {
     put(&*store, "k/2", "").await;
     let mut watch = store.watch(KeyRange::prefix("k/"), Revision(0)).await.unwrap();
-    let ops = [Op::put("k/3", "c"), Op::Delete(KeyRange::key("k/2")), Op::put("other", ""), Op::put("k/1", "a")];
+    let ops =
+        [Op::put("k/3", "c"), Op::Delete(KeyRange::key("k/2")), Op::put("other", ""), Op::put("k/1", "a")];
     let written = write(&*store, ops).await.revision;
     let next_one = put(&*store, "k/3", "d").await;
     assert_eq!(

@@ -1,3 +1,5 @@
 //! What the tests of the whole program share.
 
+pub mod conformance;
 pub mod etcd;
+pub mod stores;

@@ -1,3 +1,4 @@
 //! What the tests of the whole program share.
 
+pub mod certificates;
 pub mod etcd;

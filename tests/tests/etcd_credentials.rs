@@ -112,7 +112,8 @@ async fn an_expired_token_is_replaced_under_requests_leases_and_watches() {
 }
 
 struct Secure {
-    authority: Authority,
+    /// Its folder holds the files.
+    _authority: Authority,
     etcd: Etcd,
     options: EtcdOptions,
 }
@@ -124,7 +125,7 @@ fn secure() -> Secure {
     let Certificate { cert, key } = authority.sign("client");
     let options =
         EtcdOptions { cacert: Some(authority.cacert()), cert: Some(cert), key: Some(key), ..etcd.options() };
-    Secure { authority, etcd, options }
+    Secure { _authority: authority, etcd, options }
 }
 
 #[tokio::test]
@@ -150,9 +151,6 @@ async fn a_wrong_authority_is_told_with_the_endpoint_and_the_flag() {
 async fn a_missing_or_foreign_client_certificate_is_told_with_the_flag() {
     let secure = secure();
     let none = EtcdOptions { cert: None, key: None, ..secure.options.clone() };
-    let Certificate { cert, key } = Authority::new().sign("stranger");
-    let kept = (std::fs::read(&cert), std::fs::read(&key));
-    drop(kept);
     let stranger = Authority::new();
     let Certificate { cert, key } = stranger.sign("stranger");
     let foreign = EtcdOptions { cert: Some(cert), key: Some(key), ..secure.options.clone() };
@@ -163,7 +161,6 @@ async fn a_missing_or_foreign_client_certificate_is_told_with_the_flag() {
             "{error:?}"
         );
     }
-    drop(secure.authority);
 }
 
 #[tokio::test]

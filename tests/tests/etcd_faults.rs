@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use cargo_etcdtest::store::etcd::{EtcdOptions, EtcdStore};
 use cargo_etcdtest::store::{
-    Change, KeyRange, LeaseKeeper, Notice, Op, Read, Revision, Store, StoreError, Txn, Watch, list,
+    Change, Compare, KeyRange, LeaseKeeper, Notice, Op, Read, Revision, Store, StoreError, Txn, Watch, list,
 };
 use futures::future::join_all;
 use tokio::time::{Instant, timeout};
@@ -314,7 +314,13 @@ async fn what_is_said_of_a_write_is_true_whenever_the_server_dies() {
                     let mut said = Vec::new();
                     for turn in 0..20 {
                         let key = format!("/{round}/{number}/{turn}");
-                        said.push((key.clone(), put(&store, &key, "value").await));
+                        // Sent twice, it would fail the second time.
+                        let txn = Txn {
+                            compares: vec![Compare::absent(KeyRange::key(key.as_str()))],
+                            then: vec![Op::put(key.as_str(), "value")],
+                            otherwise: Vec::new(),
+                        };
+                        said.push((key, store.txn(txn).await));
                     }
                     said
                 })
@@ -338,7 +344,10 @@ async fn what_is_said_of_a_write_is_true_whenever_the_server_dies() {
     let mut unknown = 0;
     for (key, said) in said {
         match said {
-            Ok(revision) => assert_eq!(there.get(&key), Some(&revision), "{key} was said to be written"),
+            Ok(outcome) => {
+                assert!(outcome.succeeded, "{key} was written before");
+                assert_eq!(there.get(&key), Some(&outcome.revision), "{key} was said to be written");
+            }
             Err(StoreError::Unavailable { .. }) => {
                 assert_eq!(there.get(&key), None, "{key} was said not to be")
             }

@@ -215,6 +215,27 @@ async fn without_space_writes_are_refused_deletes_work_and_the_alarm_is_shown() 
 }
 
 #[tokio::test]
+async fn a_transaction_that_cannot_be_is_refused_by_what_is_wrong_with_it() {
+    let etcd = Etcd::start();
+    let store = etcd.connect().await;
+    let twice = Txn { then: vec![Op::put("/a", ""), Op::put("/b", ""), Op::put("/b", "")], ..Txn::default() };
+    let error = store.txn(twice).await.unwrap_err();
+    assert_eq!(error.to_string(), "a transaction writes /b twice");
+
+    let gone = store.grant(Duration::from_secs(60)).await.unwrap();
+    store.revoke(gone.id).await.unwrap();
+    assert!(matches!(store.revoke(gone.id).await, Err(StoreError::LeaseNotFound)));
+    let leased = Op::Put { key: "/c".into(), value: Vec::new(), lease: Some(gone.id) };
+    let error = store.txn(Txn { then: vec![leased], ..Txn::default() }).await.unwrap_err();
+    assert!(matches!(error, StoreError::LeaseNotFound), "{error}");
+
+    let many = (0..200).map(|number| Op::put(format!("/{number}"), ""));
+    let error = store.txn(Txn { then: many.collect(), ..Txn::default() }).await.unwrap_err();
+    assert!(matches!(error, StoreError::TooLarge { .. }), "{error}");
+    assert!(store.read(KeyRange::prefix("/").into()).await.unwrap().pairs.is_empty());
+}
+
+#[tokio::test]
 async fn an_endpoint_where_nobody_listens_is_named() {
     let mut etcd = Etcd::start();
     etcd.kill();
@@ -349,7 +370,7 @@ async fn what_is_said_of_a_write_is_true_whenever_the_server_dies() {
                 assert_eq!(there.get(&key), Some(&outcome.revision), "{key} was said to be written");
             }
             Err(StoreError::Unavailable { .. }) => {
-                assert_eq!(there.get(&key), None, "{key} was said not to be")
+                assert_eq!(there.get(&key), None, "{key} was said not to be");
             }
             Err(StoreError::UnknownOutcome { .. }) => unknown += 1,
             Err(error) => panic!("{key}: {error}"),

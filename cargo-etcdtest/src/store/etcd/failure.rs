@@ -160,8 +160,9 @@ fn transport(url: &str, status: &Status) -> Failure {
         });
     }
     if connecting {
-        let reason = if cause.contains("corrupt message") {
-            "it does not speak TLS: use http:// without certificates".into()
+        // Both are what a server without TLS makes of a handshake.
+        let reason = if cause.contains("corrupt message") || cause.contains("tls handshake eof") {
+            format!("{cause}; where it does not use TLS, write http:// and give no certificates")
         } else {
             cause
         };

@@ -1,5 +1,6 @@
 //! What the tests of the whole program share.
 
 pub mod conformance;
+pub mod certificates;
 pub mod etcd;
 pub mod stores;

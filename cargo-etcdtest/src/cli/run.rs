@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::CargoOptions;
 use super::filter_options::FilterOptions;
+use super::global::without_password;
 use super::progress::{Progress, show};
 use super::report::write_file;
 use super::session::Session;
@@ -136,7 +137,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         tests_digest: list.digest(),
         environments: chosen,
         policy: how.policy(settings),
-        command: arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+        command: without_password(arguments),
         author: crate::author::author(),
         host: crate::author::host(),
         commit: execution::commit_of(&session.root),

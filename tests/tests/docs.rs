@@ -1,6 +1,7 @@
 //! The guides do what they say: their commands are typed in their order, in a fresh copy of
 //! the checkout, and their Rust code is compiled and run.
 #![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 use std::ffi::OsString;
 use std::fmt::Write as _;

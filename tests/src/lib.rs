@@ -4,3 +4,8 @@ pub mod conformance;
 pub mod certificates;
 pub mod etcd;
 pub mod stores;
+mod program;
+mod project;
+
+pub use program::{etcd, program, root};
+pub use project::Project;

@@ -1,7 +1,5 @@
 //! `cargo etcdtest runs`: which runs there were, and how one went.
 
-#![expect(clippy::doc_markdown, reason = "these texts are the help a terminal shows")]
-
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -270,8 +268,8 @@ mod tests {
     async fn output_is_bounded_unless_it_is_asked_for() {
         let store = TestStore::new();
         let mut failed = unit(0, "a", vec![attempt(1, Outcome::Failed, "no")]);
-        let lines: String = (0..1000).map(|line| format!("line {line}\n")).collect();
-        sample::print(&mut failed, 1, "stdout", &lines);
+        let lines: Vec<String> = (0..1000).map(|line| format!("line {line}\n")).collect();
+        sample::print(&mut failed, 1, "stdout", &lines.concat());
         store.write(&sample::run(vec![failed])).await;
         let brief = printed(&store, &["show"]).await.unwrap();
         assert!(

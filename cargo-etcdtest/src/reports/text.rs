@@ -93,7 +93,7 @@ pub fn bounded(text: &str, head: usize, tail: usize) -> Cow<'_, str> {
         return text.into();
     }
     let start = (0..=head).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    let end = (text.len() - tail..).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    let end = (text.len() - tail..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
     // To the nearest line break, unless that would cost much of what is shown.
     let bytes = text.as_bytes();
     let back = bytes[..start].iter().rev().take(LINE).position(|&byte| byte == b'\n').unwrap_or(0);

@@ -11,5 +11,5 @@ mod records;
 pub use api::*;
 pub use compress::{CHUNK, compress, decode_block, decode_output, decompress, encode_block, encode_output};
 pub use error::StoreError;
-pub use read::{get, get_record, list, list_at};
+pub use read::{get, get_record, list, list_at, list_chunks};
 pub use records::{decode, decode_value, encode};

@@ -191,9 +191,9 @@ mod tests {
 
     use super::*;
     use crate::cli::GlobalArgs;
-    use crate::model::{Commit, Outcome, RunId};
+    use crate::model::{Commit, EnvironmentVersion, Outcome, RunId, Worker, WorkerId};
     use crate::reports::sample::{self, TestStore, at, attempt, every_kind, unit};
-    use crate::store::{Op, Txn, keys};
+    use crate::store::{Op, Txn, encode, keys};
 
     #[derive(Parser)]
     struct Cli {
@@ -248,6 +248,31 @@ mod tests {
         let all = printed(&store, &["show", "2026", "--all"]).await.unwrap();
         let (_, units) = all.split_once("\nUnits\n").unwrap();
         insta::assert_snapshot!(units);
+    }
+
+    #[tokio::test]
+    async fn show_of_a_run_that_goes_on_tells_where_each_unit_runs() {
+        let store = TestStore::new();
+        let mut elsewhere = unit(1, "a", vec![attempt(1, Outcome::Failed, "no")]);
+        elsewhere.planned.environment = "prod".into();
+        let mut waiting = unit(2, "b", vec![]);
+        waiting.result = None;
+        let mut details =
+            sample::run(vec![unit(0, "a", vec![attempt(1, Outcome::Passed, "")]), elsewhere, waiting]);
+        let run = &mut details.run;
+        (run.state, run.finished, run.summary, run.commit) = (RunState::Running, None, None, None);
+        run.environments.push(EnvironmentVersion { name: "prod".into(), version: 0, revision: 0 });
+        let worker = Worker {
+            id: WorkerId::new("host-1-abc"),
+            host: "host".into(),
+            pid: 1,
+            run: run.id.clone(),
+            since: at(0),
+            lanes: 4,
+        };
+        store.write(&details).await;
+        store.put(vec![(keys::worker(&worker.id), encode(&worker))]).await;
+        insta::assert_snapshot!(printed(&store, &["show", "--all"]).await.unwrap());
     }
 
     #[tokio::test]

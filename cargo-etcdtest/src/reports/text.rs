@@ -155,4 +155,20 @@ mod tests {
         // Within one long line, and within a character.
         assert_eq!(bounded("ääääääää", 3, 3), "ä\n[… 12 bytes left out …]\nä");
     }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_becomes_plain_and_bounded(
+            text in "([a-z]|\\PC|[\\x00-\\x1f\\u{7f}-\\u{9f}]|\u{1b}[\\]\\[P]|\n){0,200}",
+            head in 0..50_usize,
+            tail in 0..50_usize,
+        ) {
+            let once = plain(&text);
+            assert!(!once.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')));
+            assert_eq!(plain(&once), once);
+            let short = bounded(&once, head, tail);
+            assert!(short.len() <= once.len() || short.len() <= head + tail + 64);
+            assert!(one_line(&text, head).chars().count() <= head.max(1));
+        }
+    }
 }

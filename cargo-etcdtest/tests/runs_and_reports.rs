@@ -1,6 +1,7 @@
 //! `runs` and `report` of the real program, on a store written by the library.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;

@@ -5,7 +5,9 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+
+use crate::config::{Flags, Format, User};
 
 /// Flags of every verb.
 #[derive(Clone, Debug, Default, Args)]
@@ -16,7 +18,7 @@ pub struct GlobalArgs {
     pub endpoints: Vec<String>,
     /// User of the etcd cluster; the password comes from ETCDTEST_PASSWORD, or after a colon
     #[arg(long, global = true, value_name = "NAME[:PASSWORD]")]
-    pub user: Option<String>,
+    pub user: Option<User>,
     /// Certificate authority to trust, PEM
     #[arg(long, global = true, value_name = "FILE")]
     pub cacert: Option<PathBuf>,
@@ -40,12 +42,20 @@ pub struct GlobalArgs {
     pub color: Option<clap::ColorChoice>,
 }
 
-/// How data is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Human,
-    /// JSON, stable and documented; newline-delimited where there is more than one document.
-    Json,
+impl GlobalArgs {
+    /// What these flags say of the settings, with what a verb's own flags say.
+    pub fn merge(&self, own: Flags) -> Flags {
+        Flags {
+            profile: self.profile.clone(),
+            endpoints: Some(self.endpoints.clone()).filter(|endpoints| !endpoints.is_empty()),
+            user: self.user.clone(),
+            cacert: self.cacert.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            namespace: self.namespace.clone(),
+            format: self.format,
+            color: self.color,
+            ..own
+        }
+    }
 }

@@ -4,6 +4,7 @@
 //! [`testcases`], [`environments`], [`reports`] → [`store`] → [`model`] →
 //! [`etcdtest::protocol`].
 
+pub mod author;
 pub mod cli;
 pub mod config;
 pub mod document;

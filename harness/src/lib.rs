@@ -6,6 +6,7 @@ mod context;
 mod environment;
 mod extract;
 mod front;
+mod gate;
 mod panics;
 #[doc(hidden)]
 pub mod private;

@@ -1,9 +1,8 @@
 //! What the macros expand to. No part of it is for people to call.
 
-use std::fmt::Debug;
-
 pub use inventory;
 
+pub use crate::__in_test_builds as in_test_builds;
 pub use crate::extract::extract;
 pub use crate::front::main;
 pub use crate::registry::{Entry, ShouldPanic};
@@ -15,10 +14,9 @@ use crate::{registry, run, standalone};
 
 /// Runs the test of this path in a plain libtest binary, with the stand-alone environment.
 pub fn twin(path: &str) -> Result<(), Failure> {
-    let failure = |error: &dyn Debug| Failure(format!("{error:?}"));
     let name = path.split_once("::").map_or(path, |(_, name)| name);
-    let entry = registry::find(name).map_err(|error| failure(&error))?;
-    let entry = entry.ok_or_else(|| failure(&"the test is not in the registry"))?;
+    let entry = registry::find(name).map_err(|error| Failure(error.to_string()))?;
+    let entry = entry.ok_or_else(|| Failure(format!("`{name}` is not in the registry")))?;
     match run::in_place(entry, &standalone::context(entry)?) {
         Outcome::Passed => Ok(()),
         Outcome::Skipped(reason) => {

@@ -16,7 +16,7 @@ pub(crate) fn take_socket() -> io::Result<UnixStream> {
     // The duplicate is close-on-exec and has a number above the standard streams.
     let socket = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
     // A file that is no socket has no address.
-    socket.local_addr()?;
+    socket.local_addr().map_err(|error| io::Error::new(error.kind(), "standard input is no socket"))?;
     let null = File::open("/dev/null")?;
     // SAFETY: both descriptors are open, `null` because it lives here and standard input
     // because it was duplicated above; std holds standard input by its number alone.

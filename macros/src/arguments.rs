@@ -121,7 +121,8 @@ impl Argument<'_> {
     }
 
     fn one_text(&self, input: ParseStream) -> Result<LitStr> {
-        let text: LitStr = input.parse().map_err(|_| self.wrong(input.span()))?;
+        let span = input.span();
+        let text: LitStr = input.parse().map_err(|_| self.wrong(span))?;
         if text.value().trim().is_empty() {
             return Err(Error::new(text.span(), format!("an empty text in `{}`", self.name)));
         }
@@ -200,7 +201,8 @@ impl Argument<'_> {
     }
 
     fn case(&self, input: ParseStream) -> Result<Case> {
-        let name: Ident = input.parse().map_err(|_| self.wrong(input.span()))?;
+        let span = input.span();
+        let name: Ident = input.parse().map_err(|_| self.wrong(span))?;
         if !input.peek(syn::token::Paren) {
             return Err(self.wrong(name.span()));
         }

@@ -15,28 +15,21 @@ pub(crate) fn expand(arguments: TokenStream, item: TokenStream, tokio: bool) -> 
     let item: ItemFn = syn::parse2(item.clone())
         .map_err(|_| syn::Error::new_spanned(&item, "`#[etcdtest::test]` belongs on a function"))?;
     let function = Function::read(item, &mut arguments, tokio)?;
-    let gate = gate();
     let tests = tests(&function, &arguments);
     let item = &function.item;
     let registered = tests.iter().map(|test| test.registered(&function, &arguments));
     let twins = twins(&function, &arguments, &tests);
     Ok(quote! {
-        #gate
-        const _: () = {
-            // Parameters are owned whatever the test does with them.
-            #[allow(clippy::needless_pass_by_value)]
-            #item
-            #(#registered)*
-        };
-        #twins
+        ::etcdtest::private::in_test_builds! {
+            const _: () = {
+                // Parameters are owned whatever the test does with them.
+                #[allow(clippy::needless_pass_by_value)]
+                #item
+                #(#registered)*
+            };
+            #twins
+        }
     })
-}
-
-/// Tests exist in test builds only. The compile tests of this project are built as plain
-/// programs, which are no test builds; there (`--cfg trybuild`) the gate stands open.
-#[allow(unexpected_cfgs, reason = "set by trybuild alone")]
-fn gate() -> TokenStream {
-    if cfg!(trybuild) { TokenStream::new() } else { quote!(#[cfg(test)]) }
 }
 
 /// One test: the function itself, or one of its cases.
@@ -178,7 +171,6 @@ fn line(span: Span) -> TokenStream {
 /// The plain tests that libtest runs where `harness = false` was forgotten or cannot be;
 /// the compiler drops them from every other build.
 fn twins(function: &Function, arguments: &Arguments, tests: &[Test]) -> TokenStream {
-    let gate = gate();
     let ignore = arguments
         .ignore
         .as_ref()
@@ -196,11 +188,10 @@ fn twins(function: &Function, arguments: &Arguments, tests: &[Test]) -> TokenStr
         }
     });
     if arguments.cases.is_empty() {
-        return quote!(#gate #(#twins)*);
+        return quote!(#(#twins)*);
     }
     let module = &function.item.sig.ident;
     quote! {
-        #gate
         #[allow(nonstandard_style)]
         mod #module { #(#twins)* }
     }

@@ -4,7 +4,7 @@ use proc_macro2::Span;
 use syn::ext::IdentExt;
 use syn::parse::Parser;
 use syn::spanned::Spanned;
-use syn::{Attribute, Error, FnArg, ItemFn, Pat, PatType, Result, Type};
+use syn::{Attribute, Error, FnArg, ItemFn, Pat, PatType, Result, Safety, Type};
 
 use crate::arguments::Arguments;
 use crate::documentation::Documentation;
@@ -62,11 +62,13 @@ fn check_signature(item: &ItemFn, tokio: bool) -> Result<()> {
     if let Some(asyncness) = signature.asyncness.filter(|_| !tokio) {
         return refuse(asyncness.span(), "an `async` test needs the feature `tokio` of the crate `etcdtest`");
     }
-    if let Some(constness) = signature.constness {
-        return refuse(constness.span(), "a test is a plain `fn` or `async fn`");
-    }
-    if let Some(abi) = &signature.abi {
-        return refuse(abi.span(), "a test is a plain `fn` or `async fn`");
+    let unsafety = match signature.safety {
+        Safety::Unsafe(token) => Some(token.span),
+        _ => None,
+    };
+    let constness = signature.constness.map(|token| token.span);
+    if let Some(span) = constness.or(unsafety).or(signature.abi.as_ref().map(Spanned::span)) {
+        return refuse(span, "a test is a plain `fn` or `async fn`");
     }
     if !signature.generics.params.is_empty() {
         return refuse(

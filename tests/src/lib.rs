@@ -1,5 +1,6 @@
 //! What the tests of the whole program share.
 
+pub mod etcd;
 mod program;
 
-pub use program::{etcd, program, root};
+pub use program::{program, root};

@@ -126,7 +126,7 @@ impl Guide {
             &format!(
                 "exec '{}' \"$@\" --listen-client-urls http://127.0.0.1:{port} \
              --advertise-client-urls http://127.0.0.1:{port} --listen-peer-urls http://127.0.0.1:0",
-                etcd().join("etcd").display(),
+                etcd::binary().display(),
             ),
         );
         copy.shim(
@@ -182,9 +182,11 @@ impl Copy {
     /// A command in the copy, with the built program and etcd at hand and no setting of ours.
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(name);
-        let folders = [self.0.join("target/shims"), program().parent().unwrap().to_owned(), etcd()];
+        let etcd = etcd::binary();
+        let folders = [&*self.0.join("target/shims"), program().parent().unwrap(), etcd.parent().unwrap()];
         let path = env::var_os("PATH").unwrap();
-        let path = env::join_paths(folders.into_iter().chain(env::split_paths(&path))).unwrap();
+        let path =
+            env::join_paths(folders.into_iter().map(PathBuf::from).chain(env::split_paths(&path))).unwrap();
         let ours = |name: &OsString| {
             let name = name.to_string_lossy();
             name.starts_with("CARGO_") && name != "CARGO_HOME" || name.starts_with("ETCDTEST_")

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::style::{WARNING, painted};
 use super::{Exit, Failure};
 use crate::testcases::{BuildError, CargoCommand, ListError, TestList, build, discover};
 
@@ -92,12 +93,16 @@ struct TargetOptions {
 }
 
 impl CargoOptions {
-    /// Builds what is selected and lists its tests; each binary may take `timeout` for that.
+    /// Builds what is selected and lists its tests, warnings to stderr; each binary may take `timeout` for that.
     ///
     /// # Errors
     /// The build or the listing failed.
     pub async fn list_tests(&self, timeout: Duration) -> Result<TestList, Failure> {
-        Ok(discover(build(&self.command()).await?, timeout).await?)
+        let list = discover(build(&self.command()).await?, timeout).await?;
+        for warning in &list.warnings {
+            anstream::eprintln!("{} {warning}", painted(WARNING, "warning:"));
+        }
+        Ok(list)
     }
 
     fn command(&self) -> CargoCommand {

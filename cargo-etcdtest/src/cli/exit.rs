@@ -40,10 +40,22 @@ impl Failure {
         Self::new(Exit::Usage, report)
     }
 
+    /// What the program exits with.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
     /// Prints what went wrong to stderr and says what to exit with.
     pub fn print(self) -> Exit {
         anstream::eprintln!("{:?}", self.report);
         self.exit
+    }
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.report)?;
+        self.report.help().map_or(Ok(()), |help| write!(f, " ({help})"))
     }
 }
 

@@ -43,8 +43,8 @@ pub struct GlobalArgs {
 }
 
 impl GlobalArgs {
-    /// What these flags say of the settings.
-    pub fn flags(&self) -> Flags {
+    /// What these flags say of the settings, with what a verb's own flags say.
+    pub fn merge(&self, own: Flags) -> Flags {
         Flags {
             profile: self.profile.clone(),
             endpoints: Some(self.endpoints.clone()).filter(|endpoints| !endpoints.is_empty()),
@@ -55,7 +55,7 @@ impl GlobalArgs {
             namespace: self.namespace.clone(),
             format: self.format,
             color: self.color,
-            ..Flags::default()
+            ..own
         }
     }
 }

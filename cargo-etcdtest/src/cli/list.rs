@@ -1,50 +1,63 @@
 //! `list`: which tests there are. No store is needed for it.
 
 use std::io::{self, BufWriter, Write};
+use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
-use super::{CargoOptions, Exit, Failure, Format};
-use crate::testcases::{DEFAULT_LIST_TIMEOUT, ListedTest};
+use super::style::{FAINT, STRONG, painted};
+use super::{CargoOptions, Exit, Failure, FilterOptions, Format};
+use crate::testcases::{ListedTest, Selected};
 
 /// Arguments of `list`.
 #[derive(Debug, Args)]
 pub(super) struct ListArgs {
     #[command(flatten)]
+    filter: FilterOptions,
+    #[command(flatten)]
     cargo: CargoOptions,
 }
 
-/// Builds, lists and prints.
+/// Builds, lists and prints. Each binary may take `timeout` to list its tests.
 ///
 /// # Errors
-/// The build or the listing failed.
-pub(super) async fn run(args: ListArgs, format: Format) -> Result<Exit, Failure> {
-    let list = args.cargo.list_tests(DEFAULT_LIST_TIMEOUT).await?;
-    for warning in &list.warnings {
-        anstream::eprintln!("warning: {warning}");
-    }
-    let tests: Vec<&ListedTest> = list.tests.iter().collect();
+/// A filter expression cannot be read, or the build or the listing failed.
+pub(super) async fn run(args: ListArgs, format: Format, timeout: Duration) -> Result<Exit, Failure> {
+    let filter = args.filter.filter()?;
+    let list = args.cargo.list_tests(timeout).await?;
+    let tests = list.tests.iter().filter_map(|test| Some((test, filter.select(test)?)));
+    let tests: Vec<_> = tests.collect();
     // A reader that has seen enough closes the stream: no reason to fail.
     let _ = print(&tests, format);
-    Ok(if tests.is_empty() { Exit::NothingToRun } else { Exit::Passed })
+    if tests.is_empty() {
+        anstream::eprintln!("no test is selected, of {}", list.tests.len());
+        return Ok(Exit::NothingToRun);
+    }
+    Ok(Exit::Passed)
 }
 
-fn print(tests: &[&ListedTest], format: Format) -> io::Result<()> {
+fn print(tests: &[(&ListedTest, Selected)], format: Format) -> io::Result<()> {
     let mut out = BufWriter::new(anstream::stdout().lock());
-    match format {
-        Format::Human => {
-            for binary in tests.chunk_by(|a, b| a.id.package == b.id.package && a.id.binary == b.id.binary) {
-                writeln!(out, "{}::{}", binary[0].id.package, binary[0].id.binary)?;
-                for test in binary {
-                    let ignored = if test.code.ignore.is_some() { " (ignored)" } else { "" };
-                    writeln!(out, "    {}{ignored}", test.id.test)?;
-                }
-            }
+    if format == Format::Json {
+        for (test, selected) in tests {
+            let runs = *selected == Selected::Run;
+            writeln!(out, "{}", json!({ "id": test.id.to_string(), "runs": runs, "code": test.code }))?;
         }
-        Format::Json => {
-            for test in tests {
-                writeln!(out, "{}", json!({ "id": test.id.to_string(), "code": test.code }))?;
+        return out.flush();
+    }
+    for binary in tests.chunk_by(|(a, _), (b, _)| a.binary == b.binary) {
+        writeln!(out, "{}:", painted(STRONG, &binary[0].0.binary))?;
+        for (test, selected) in binary {
+            let name = &test.id.test;
+            match (selected, test.code.ignore.as_deref()) {
+                (Selected::Run, _) => writeln!(out, "    {name}")?,
+                (Selected::Ignored, None | Some("")) => {
+                    writeln!(out, "    {}", painted(FAINT, format_args!("{name} (ignored)")))?;
+                }
+                (Selected::Ignored, Some(why)) => {
+                    writeln!(out, "    {}", painted(FAINT, format_args!("{name} (ignored: {why})")))?;
+                }
             }
         }
     }

@@ -2,19 +2,33 @@
 
 mod cargo_options;
 mod exit;
+mod filter_options;
 mod global;
 mod list;
 pub mod style;
+mod testcase;
+mod testcase_text;
+mod print;
+mod report;
+mod run_text;
+mod runs;
+pub mod style;
+mod table;
 
 use std::ffi::OsString;
+use std::path::Path;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
 
 pub use cargo_options::CargoOptions;
 pub use exit::{Exit, Failure};
+pub use filter_options::FilterOptions;
 pub use global::GlobalArgs;
 
 pub use crate::config::Format;
+use crate::store::{SharedStore, local::LocalStore};
+use crate::testcases::DEFAULT_LIST_TIMEOUT;
 
 /// Run the tests of distributed applications, and manage them, on etcd.
 #[derive(Debug, Parser)]
@@ -30,6 +44,10 @@ struct Cli {
 enum Verb {
     /// List the tests
     List(list::ListArgs),
+    /// Manage test cases
+    Testcase(testcase::TestCaseArgs),
+    Runs(runs::RunsArgs),
+    Report(report::ReportArgs),
 }
 
 /// Runs the program with these arguments, the program's own name first, and says what to
@@ -58,7 +76,16 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
 async fn run(cli: Cli) -> Result<Exit, Failure> {
     let format = cli.global.format.unwrap_or_default();
     match cli.verb {
-        Verb::List(args) => list::run(args, format).await,
+        Verb::List(args) => list::run(args, format, DEFAULT_LIST_TIMEOUT).await,
+        Verb::Testcase(args) => {
+            let store: SharedStore = Arc::new(LocalStore::open(Path::new(".etcdtest"))?);
+            testcase::run(args, store, format, DEFAULT_LIST_TIMEOUT).await
+        }
+    let store = std::sync::Arc::new(crate::store::local::LocalStore::open(".etcdtest".as_ref())?);
+    let format = cli.global.format.unwrap_or_default();
+    match cli.verb {
+        Verb::Runs(arguments) => runs::run(arguments, store, format).await,
+        Verb::Report(arguments) => report::run(arguments, store, format).await,
     }
 }
 

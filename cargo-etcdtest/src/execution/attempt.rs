@@ -98,7 +98,10 @@ impl Launch {
             Err(error) => {
                 let program = self.command.get_program().to_string_lossy().into_owned();
                 let message = Some(format!("failed to start {program}: {error}"));
-                return Some((Attempt { message, duration: clock.elapsed(), ..attempt }, AttemptOutput::default()));
+                return Some((
+                    Attempt { message, duration: clock.elapsed(), ..attempt },
+                    AttemptOutput::default(),
+                ));
             }
         };
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
@@ -190,12 +193,7 @@ impl Launch {
                     }
                     Stopped::TimedOut
                 }
-                left = leave.wait_for(|leave| *leave > Leave::ToFinish) => {
-                    if left.is_err() {
-                        return (child.wait().await, None);
-                    }
-                    Stopped::Cancelled
-                }
+                () = told(leave, Leave::ToEnd) => Stopped::Cancelled,
             };
             return (self.end(child, group, leave).await, Some(stopped));
         }
@@ -209,18 +207,21 @@ impl Launch {
         leave: &mut watch::Receiver<Leave>,
     ) -> io::Result<ExitStatus> {
         end_group(group, Signal::TERM);
-        let die = async {
-            if leave.wait_for(|leave| *leave == Leave::ToDie).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             status = child.wait() => return status,
             () = tokio::time::sleep(self.grace) => {}
-            () = die => {}
+            () = told(leave, Leave::ToDie) => {}
         }
         end_group(group, Signal::KILL);
         child.wait().await
+    }
+}
+
+/// Waits until tests may go no further than this.
+async fn told(leave: &mut watch::Receiver<Leave>, least: Leave) {
+    if leave.wait_for(|leave| *leave >= least).await.is_err() {
+        // Nobody is left to tell.
+        std::future::pending::<()>().await;
     }
 }
 
@@ -253,7 +254,10 @@ async fn collect(
 }
 
 /// Reads a stream to its end, bounded, and passes it on where somebody looks.
-async fn capture(stream: Option<impl AsyncRead + Unpin>, mut show: Option<impl AsyncWriteExt + Unpin>) -> Output {
+async fn capture(
+    stream: Option<impl AsyncRead + Unpin>,
+    mut show: Option<impl AsyncWriteExt + Unpin>,
+) -> Output {
     let mut output = Output::default();
     let Some(mut stream) = stream else { return output };
     let mut buffer = vec![0; 16 << 10];

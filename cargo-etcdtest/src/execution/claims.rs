@@ -53,14 +53,10 @@ impl Claims {
     /// As for any read of the store.
     pub async fn new(membership: Membership) -> Result<Self> {
         let record = Claim { owner: membership.identity().0, seq: 0, units: Vec::new(), running: Vec::new() };
-        let page = list(membership.store().as_ref(), KeyRange::prefix(keys::next_positions(membership.id()))).await?;
+        let page = list(membership.store().as_ref(), KeyRange::prefix(keys::next_positions(membership.id())))
+            .await?;
         let next = positions(&page)?;
         Ok(Self { membership, record, revision: Revision(0), next, blocks: 0 })
-    }
-
-    /// The worker's place in the run.
-    pub fn membership(&self) -> &Membership {
-        &self.membership
     }
 
     /// The worker's place in the run, for writes beside the claims.
@@ -68,9 +64,9 @@ impl Claims {
         &mut self.membership
     }
 
-    /// Whether the worker holds no unit.
-    pub fn is_empty(&self) -> bool {
-        self.record.units.is_empty()
+    /// The worker's place in the run, when nothing more is to be claimed or stored.
+    pub fn into_membership(self) -> Membership {
+        self.membership
     }
 
     /// Takes the next units, so many that together they are expected to take `wanted`, at
@@ -144,7 +140,8 @@ impl Claims {
         self.blocks += 1;
         loop {
             let membership = &self.membership;
-            let block_key = keys::block(membership.id(), &membership.worker().id, membership.identity().0, number);
+            let block_key =
+                keys::block(membership.id(), &membership.worker().id, membership.identity().0, number);
             let mut record = self.next_record(running);
             record.units.retain(|(unit, _)| results.iter().all(|result| result.unit != *unit));
 
@@ -238,7 +235,8 @@ impl Claims {
         let mut units = Vec::new();
         let mut positions = Vec::new();
         let mut expected = Duration::ZERO;
-        let mut open: Vec<(usize, u32)> = self.next.iter().enumerate().map(|(at, next)| (at, next.0)).collect();
+        let mut open: Vec<(usize, u32)> =
+            self.next.iter().enumerate().map(|(at, next)| (at, next.0)).collect();
         open.retain(|&(stripe, dealt)| plan.dealt(stripe, dealt).is_some());
         // The units of one row stand side by side in the plan: a stripe that dealt less has
         // a longer unit next. Among equals a random one, so that workers seldom meet.

@@ -1,6 +1,7 @@
 //! Why a run could not go on.
 
 use crate::model::{RunId, WorkerId};
+use crate::reports::ReportError;
 use crate::store::StoreError;
 
 /// Why a run could not be created, executed or finished.
@@ -9,6 +10,9 @@ pub enum RunError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The run's reports could not be made or stored.
+    #[error(transparent)]
+    Report(#[from] ReportError),
     /// There is a run of this id already.
     #[error("there is a run `{0}` already")]
     Exists(RunId),

@@ -63,6 +63,8 @@ pub enum RunEvent {
         /// Why.
         reason: String,
     },
+    /// No live worker works for the run: its workers died, or lost the store.
+    Stalled,
     /// The store does not answer, and is being waited for.
     StoreAway,
     /// The run is over.

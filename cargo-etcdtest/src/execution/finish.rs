@@ -6,14 +6,12 @@ use std::time::Duration;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-use super::error::{Result, RunError};
+use super::error::Result;
 use super::membership::Membership;
-use super::plan::Plan;
-use crate::model::{
-    EnvironmentVersion, LatestResult, Outcome, RecentOutcome, Run, RunState, RunSummary, Steward, UnitResult, Verdict,
-};
-use crate::reports::{self, RunHistory};
-use crate::store::{Commit, Compare, KeyValue, Op, Revision, SharedStore, Txn, commit, decode, encode, get, keys};
+use crate::model::{EnvironmentVersion, LatestResult, RecentOutcome, Run, RunState, Steward, UnitResult};
+use crate::reports::history::{self, Found, Shown};
+use crate::reports::{Reports, RunDetails, UnitDetails, render_all};
+use crate::store::{Commit, Compare, Key, Op, Revision, SharedStore, Txn, commit, decode, encode, get, keys};
 
 /// How many latest results one transaction carries.
 const BATCH: usize = 40;
@@ -21,74 +19,51 @@ const BATCH: usize = 40;
 const AT_ONCE: usize = 4;
 
 /// The latest results as they were when the run was planned, with what they were read from.
-pub type Latest = HashMap<crate::store::Key, (LatestResult, Revision)>;
+pub type Latest = HashMap<Key, (LatestResult, Revision)>;
 
 /// Finishes a run whose units all have a result, or that was cancelled.
 ///
 /// # Errors
 /// What the store said; the run then stays as it is, and can be finished again.
-pub async fn finish(membership: &mut Membership, plan: &Plan, latest: &Latest, cancelled: bool) -> Result<RunSummary> {
+pub async fn finish(membership: &mut Membership, latest: &Latest, cancelled: bool) -> Result<RunDetails> {
     let by = Steward { worker: membership.worker().id.clone(), identity: membership.identity().0 };
     membership.change_state(RunState::Finishing { by, cancelled }, vec![]).await?;
 
     let store = membership.store().clone();
-    let history = RunHistory::read(&store, membership.id()).await?;
-    let ended = Timestamp::now();
-    let summary = summarise(&history.results, membership.run(), ended);
-    let run = Run {
-        state: RunState::Finished { cancelled },
-        finished: Some(ended),
-        summary: Some(summary),
-        ..membership.run().clone()
-    };
-
-    let documents = reports::render_all(&store, &RunHistory { run: run.clone(), ..history.clone() }).await?;
-    for (name, content) in documents {
-        for (key, piece) in reports::chunks(&run.id, &name, &content) {
-            membership.put(key, piece).await?;
-        }
+    let Found { value: mut details, broken } = history::read(store.as_ref(), membership.id()).await?;
+    if let Some(error) = broken.into_iter().next() {
+        return Err(error.into());
     }
-    store_latest(&store, plan, &history.results, &run, latest, membership.patience()).await?;
-    membership.replace_run(run, &mut vec![]).await?;
-    Ok(summary)
-}
+    history::load_output(store.as_ref(), &mut details, Shown::REPORT).await?;
+    details.run.state = RunState::Finished { cancelled };
+    details.run.finished = Some(Timestamp::now());
+    details.run.summary = Some(details.summary());
 
-/// Counts what a run came to.
-pub fn summarise(results: &[UnitResult], run: &Run, ended: Timestamp) -> RunSummary {
-    let duration = ended.duration_since(run.created);
-    let mut summary =
-        RunSummary { duration: Duration::try_from(duration).unwrap_or_default(), ..RunSummary::default() };
-    for result in results {
-        let count = match (result.verdict(), result.outcome) {
-            (Verdict::Flaky, _) => &mut summary.flaky,
-            (_, Outcome::Passed) => &mut summary.passed,
-            (_, Outcome::Failed) => &mut summary.failed,
-            (_, Outcome::TimedOut) => &mut summary.timed_out,
-            (_, Outcome::Crashed) => &mut summary.crashed,
-            (_, Outcome::Skipped) => &mut summary.skipped,
-        };
-        *count += 1;
+    let reports = Reports::new(store.clone());
+    for (name, content) in render_all(&details)? {
+        reports.put(membership.id(), name, &content, &membership.fence()).await?;
     }
-    let recorded = u32::try_from(results.len()).unwrap_or(u32::MAX);
-    summary.not_run = run.units.saturating_sub(recorded);
-    summary
+    store_latest(&store, &details, latest, membership.patience()).await?;
+    membership.replace_run(details.run.clone(), &mut vec![]).await?;
+    Ok(details)
 }
 
 /// Writes the latest result of every unit, unless there is one of a newer run.
 async fn store_latest(
     store: &SharedStore,
-    plan: &Plan,
-    results: &[UnitResult],
-    run: &Run,
+    details: &RunDetails,
     latest: &Latest,
     patience: Duration,
 ) -> Result<()> {
-    let writes: Vec<_> = results
+    let run = &details.run;
+    let writes: Vec<_> = details
+        .units
         .iter()
-        .filter_map(|result| {
-            let unit = plan.unit(result.unit)?;
-            let environment = run.environments.iter().find(|environment| environment.name == unit.environment)?;
-            Some((keys::latest_result(&unit.test, &unit.environment), result, environment))
+        .filter_map(|unit| {
+            let UnitDetails { planned, result, .. } = unit;
+            let environment =
+                run.environments.iter().find(|environment| environment.name == planned.environment)?;
+            Some((keys::latest_result(&planned.test, &planned.environment), result.as_ref()?, environment))
         })
         .collect();
     stream::iter(writes.chunks(BATCH))
@@ -98,7 +73,7 @@ async fn store_latest(
         .await
 }
 
-type Write<'a> = (crate::store::Key, &'a UnitResult, &'a EnvironmentVersion);
+type Write<'a> = (Key, &'a UnitResult, &'a EnvironmentVersion);
 
 /// Writes several at once where nothing has changed since the run was planned; else one by one.
 async fn store_batch(
@@ -111,7 +86,8 @@ async fn store_batch(
     let mut txn = Txn::default();
     for (key, result, environment) in batch {
         let known = latest.get(key);
-        txn.compares.push(Compare::modified(key.clone(), known.map_or(Revision(0), |(_, revision)| *revision)));
+        txn.compares
+            .push(Compare::modified(key.clone(), known.map_or(Revision(0), |(_, revision)| *revision)));
         if let Some(next) = newest(known.map(|(latest, _)| latest), result, environment, run) {
             txn.then.push(Op::put(key.clone(), encode(&next)));
         }
@@ -122,7 +98,13 @@ async fn store_batch(
     }
     for (key, result, environment) in batch {
         let mut pair = get(store.as_ref(), key.clone()).await?;
-        while let Some(next) = next_to(pair.as_ref(), result, environment, run)? {
+        loop {
+            let before = pair.as_ref().map(decode::<LatestResult>).transpose();
+            // A record of a newer version is newer than this run.
+            let Some(next) = before.ok().and_then(|before| newest(before.as_ref(), result, environment, run))
+            else {
+                break;
+            };
             let modified = pair.as_ref().map_or(Revision(0), |pair| pair.modified);
             let txn = Txn {
                 compares: vec![Compare::modified(key.clone(), modified)],
@@ -136,16 +118,6 @@ async fn store_batch(
         }
     }
     Ok(())
-}
-
-fn next_to(
-    pair: Option<&KeyValue>,
-    result: &UnitResult,
-    environment: &EnvironmentVersion,
-    run: &Run,
-) -> Result<Option<LatestResult>> {
-    let before = pair.map(decode::<LatestResult>).transpose().map_err(RunError::Store)?;
-    Ok(newest(before.as_ref(), result, environment, run))
 }
 
 /// The record to write after this run; `None` where a newer run has written one already.

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use crate::model::{Environment, NextPosition, Run, RunId, RunState, Steward, Worker};
 use crate::store::{
-    Commit, Compare, Key, KeyRange, LeaseId, LeaseKeeper, Op, Page, Read, Revision, SharedStore, Txn, commit, decode, encode, keys,
+    Commit, Compare, Key, KeyRange, LeaseId, LeaseKeeper, Op, Page, Read, Revision, SharedStore, Txn, commit,
+    decode, encode, keys,
 };
 
 use super::error::{Result, RunError};
@@ -29,7 +30,12 @@ pub struct Membership {
 }
 
 /// Puts the worker's key and says at which revision it came into being.
-async fn register(store: &SharedStore, worker: &Worker, lease: LeaseId, patience: Duration) -> Result<Revision> {
+async fn register(
+    store: &SharedStore,
+    worker: &Worker,
+    lease: LeaseId,
+    patience: Duration,
+) -> Result<Revision> {
     let key = keys::worker(&worker.id);
     let txn = Txn {
         compares: vec![Compare::created(key.clone(), Revision(0))],
@@ -38,7 +44,9 @@ async fn register(store: &SharedStore, worker: &Worker, lease: LeaseId, patience
     };
     match commit(store.as_ref(), &txn, &key, patience).await? {
         Commit::Applied(revision) => Ok(revision),
-        Commit::Refused(_) => Err(RunError::Superseded { run: worker.run.clone(), worker: worker.id.clone() }),
+        Commit::Refused(_) => {
+            Err(RunError::Superseded { run: worker.run.clone(), worker: worker.id.clone() })
+        }
     }
 }
 
@@ -58,7 +66,8 @@ impl Membership {
     ) -> Result<Self> {
         let lease = LeaseKeeper::start(store.clone(), WORKER_TTL).await?;
         let identity = register(&store, &worker, lease.id(), patience).await?;
-        let run = describe(RunState::Planning { by: Steward { worker: worker.id.clone(), identity: identity.0 } });
+        let run =
+            describe(RunState::Planning { by: Steward { worker: worker.id.clone(), identity: identity.0 } });
         let mut membership = Self { store, worker, lease, identity, run, generation: Revision(0), patience };
         let id = membership.run.id.clone();
 
@@ -209,7 +218,8 @@ impl Membership {
 
     /// Gives the worker's place up: its key goes at once, not when its lease would end.
     pub async fn leave(self) {
-        self.lease.end().await;
+        // Unreachable, the lease ends by itself when its time is up.
+        let _ = self.lease.end().await;
     }
 
     /// The error of a worker whose place was taken.

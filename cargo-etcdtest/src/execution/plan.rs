@@ -160,7 +160,12 @@ mod tests {
     #[test]
     fn failed_first_then_longest_with_unknown_ones_in_the_middle_and_skipped_ones_last() {
         let units = ["short", "long", "broken", "new", "off"].map(|name| unit(name, name == "off"));
-        let known = histories(&[("short", 1, false), ("middle", 5, false), ("long", 900, false), ("broken", 2, true)]);
+        let known = histories(&[
+            ("short", 1, false),
+            ("middle", 5, false),
+            ("long", 900, false),
+            ("broken", 2, true),
+        ]);
         let plan = Plan::new(units, &known);
         let names: Vec<&str> = plan.units().map(|(_, unit)| unit.test.test.as_str()).collect();
         assert_eq!(names, ["broken", "long", "new", "short", "off"]);

@@ -18,24 +18,24 @@ const CLOSING: usize = 4 << 10;
 
 /// An outcome with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub(super) struct Ending {
     /// The outcome.
-    pub outcome: Outcome,
+    pub(super) outcome: Outcome,
     /// The panic message, the error, the signal or the reason.
-    pub message: Option<String>,
+    pub(super) message: Option<String>,
     /// Where it panicked.
-    pub location: Option<String>,
+    pub(super) location: Option<String>,
 }
 
 impl Ending {
     /// It took too long.
-    pub fn timed_out(timeout: Duration) -> Self {
+    pub(super) fn timed_out(timeout: Duration) -> Self {
         let message = format!("timed out after {}", humantime::format_duration(timeout));
         Self { outcome: Outcome::TimedOut, message: Some(message), location: None }
     }
 
     /// Its process ended without saying how the test went.
-    pub fn crashed(message: String) -> Self {
+    pub(super) fn crashed(message: String) -> Self {
         Self { outcome: Outcome::Crashed, message: Some(message), location: None }
     }
 
@@ -46,7 +46,7 @@ impl Ending {
 
 /// The ending of an annotated test. It passed if it said so on its socket, or, where the
 /// test closed that, by exiting with the code that was agreed on.
-pub fn annotated(said: Option<protocol::Outcome>, status: ExitStatus, agreed: i32) -> Ending {
+pub(super) fn annotated(said: Option<protocol::Outcome>, status: ExitStatus, agreed: i32) -> Ending {
     match said {
         Some(protocol::Outcome::Failed { message, location }) => {
             Ending { outcome: Outcome::Failed, message: Some(bounded(message)), location }
@@ -63,9 +63,10 @@ pub fn annotated(said: Option<protocol::Outcome>, status: ExitStatus, agreed: i3
 }
 
 /// The ending of a plain libtest test: exit code and closing line must agree.
-pub fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
+pub(super) fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
     static CLOSING_LINE: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?m)^test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; .*$").expect("it is well formed")
+        Regex::new(r"(?m)^test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; .*$")
+            .expect("it is well formed")
     });
     let tail = output.stdout.end(CLOSING);
     let closing = CLOSING_LINE.captures_iter(&tail).last().filter(|found| {
@@ -73,7 +74,8 @@ pub fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
         tail[end..].trim().is_empty()
     });
     let counts = closing.map(|found| (found[1].to_owned(), found[2].to_owned(), found[3].to_owned()));
-    let counts = counts.as_ref().map(|(word, passed, failed)| (word.as_str(), passed.as_str(), failed.as_str()));
+    let counts =
+        counts.as_ref().map(|(word, passed, failed)| (word.as_str(), passed.as_str(), failed.as_str()));
     match (status.code(), counts) {
         (Some(0), Some(("ok", "1", "0"))) => Ending::passed(),
         (Some(0), Some((_, "0", "0"))) => {
@@ -87,7 +89,8 @@ pub fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
 /// The panic's message and place, out of what the default panic hook prints.
 fn failed_plainly(output: &AttemptOutput) -> Ending {
     static PANIC: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?m)^thread '[^\n]*' (?:\(\d+\) )?panicked at ([^\n]+?:\d+:\d+):\n").expect("it is well formed")
+        Regex::new(r"(?m)^thread '[^\n]*' (?:\(\d+\) )?panicked at ([^\n]+?:\d+:\d+):\n")
+            .expect("it is well formed")
     });
     let text = String::from_utf8_lossy(&output.stderr.bytes()).into_owned();
     let found = PANIC.captures_iter(&text).last();
@@ -204,6 +207,9 @@ mod tests {
         assert_eq!(annotated(None, exited(77), 77).outcome, Outcome::Passed);
         assert_eq!(annotated(None, exited(0), 77).outcome, Outcome::Crashed);
         let ending = annotated(Some(Passed), ExitStatus::from_raw(11), 77);
-        assert_eq!(ending.message.as_deref(), Some("the test passed, but then its process was killed by SIGSEGV"));
+        assert_eq!(
+            ending.message.as_deref(),
+            Some("the test passed, but then its process was killed by SIGSEGV")
+        );
     }
 }

@@ -119,14 +119,15 @@ async fn execute_unit(
             Some(Executed { result: result(Outcome::Skipped, Some(reason.clone()), vec![]), outputs: vec![] })
         }
         (None, None) => None,
-        (None, Some(test)) => attempts(&work, planned, test, &unit, token, &leave, &events).await.map(
-            |(attempts, outputs)| {
+        (None, Some(test)) => {
+            attempts(&work, planned, test, &unit, token, &leave, &events).await.map(|(attempts, outputs)| {
                 let last = attempts.last();
                 let outcome = last.map_or(Outcome::Crashed, |attempt| attempt.outcome);
-                let reason = last.filter(|_| outcome == Outcome::Skipped).and_then(|attempt| attempt.message.clone());
+                let reason =
+                    last.filter(|_| outcome == Outcome::Skipped).and_then(|attempt| attempt.message.clone());
                 Executed { result: result(outcome, reason, attempts), outputs }
-            },
-        ),
+            })
+        }
     };
     if let Some(executed) = &executed {
         let output = executed.outputs.last().cloned().unwrap_or_default();
@@ -168,7 +169,13 @@ async fn attempts(
 }
 
 /// The process of one attempt.
-fn launch(work: &Work, planned: &PlannedUnit, test: &ListedTest, token: Fence, attempt: u32) -> Option<Launch> {
+fn launch(
+    work: &Work,
+    planned: &PlannedUnit,
+    test: &ListedTest,
+    token: Fence,
+    attempt: u32,
+) -> Option<Launch> {
     let environment = work.environments.get(&planned.environment)?;
     let mut command = test.binary.command();
     match test.code.kind {

@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 
+use super::{story, text};
 use crate::model::{
     Description, Environment, Outcome, PlannedUnit, Run, RunSummary, TestCase, UnitIndex, UnitResult, Verdict,
 };
@@ -89,6 +90,20 @@ impl UnitDetails {
     /// What people wrote about the test case.
     pub fn description(&self) -> Description {
         self.case.as_ref().map(TestCase::description).unwrap_or_default()
+    }
+
+    /// Why it did not pass or was not run, in one line; `None` where it passed or nothing is
+    /// known.
+    pub fn message(&self) -> Option<String> {
+        let result = self.result.as_ref()?;
+        let last = result.attempts.last();
+        let said = result.reason.as_deref().or_else(|| last.and_then(|last| last.message.as_deref()));
+        let said = text::one_line(said.unwrap_or_default(), text::MESSAGE);
+        match result.outcome {
+            Outcome::Passed => None,
+            outcome if said.is_empty() => last.filter(|_| outcome.is_failure()).map(story::ending),
+            _ => Some(said),
+        }
     }
 
     /// The output that was loaded of an attempt's stream.

@@ -1,7 +1,6 @@
 //! JUnit XML, made for the dashboards that read it. `docs/reports.md` says what stands where.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fmt::Write as _;
 
 use chrono::{DateTime, FixedOffset};
 use jiff::Timestamp;
@@ -9,17 +8,11 @@ use quick_junit::{NonSuccessKind, Property, Report, TestCase, TestCaseStatus, Te
 
 use super::details::{RunDetails, UnitDetails};
 use super::error::ReportError;
-use super::text;
-use crate::model::{Attempt, Outcome, Step, UnitResult};
-
-/// The longest `message`, in characters: dashboards show it in a table.
-const MESSAGE: usize = 500;
+use super::{story, text};
+use crate::model::{Attempt, Outcome, UnitResult};
 
 /// The longest attribute of any other kind, in characters.
 const ATTRIBUTE: usize = 2000;
-
-/// How much of a failure's message its body shows, in bytes of its beginning and of its end.
-const BODY: usize = 16 * 1024;
 
 /// A run as JUnit XML: one suite for each binary and environment, in the order of names.
 ///
@@ -137,10 +130,10 @@ fn status(unit: &UnitDetails) -> TestCaseStatus {
             let mut status = TestCaseStatus::non_success(kind(result.outcome));
             status.set_type(type_name(result.outcome));
             if let Some(last) = result.attempts.last() {
-                status.set_message(message(last)).set_description(body(last));
+                status.set_message(story::headline(last)).set_description(xml(&story::whole(last)));
             } else if let Some(reason) = &result.reason {
                 // Given up without an attempt that could be recorded.
-                status.set_message(text::one_line(reason, MESSAGE)).set_description(xml(reason));
+                status.set_message(text::one_line(reason, text::MESSAGE)).set_description(xml(reason));
             }
             status
         }
@@ -155,7 +148,7 @@ fn skipped(reason: Option<&str>, type_name: &str) -> TestCaseStatus {
     let mut status = TestCaseStatus::skipped();
     status.set_type(type_name);
     if let Some(reason) = reason.filter(|reason| !reason.is_empty()) {
-        status.set_message(text::one_line(reason, MESSAGE)).set_description(xml(reason));
+        status.set_message(text::one_line(reason, text::MESSAGE)).set_description(xml(reason));
     }
     status
 }
@@ -169,7 +162,10 @@ fn rerun(unit: &UnitDetails, attempt: &Attempt) -> TestRerun {
     let mut rerun = TestRerun::new(kind(attempt.outcome));
     rerun.timestamp = timestamp(attempt.started);
     rerun.set_time(attempt.duration);
-    rerun.set_type(type_name(attempt.outcome)).set_message(message(attempt)).set_stack_trace(body(attempt));
+    rerun
+        .set_type(type_name(attempt.outcome))
+        .set_message(story::headline(attempt))
+        .set_stack_trace(xml(&story::whole(attempt)));
     rerun.system_out = output(unit, attempt, "stdout").map(Into::into);
     rerun.system_err = output(unit, attempt, "stderr").map(Into::into);
     rerun
@@ -191,36 +187,6 @@ fn type_name(outcome: Outcome) -> &'static str {
         Outcome::TimedOut => "timed_out",
         Outcome::Crashed => "crashed",
     }
-}
-
-/// One line about an attempt that did not pass.
-fn message(attempt: &Attempt) -> String {
-    let said = text::one_line(attempt.message.as_deref().unwrap_or_default(), MESSAGE);
-    if said.is_empty() { text::ending(attempt) } else { said }
-}
-
-/// All that is known of an attempt that did not pass.
-fn body(attempt: &Attempt) -> String {
-    let said = attempt.message.as_deref().map(xml).unwrap_or_default();
-    let said = text::bounded(said.trim(), BODY, BODY);
-    let silent = said.is_empty();
-    let mut body = if silent { text::ending(attempt) } else { said.into_owned() };
-    if let Some(location) = &attempt.location {
-        // Writing to a text cannot fail.
-        let _ = write!(body, "\nat {}", text::one_line(location, ATTRIBUTE));
-    }
-    if !silent && (attempt.exit_code.is_some() || attempt.signal.is_some()) {
-        let _ = write!(body, "\n{}", text::ending(attempt));
-    }
-    if !attempt.steps.is_empty() {
-        body.push_str("\n\nsteps:");
-    }
-    for (number, step) in (1..).zip(&attempt.steps) {
-        let Step { name, duration, .. } = step;
-        let (name, time) = (text::one_line(name, ATTRIBUTE), duration.as_secs_f64());
-        let _ = write!(body, "\n{number}. {name}: {} ({time:.3}s)", text::step_outcome(step));
-    }
-    body
 }
 
 fn output(unit: &UnitDetails, attempt: &Attempt, name: &str) -> Option<String> {
@@ -253,7 +219,7 @@ fn timestamp(time: Timestamp) -> Option<DateTime<FixedOffset>> {
 mod tests {
     use super::*;
     use crate::model::EnvironmentVersion;
-    use crate::reports::sample::{attempt, every_kind, run, stream, unit};
+    use crate::reports::sample::{attempt, every_kind, print, run, unit};
 
     fn text_of(details: &RunDetails) -> String {
         String::from_utf8(junit(details).unwrap()).unwrap()
@@ -299,7 +265,8 @@ mod tests {
         let nasty = "\u{1b}]8;;x\u{7}<b>]]>&amp;\u{0}\u{1}\u{b}\u{ffff}\u{1b}[31m\"'\u{1b}[0m\n\u{fffd}tail";
         let mut first =
             unit(0, nasty, vec![attempt(1, Outcome::Failed, nasty), attempt(2, Outcome::Crashed, nasty)]);
-        first.output = vec![stream(1, "stdout", nasty), stream(2, "stderr", nasty)];
+        print(&mut first, 1, "stdout", nasty);
+        print(&mut first, 2, "stderr", nasty);
         let mut skipped = unit(1, nasty, vec![]);
         skipped.result.as_mut().unwrap().reason = Some(nasty.into());
         let long = unit(2, "long", vec![attempt(1, Outcome::Failed, &"ä".repeat(1_000_000))]);

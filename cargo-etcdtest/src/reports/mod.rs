@@ -4,10 +4,17 @@ mod details;
 mod error;
 pub mod history;
 mod junit;
+mod resolve;
 #[cfg(test)]
 pub(crate) mod sample;
+mod service;
+pub mod story;
+mod summary;
 pub mod text;
 
 pub use details::{AttemptOutput, RunDetails, UnitDetails};
 pub use error::ReportError;
 pub use junit::junit;
+pub use resolve::{LATEST, resolve_run};
+pub use service::{JUNIT, Rendered, Reports, SUMMARY, render_all};
+pub use summary::{Counts, SummaryReport, UnitSummary, summary};

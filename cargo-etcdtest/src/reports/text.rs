@@ -4,7 +4,8 @@ use std::borrow::Cow;
 use std::iter::Peekable;
 use std::str::Chars;
 
-use crate::model::{Attempt, Outcome, Step};
+/// The longest message on one line, in characters: dashboards show it in a table.
+pub const MESSAGE: usize = 500;
 
 /// Text without terminal sequences and without the characters that XML 1.0 forbids or
 /// discourages: of the control characters only line feeds and tabs are left, and a carriage
@@ -106,43 +107,6 @@ pub fn bounded(text: &str, head: usize, tail: usize) -> Cow<'_, str> {
 /// The line that stands where `bytes` bytes of output were left out; with its line break.
 pub fn left_out_line(bytes: u64) -> String {
     format!("[… {bytes} bytes left out …]\n")
-}
-
-/// How an attempt's process ended, where its test said nothing: `timed out after 30.000s`.
-pub fn ending(attempt: &Attempt) -> String {
-    match (attempt.outcome, attempt.signal, attempt.exit_code) {
-        (Outcome::TimedOut, _, _) => format!("timed out after {:.3}s", attempt.duration.as_secs_f64()),
-        (_, Some(signal), _) => format!("ended by signal {signal}{}", signal_name(signal)),
-        (_, None, Some(code)) => format!("exited with code {code}"),
-        (Outcome::Crashed, None, None) => "its process ended without a word".into(),
-        (_, None, None) => "it gave no reason".into(),
-    }
-}
-
-/// The names of the signals that end tests, where they are the same on every Unix.
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        1 => " (SIGHUP)",
-        2 => " (SIGINT)",
-        3 => " (SIGQUIT)",
-        4 => " (SIGILL)",
-        6 => " (SIGABRT)",
-        8 => " (SIGFPE)",
-        9 => " (SIGKILL)",
-        11 => " (SIGSEGV)",
-        13 => " (SIGPIPE)",
-        15 => " (SIGTERM)",
-        _ => "",
-    }
-}
-
-/// How a step ended, in a word or two.
-pub fn step_outcome(step: &Step) -> &'static str {
-    match step.ok {
-        Some(true) => "ok",
-        Some(false) => "failed",
-        None => "not finished",
-    }
 }
 
 #[cfg(test)]

@@ -44,7 +44,9 @@ pub async fn commit(store: &dyn Store, txn: &Txn, proof: &Key, patience: Duratio
         };
         in_doubt |= matches!(error, StoreError::UnknownOutcome { .. });
         let pause = pauses.next().unwrap_or_default();
-        if !(error.is_transient() || matches!(error, StoreError::NoSpace { .. })) || Instant::now() + pause > deadline {
+        if !(error.is_transient() || matches!(error, StoreError::NoSpace { .. }))
+            || Instant::now() + pause > deadline
+        {
             return Err(error);
         }
         tokio::time::sleep(pause).await;

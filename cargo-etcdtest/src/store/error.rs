@@ -3,7 +3,7 @@
 use super::api::{Key, Revision};
 
 /// Why an operation on the store failed.
-#[derive(Debug, thiserror::Error)]
+#[derive(Clone, Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
     /// The store could not be asked; nothing was changed.

@@ -3,14 +3,22 @@
 mod api;
 mod commit;
 mod compress;
+mod connect;
 mod error;
+pub mod etcd;
 pub mod keys;
+mod lease;
+pub mod local;
 mod read;
 mod records;
+mod secret;
 
 pub use api::*;
 pub use commit::{Commit, commit};
 pub use compress::{CHUNK, compress, decode_block, decode_output, decompress, encode_block, encode_output};
+pub use connect::{StoreOptions, connect};
 pub use error::StoreError;
+pub use lease::LeaseKeeper;
 pub use read::{get, get_record, list, list_at};
 pub use records::{decode, decode_value, encode};
+pub use secret::Secret;

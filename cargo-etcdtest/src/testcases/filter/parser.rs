@@ -11,6 +11,7 @@ use miette::SourceSpan;
 
 use super::expression::{Expression, PREDICATES, Predicate};
 use super::matcher::{Matcher, MatcherKind};
+use crate::nearest::nearest;
 
 /// How deep an expression may be nested.
 const DEPTH: usize = 128;
@@ -270,13 +271,9 @@ fn allowed() -> String {
 
 /// The nearest name, and all that are allowed.
 fn suggest(name: &str) -> String {
-    let nearest = PREDICATES
-        .iter()
-        .map(|(known, _)| (strsim::damerau_levenshtein(known, name), known))
-        .filter(|(distance, known)| *distance <= known.len() / 2)
-        .min();
+    let nearest = nearest(name, PREDICATES.iter().map(|(known, _)| *known));
     match nearest {
-        Some((_, known)) => format!("did you mean `{known}()`? {}", allowed()),
+        Some(known) => format!("did you mean `{known}()`? {}", allowed()),
         None => allowed(),
     }
 }

@@ -95,42 +95,15 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
-
     use super::*;
-    use crate::model::{Code, Description, TestCaseId, TestKind};
-    use crate::testcases::{Binary, BinaryKind};
+    use crate::testcases::{BinaryKind, sample};
 
     fn test(binary: (&str, BinaryKind), name: &str, tags: &[&str], owner: Option<&str>) -> ListedTest {
-        let (target, kind) = binary;
-        let binary_name = kind.binary_name(target);
-        ListedTest {
-            id: TestCaseId::new("shop", &binary_name, name),
-            code: Code {
-                kind: TestKind::Annotated,
-                description: Description {
-                    tags: tags.iter().copied().map(Into::into).collect(),
-                    owner: owner.map(Into::into),
-                    ..Description::default()
-                },
-                timeout: None,
-                retries: None,
-                environments: Vec::new(),
-                exclusive: None,
-                ignore: name.contains("ignored").then(String::new),
-                file: None,
-                line: None,
-            },
-            binary: Arc::new(Binary {
-                package: "shop".into(),
-                name: binary_name,
-                target: target.into(),
-                kind,
-                path: "/x".into(),
-                directory: "/".into(),
-                variables: Vec::new(),
-            }),
-        }
+        let mut test = sample::test(&sample::binary(binary.0, binary.1), name);
+        test.code.ignore = name.contains("ignored").then(String::new);
+        test.code.description.tags = strings(tags);
+        test.code.description.owner = owner.map(Into::into);
+        test
     }
 
     fn tests() -> Vec<ListedTest> {

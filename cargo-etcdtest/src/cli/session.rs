@@ -1,0 +1,62 @@
+//! What a verb works with: its settings, and the store they mean.
+
+use std::path::{Path, PathBuf};
+
+use super::{Failure, GlobalArgs};
+use crate::config::{Flags, Settings, find_workspace_root};
+use crate::store::etcd::EtcdOptions;
+use crate::store::{Secret, SharedStore, StoreOptions, connect};
+
+/// The folder of the local store, below the workspace root.
+const LOCAL: &str = ".etcdtest";
+
+/// Settings that were resolved, and where.
+#[derive(Debug)]
+pub struct Session {
+    /// The settings.
+    pub settings: Settings,
+    /// The workspace root; the current folder where there is no cargo project.
+    pub root: PathBuf,
+}
+
+impl Session {
+    /// Resolves the settings of a verb: its own flags, those that every verb has, variables
+    /// and files. `manifest` is the package that was named, if one was.
+    ///
+    /// # Errors
+    /// A setting is wrong, or there is no such manifest.
+    pub fn new(global: &GlobalArgs, flags: Flags, manifest: Option<&Path>) -> Result<Self, Failure> {
+        let root = match find_workspace_root(manifest) {
+            Ok(root) => root,
+            Err(error) if manifest.is_some() => return Err(Failure::usage(error)),
+            Err(_) => std::env::current_dir().unwrap_or_default(),
+        };
+        let settings = Settings::load(global.merge(flags), &root, std::env::vars_os()).map_err(Failure::usage)?;
+        settings.color.write_global();
+        Ok(Self { settings, root })
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// It cannot be reached or used.
+    pub async fn store(&self) -> Result<SharedStore, Failure> {
+        Ok(connect(&self.store_options()).await?)
+    }
+
+    /// Which store the settings mean.
+    pub fn store_options(&self) -> StoreOptions {
+        let settings = &self.settings;
+        let etcd = EtcdOptions {
+            endpoints: settings.endpoints.clone(),
+            user: settings.user.as_ref().map(|user| user.name.clone()),
+            password: settings.password().map(|password| Secret::new(password.reveal())),
+            cacert: settings.cacert.clone(),
+            cert: settings.cert.clone(),
+            key: settings.key.clone(),
+            namespace: settings.namespace.clone().unwrap_or_default(),
+            ..EtcdOptions::default()
+        };
+        StoreOptions { etcd, local: self.root.join(LOCAL) }
+    }
+}

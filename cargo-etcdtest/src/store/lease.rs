@@ -1,0 +1,138 @@
+//! Keeping a lease, and knowing when it is lost.
+
+mod clock;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{sleep, timeout};
+
+use super::api::{LeaseId, Result, SharedStore};
+use super::error::StoreError;
+
+/// The longest time between two looks at the clock: it runs on while the machine sleeps,
+/// timers do not.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Keeps a lease alive until it is ended, dropped or lost.
+///
+/// The lease counts as lost once its time to live has passed since the last renewal that
+/// succeeded was sent, whatever became of the server: from then on its keys may be gone.
+/// Dropping the keeper stops the renewals and leaves the lease to its time to live.
+#[derive(Debug)]
+pub struct LeaseKeeper {
+    id: LeaseId,
+    store: SharedStore,
+    deadline: Arc<Deadline>,
+    lost: watch::Receiver<bool>,
+    renewals: JoinHandle<()>,
+}
+
+/// When the lease ends if it is not renewed, in milliseconds of the clock; 0 once it is lost.
+#[derive(Debug)]
+struct Deadline(AtomicU64);
+
+impl LeaseKeeper {
+    /// Grants a lease of at least `ttl` and keeps it alive.
+    ///
+    /// # Errors
+    /// As [`Store::grant`](super::Store::grant).
+    pub async fn start(store: SharedStore, ttl: Duration) -> Result<Self> {
+        let sent = clock::now();
+        let lease = store.grant(ttl).await?;
+        let deadline = Arc::new(Deadline(AtomicU64::new(millis(sent + lease.ttl))));
+        let (say_lost, lost) = watch::channel(false);
+        let renewals = tokio::spawn({
+            let (store, deadline) = (store.clone(), deadline.clone());
+            async move {
+                keep(store, lease.id, lease.ttl, &deadline).await;
+                deadline.0.store(0, Ordering::Release);
+                say_lost.send_replace(true);
+            }
+        });
+        Ok(Self { id: lease.id, store, deadline, lost, renewals })
+    }
+
+    /// The lease.
+    pub fn id(&self) -> LeaseId {
+        self.id
+    }
+
+    /// Whether the lease must be taken as lost now.
+    pub fn is_lost(&self) -> bool {
+        self.deadline.left().is_none()
+    }
+
+    /// Waits until the lease is lost.
+    pub async fn lost(&self) {
+        let mut lost = self.lost.clone();
+        // The sender is dropped only with the task, which ends in the lease's loss.
+        let _ = lost.wait_for(|&lost| lost).await;
+    }
+
+    /// Ends the lease, and the keys that hang on it with it.
+    ///
+    /// # Errors
+    /// As [`Store::revoke`](super::Store::revoke); a lease that has ended already is none.
+    pub async fn end(self) -> Result<()> {
+        self.renewals.abort();
+        match self.store.revoke(self.id).await {
+            Err(StoreError::LeaseNotFound) => Ok(()),
+            other => other,
+        }
+    }
+}
+
+impl Drop for LeaseKeeper {
+    fn drop(&mut self) {
+        self.renewals.abort();
+    }
+}
+
+impl Deadline {
+    /// How long the lease lives if it is not renewed; `None` once it is lost.
+    fn left(&self) -> Option<Duration> {
+        let left = self.0.load(Ordering::Acquire).checked_sub(millis(clock::now()))?;
+        (left > 0).then(|| Duration::from_millis(left))
+    }
+}
+
+/// Renews a lease at a third of its time to live, sooner where that failed; returns when
+/// the lease is lost.
+async fn keep(store: SharedStore, id: LeaseId, mut ttl: Duration, deadline: &Deadline) {
+    let mut pause = ttl / 3;
+    while wait(pause, deadline).await {
+        let Some(left) = deadline.left() else { return };
+        let sent = clock::now();
+        match timeout(left, store.keep_alive(id)).await {
+            Ok(Ok(renewed)) => {
+                ttl = renewed;
+                deadline.0.store(millis(sent + ttl), Ordering::Release);
+                pause = ttl / 3;
+            }
+            Ok(Err(StoreError::LeaseNotFound)) => return,
+            // The next try may do better; the deadline decides.
+            Ok(Err(_)) | Err(_) => pause = ttl / 15,
+        }
+    }
+}
+
+/// Waits; false where the lease is lost meanwhile.
+async fn wait(pause: Duration, deadline: &Deadline) -> bool {
+    let until = clock::now() + pause;
+    loop {
+        let Some(left) = deadline.left() else { return false };
+        let rest = until.saturating_sub(clock::now());
+        if rest.is_zero() {
+            return true;
+        }
+        sleep(rest.min(left).min(LOOK)).await;
+    }
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}

@@ -1,5 +1,6 @@
 //! What the program exits with, and how it says what went wrong.
 
+use crate::environments::EnvironmentError;
 use crate::store::StoreError;
 
 /// The exit codes, all of them.
@@ -72,5 +73,15 @@ impl From<StoreError> for Failure {
             None => miette::miette!("{error}"),
         };
         Self::new(exit, report)
+    }
+}
+
+impl From<EnvironmentError> for Failure {
+    fn from(error: EnvironmentError) -> Self {
+        match error {
+            EnvironmentError::Store(error) => error.into(),
+            EnvironmentError::Unknown { .. } => Self::new(Exit::Environment, error),
+            error => Self::usage(error),
+        }
     }
 }

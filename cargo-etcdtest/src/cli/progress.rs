@@ -79,7 +79,8 @@ impl Progress {
 
     fn start_bar(&mut self, units: u32) {
         let bar = self.bars.add(ProgressBar::new(units.into()));
-        let style = ProgressStyle::with_template("{prefix:>12} [{elapsed_precise}] [{wide_bar}] {pos}/{len}: {msg}");
+        let style =
+            ProgressStyle::with_template("{prefix:>12} [{elapsed_precise}] [{wide_bar}] {pos}/{len}: {msg}");
         bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
         bar.set_prefix("Running");
         bar.enable_steady_tick(Duration::from_millis(250));
@@ -139,7 +140,8 @@ impl Progress {
         let label = Label::of_result(&result).painted(COLUMN);
         self.print(|out| {
             let reason = result.reason.as_deref().filter(|_| result.outcome == Outcome::Skipped);
-            let reason = reason.map(|reason| painted(FAINT, format_args!(": {}", text::one_line(reason, text::MESSAGE))));
+            let reason = reason
+                .map(|reason| painted(FAINT, format_args!(": {}", text::one_line(reason, text::MESSAGE))));
             writeln!(out, "{}{}", self.line(&label, last.duration, &unit), reason.unwrap_or_default())?;
             if result.outcome.is_failure() { self.story(out, &unit, last, &output) } else { Ok(()) }
         })?;
@@ -150,7 +152,13 @@ impl Progress {
     }
 
     /// Why an attempt failed, its steps and what it printed.
-    fn story(&self, out: &mut dyn Write, unit: &Unit, attempt: &Attempt, output: &AttemptOutput) -> io::Result<()> {
+    fn story(
+        &self,
+        out: &mut dyn Write,
+        unit: &Unit,
+        attempt: &Attempt,
+        output: &AttemptOutput,
+    ) -> io::Result<()> {
         let indent = " ".repeat(COLUMN + 1);
         if let Some(location) = &attempt.location {
             writeln!(out, "{indent}at {location}")?;

@@ -1,16 +1,19 @@
 //! `run`, the default verb: build, list, register, execute, report.
 
 use std::collections::HashMap;
+use std::ffi::OsString;
 use std::num::NonZeroUsize;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::CargoOptions;
-use super::filter_args::FilterArgs;
+use super::filter_options::FilterOptions;
 use super::progress::{Progress, show};
+use super::report::write_file;
 use super::session::Session;
 use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs};
@@ -29,7 +32,7 @@ const GRACE: Duration = Duration::from_secs(10);
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
     #[command(flatten)]
-    filter: FilterArgs,
+    filter: FilterOptions,
     #[command(flatten)]
     cargo: CargoOptions,
     #[command(flatten)]
@@ -111,7 +114,7 @@ fn parse_run_id(text: &str) -> Result<RunId, &'static str> {
 }
 
 /// Runs tests.
-pub(super) async fn run(args: RunArgs, global: &GlobalArgs, command: Vec<String>) -> Result<Exit, Failure> {
+pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsString]) -> Result<Exit, Failure> {
     let RunArgs { filter, cargo, how } = args;
     let session = Session::new(global, how.flags(), cargo.manifest_path())?;
     let settings = &session.settings;
@@ -121,9 +124,6 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, command: Vec<String>
     let chosen = environments.resolve(&how.environments, &settings.default_environment).await?;
 
     let list = cargo.list_tests(settings.list_timeout).await?;
-    for warning in &list.warnings {
-        anstream::eprintln!("warning: {warning}");
-    }
     let tests = select(&list, &filter, &chosen)?;
     if tests.is_empty() {
         return Err(nothing_to_run(&list));
@@ -136,7 +136,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, command: Vec<String>
         tests_digest: list.digest(),
         environments: chosen,
         policy: how.policy(settings),
-        command,
+        command: arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect(),
         author: crate::author::author(),
         host: crate::author::host(),
         commit: execution::commit_of(&session.root),
@@ -210,13 +210,10 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
 }
 
 /// The first signal lets tests end, a second one kills them.
-async fn listen_to_signals(leave: watch::Sender<Leave>) {
-    use tokio::signal::unix::{SignalKind, signal};
-
-    let kinds = [SignalKind::interrupt(), SignalKind::terminate(), SignalKind::hangup()];
-    let Ok([mut interrupt, mut terminate, mut hangup]) = kinds.map(signal).into_iter().collect::<Result<Vec<_>, _>>().map_err(drop).and_then(|signals| signals.try_into().map_err(drop)) else {
-        return std::future::pending().await;
-    };
+async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
     for next in [Leave::ToEnd, Leave::ToDie] {
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -230,20 +227,21 @@ async fn listen_to_signals(leave: watch::Sender<Leave>) {
 
 fn failure_of(error: RunError, run: &RunId) -> Failure {
     match error {
-        RunError::Store(error @ (StoreError::Unavailable { .. } | StoreError::UnknownOutcome { .. })) => Failure::new(
-            Exit::Store,
-            miette::miette!(
-                help = "what was stored before is safe: `cargo etcdtest runs show` shows it once the store is back; \
+        RunError::Store(error @ (StoreError::Unavailable { .. } | StoreError::UnknownOutcome { .. })) => {
+            Failure::new(
+                Exit::Store,
+                miette::miette!(
+                    help = "what was stored before is safe: `cargo etcdtest runs show` shows it once the store is back; \
                         `store-timeout` says how long a run waits for it",
-                "the run `{run}` ended before its results were stored: {error}"
-            ),
-        ),
+                    "the run `{run}` ended before its results were stored: {error}"
+                ),
+            )
+        }
         RunError::Store(error) => error.into(),
         RunError::Report(error) => error.into(),
-        RunError::Exists(_) => Failure::usage(miette::miette!(
-            help = "choose another --run-id, or leave it out",
-            "{error}"
-        )),
+        RunError::Exists(_) => {
+            Failure::usage(miette::miette!(help = "choose another --run-id, or leave it out", "{error}"))
+        }
         error => Failure::new(Exit::Store, miette::miette!("{error}")),
     }
 }
@@ -252,15 +250,10 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
 async fn write_junit(store: &SharedStore, details: &RunDetails, path: Option<&Path>) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
     let content = Reports::new(store.clone()).get(&details.run.id, JUNIT).await?;
-    let write = |path: &PathBuf| {
-        if let Some(folder) = path.parent() {
-            std::fs::create_dir_all(folder)?;
-        }
-        std::fs::write(path, &content)
-    };
-    write(&path.to_owned()).map_err(|error| {
+    write_file(path, &content).map_err(|error| {
         Failure::usage(miette::miette!(
-            help = "the report is in the store as well: `cargo etcdtest report export --format junit -o FILE`",
+            help =
+                "the report is in the store as well: `cargo etcdtest report export --format junit -o FILE`",
             "failed to write the JUnit report to {}: {error}",
             path.display()
         ))

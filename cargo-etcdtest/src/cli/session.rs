@@ -2,6 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
+use clap::ColorChoice;
+
 use super::{Failure, GlobalArgs};
 use crate::config::{Flags, Settings, find_workspace_root};
 use crate::store::etcd::EtcdOptions;
@@ -31,8 +33,14 @@ impl Session {
             Err(error) if manifest.is_some() => return Err(Failure::usage(error)),
             Err(_) => std::env::current_dir().unwrap_or_default(),
         };
-        let settings = Settings::load(global.merge(flags), &root, std::env::vars_os()).map_err(Failure::usage)?;
-        settings.color.write_global();
+        let settings =
+            Settings::load(global.merge(flags), &root, std::env::vars_os()).map_err(Failure::usage)?;
+        match settings.color {
+            ColorChoice::Auto => anstream::ColorChoice::Auto,
+            ColorChoice::Always => anstream::ColorChoice::Always,
+            ColorChoice::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
         Ok(Self { settings, root })
     }
 

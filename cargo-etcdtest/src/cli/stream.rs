@@ -24,7 +24,9 @@ fn to_json(event: RunEvent) -> Value {
         RunEvent::Started { run, units, tests, environments } => json!({
             "event": "run-started", "run": run, "units": units, "tests": tests, "environments": environments,
         }),
-        RunEvent::AttemptStarted { unit, attempt } => with_unit(&unit, "attempt-started", json!({ "attempt": attempt })),
+        RunEvent::AttemptStarted { unit, attempt } => {
+            with_unit(&unit, "attempt-started", json!({ "attempt": attempt }))
+        }
         RunEvent::Slow { unit, elapsed } => {
             with_unit(&unit, "attempt-slow", json!({ "elapsed_seconds": elapsed.as_secs_f64() }))
         }
@@ -33,7 +35,8 @@ fn to_json(event: RunEvent) -> Value {
             with_unit(&unit, "attempt-failed", body)
         }
         RunEvent::Finished { unit, result, output } => {
-            let body = json!({ "verdict": result.verdict(), "result": result, "output": output_json(&output) });
+            let body =
+                json!({ "verdict": result.verdict(), "result": result, "output": output_json(&output) });
             with_unit(&unit, "unit-finished", body)
         }
         RunEvent::Cancelled { reason } => json!({ "event": "run-cancelled", "reason": reason }),

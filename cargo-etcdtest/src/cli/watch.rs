@@ -5,12 +5,12 @@ use tokio::sync::mpsc;
 
 use super::progress::{Progress, show};
 use super::run::exit_of_summary;
-use super::session::Session;
 use super::stream::Stream;
-use super::{Exit, Failure, GlobalArgs};
-use crate::config::{Flags, Format};
+use super::{Exit, Failure};
+use crate::config::Format;
 use crate::execution::{RunError, follow};
 use crate::reports::{LATEST, resolve_run};
+use crate::store::SharedStore;
 
 /// Arguments of `watch`.
 #[derive(Debug, Args)]
@@ -21,12 +21,9 @@ pub(super) struct WatchArgs {
 }
 
 /// Shows a run until it is over, and exits with its outcome.
-pub(super) async fn run(args: WatchArgs, global: &GlobalArgs) -> Result<Exit, Failure> {
-    let session = Session::new(global, Flags::default(), None)?;
-    let store = session.store().await?;
+pub(super) async fn run(args: WatchArgs, store: SharedStore, format: Format) -> Result<Exit, Failure> {
     let id = resolve_run(store.as_ref(), &args.run).await?;
     let (events, heard) = mpsc::unbounded_channel();
-    let format = session.settings.format;
     let shown = tokio::task::spawn_blocking(move || match format {
         Format::Human => show(heard, &mut Progress::new(true, false)),
         Format::Json => show(heard, &mut Stream),

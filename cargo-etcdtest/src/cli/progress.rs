@@ -54,11 +54,10 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    /// A display of a run in more than one environment, or not, whose tests' output is
-    /// shown elsewhere, or not.
-    pub(super) fn new(matrix: bool, quiet: bool) -> Self {
+    /// A display of a run whose tests' output has been shown elsewhere, or not.
+    pub(super) fn new(quiet: bool) -> Self {
         Self {
-            matrix,
+            matrix: false,
             quiet,
             bars: MultiProgress::new(),
             bar: None,
@@ -244,6 +243,7 @@ impl Display for Progress {
     fn show(&mut self, event: RunEvent) -> io::Result<()> {
         match event {
             RunEvent::Started { run, units, tests, environments } => {
+                self.matrix = environments.len() > 1;
                 let environments: Vec<String> = environments
                     .iter()
                     .map(|environment| match environment.version {

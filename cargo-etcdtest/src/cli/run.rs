@@ -136,7 +136,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         tests_digest: list.digest(),
         environments: chosen,
         policy: how.policy(settings),
-        command: arguments.iter().map(|argument| argument.to_string_lossy().into_owned()).collect(),
+        command: typed(arguments),
         author: crate::author::author(),
         host: crate::author::host(),
         commit: execution::commit_of(&session.root),
@@ -145,6 +145,22 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let details = execute(&store, order, settings.format).await?;
     write_junit(&store, &details, settings.junit.as_deref()).await?;
     Ok(exit_of(&details))
+}
+
+/// What was typed, as the run's record keeps it: without a password.
+fn typed(arguments: &[OsString]) -> Vec<String> {
+    let mut typed: Vec<String> = ["cargo".into(), "etcdtest".into()].into();
+    for argument in arguments.iter().skip(1).map(|argument| argument.to_string_lossy()) {
+        let user = argument.strip_prefix("--user=");
+        let after_flag = typed.last().is_some_and(|last| last == "--user");
+        let name = user.or_else(|| after_flag.then_some(&*argument)).and_then(|user| user.split_once(':'));
+        typed.push(match name {
+            Some((name, _)) if after_flag => format!("{name}:***"),
+            Some((name, _)) => format!("--user={name}:***"),
+            None => argument.into_owned(),
+        });
+    }
+    typed
 }
 
 /// The selected tests, each with the reasons for which it is skipped.
@@ -193,10 +209,9 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
     let (leave, told) = watch::channel(Leave::ToFinish);
     let id = order.id.clone();
     let shown = tokio::task::spawn_blocking({
-        let matrix = order.environments.len() > 1;
         let quiet = order.policy.show;
         move || match format {
-            Format::Human => show(heard, &mut Progress::new(matrix, quiet)),
+            Format::Human => show(heard, &mut Progress::new(quiet)),
             Format::Json => show(heard, &mut Stream),
         }
     });
@@ -272,5 +287,17 @@ pub(super) fn exit_of_summary(summary: &crate::model::RunSummary) -> Exit {
         Exit::TestsFailed
     } else {
         Exit::Passed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_record_of_what_was_typed_has_no_password() {
+        let arguments = ["x", "run", "--user", "me:secret", "--user=you:secret", "--user", "plain", "paid"];
+        let typed = typed(&arguments.map(OsString::from));
+        assert_eq!(typed.join(" "), "cargo etcdtest run --user me:*** --user=you:*** --user plain paid");
     }
 }

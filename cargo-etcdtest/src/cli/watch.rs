@@ -25,7 +25,7 @@ pub(super) async fn run(args: WatchArgs, store: SharedStore, format: Format) -> 
     let id = resolve_run(store.as_ref(), &args.run).await?;
     let (events, heard) = mpsc::unbounded_channel();
     let shown = tokio::task::spawn_blocking(move || match format {
-        Format::Human => show(heard, &mut Progress::new(true, false)),
+        Format::Human => show(heard, &mut Progress::new(false)),
         Format::Json => show(heard, &mut Stream),
     });
     let result = follow(&store, &id, &events).await;

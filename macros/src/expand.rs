@@ -105,13 +105,15 @@ impl Test<'_> {
         if function.item.sig.asyncness.is_some() {
             result = quote_spanned!(result_span=> ::etcdtest::private::block_on(#result)?);
         }
-        let finish = quote_spanned!(result_span=> ::etcdtest::private::finish);
+        let finished = quote_spanned! {result_span=>
+            ::etcdtest::private::finish(#result, |error| (&&&::etcdtest::private::Described(error)).describe())
+        };
         quote! {
             fn #caller(#context: &::etcdtest::Context) -> ::core::result::Result<(), ::etcdtest::private::Failure> {
                 #[allow(unused_imports)]
                 use ::etcdtest::private::{DescribeBox as _, DescribeDebug as _, DescribeError as _};
                 #reads
-                #finish(#result, |error| (&&&::etcdtest::private::Described(error)).describe())
+                #finished
             }
         }
     }

@@ -53,6 +53,15 @@ impl Failure {
     }
 }
 
+/// Has errors drawn with colours always: the stream that prints them takes colours out
+/// where they are not wanted.
+pub(super) fn draw_with_color() {
+    // It fails where the program is called as a library twice: then it is done already.
+    let _ = miette::set_hook(Box::new(|_| {
+        Box::new(miette::MietteHandlerOpts::new().color(true).terminal_links(false).build())
+    }));
+}
+
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "{}", self.report)?;

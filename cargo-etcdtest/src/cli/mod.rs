@@ -1,6 +1,8 @@
 //! The command line: arguments in, a service called, lines printed.
 
 mod cargo_options;
+mod confirm;
+mod env;
 mod exit;
 mod filter_options;
 mod global;
@@ -12,6 +14,7 @@ mod run;
 mod run_text;
 mod runs;
 mod session;
+mod store;
 mod stream;
 pub mod style;
 mod table;
@@ -52,17 +55,20 @@ enum Verb {
     List(Box<list::ListArgs>),
     /// Manage test cases
     Testcase(Box<testcase::TestCaseArgs>),
+    Env(env::EnvArgs),
     /// Show runs
     Runs(runs::RunsArgs),
     /// Show and export reports
     Report(report::ReportArgs),
     /// Follow a run live
     Watch(watch::WatchArgs),
+    Store(store::StoreArgs),
 }
 
 /// Runs the program with these arguments, the program's own name first, and says what to
 /// exit with.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
+    exit::draw_with_color();
     let arguments = verb::insert_default::<Cli>(arguments.into_iter().collect());
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
@@ -96,6 +102,10 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
             let settings = &session.settings;
             testcase::run(*args, session.store().await?, settings.format, settings.list_timeout).await
         }
+        Verb::Env(args) => {
+            let session = Session::new(global, Flags::default(), None)?;
+            env::run(args, session.store().await?, session.settings.format).await
+        }
         Verb::Runs(args) => {
             let session = Session::new(global, Flags::default(), None)?;
             runs::run(args, session.store().await?, session.settings.format).await
@@ -108,5 +118,6 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
             let session = Session::new(global, Flags::default(), None)?;
             watch::run(args, session.store().await?, session.settings.format).await
         }
+        Verb::Store(args) => store::run(&args, &Session::new(global, Flags::default(), None)?).await,
     }
 }

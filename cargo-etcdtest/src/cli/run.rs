@@ -12,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::CargoOptions;
 use super::filter_options::FilterOptions;
+use super::global::without_password;
 use super::progress::{Progress, show};
 use super::report::write_file;
 use super::session::Session;
@@ -136,7 +137,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         tests_digest: list.digest(),
         environments: chosen,
         policy: how.policy(settings),
-        command: typed(arguments),
+        command: without_password(arguments),
         author: crate::author::author(),
         host: crate::author::host(),
         commit: execution::commit_of(&session.root),
@@ -145,22 +146,6 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let details = execute(&store, order, settings.format).await?;
     write_junit(&store, &details, settings.junit.as_deref()).await?;
     Ok(exit_of(&details))
-}
-
-/// What was typed, as the run's record keeps it: without a password.
-fn typed(arguments: &[OsString]) -> Vec<String> {
-    let mut typed: Vec<String> = ["cargo".into(), "etcdtest".into()].into();
-    for argument in arguments.iter().skip(1).map(|argument| argument.to_string_lossy()) {
-        let user = argument.strip_prefix("--user=");
-        let after_flag = typed.last().is_some_and(|last| last == "--user");
-        let name = user.or_else(|| after_flag.then_some(&*argument)).and_then(|user| user.split_once(':'));
-        typed.push(match name {
-            Some((name, _)) if after_flag => format!("{name}:***"),
-            Some((name, _)) => format!("--user={name}:***"),
-            None => argument.into_owned(),
-        });
-    }
-    typed
 }
 
 /// The selected tests, each with the reasons for which it is skipped.
@@ -287,17 +272,5 @@ pub(super) fn exit_of_summary(summary: &crate::model::RunSummary) -> Exit {
         Exit::TestsFailed
     } else {
         Exit::Passed
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_record_of_what_was_typed_has_no_password() {
-        let arguments = ["x", "run", "--user", "me:secret", "--user=you:secret", "--user", "plain", "paid"];
-        let typed = typed(&arguments.map(OsString::from));
-        assert_eq!(typed.join(" "), "cargo etcdtest run --user me:*** --user=you:*** --user plain paid");
     }
 }

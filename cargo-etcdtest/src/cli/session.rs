@@ -6,11 +6,7 @@ use clap::ColorChoice;
 
 use super::{Failure, GlobalArgs};
 use crate::config::{Flags, Settings, find_workspace_root};
-use crate::store::etcd::EtcdOptions;
-use crate::store::{Secret, SharedStore, StoreOptions, connect};
-
-/// The folder of the local store, below the workspace root.
-const LOCAL: &str = ".etcdtest";
+use crate::store::{SharedStore, connect};
 
 /// Settings that were resolved, and where.
 #[derive(Debug)]
@@ -49,22 +45,6 @@ impl Session {
     /// # Errors
     /// It cannot be reached or used.
     pub async fn store(&self) -> Result<SharedStore, Failure> {
-        Ok(connect(&self.store_options()).await?)
-    }
-
-    /// Which store the settings mean.
-    pub fn store_options(&self) -> StoreOptions {
-        let settings = &self.settings;
-        let etcd = EtcdOptions {
-            endpoints: settings.endpoints.clone(),
-            user: settings.user.as_ref().map(|user| user.name.clone()),
-            password: settings.password().map(|password| Secret::new(password.reveal())),
-            cacert: settings.cacert.clone(),
-            cert: settings.cert.clone(),
-            key: settings.key.clone(),
-            namespace: settings.namespace.clone().unwrap_or_default(),
-            ..EtcdOptions::default()
-        };
-        StoreOptions { etcd, local: self.root.join(LOCAL) }
+        Ok(connect(&self.settings.store_options(&self.root)).await?)
     }
 }

@@ -1,11 +1,11 @@
 //! What the tests of the whole program share.
 
-pub mod conformance;
 pub mod certificates;
+pub mod conformance;
 pub mod etcd;
-pub mod stores;
 mod program;
 mod project;
+pub mod stores;
 
-pub use program::{etcd, program, root};
+pub use program::{program, root};
 pub use project::Project;

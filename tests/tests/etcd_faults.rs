@@ -266,6 +266,24 @@ async fn dead_endpoints_among_live_ones_are_passed_over() {
 }
 
 #[tokio::test]
+async fn the_status_tells_which_members_are_gone_also_without_a_quorum() {
+    let mut cluster = Cluster::start();
+    let options = EtcdOptions { request_timeout: Duration::from_secs(2), ..cluster.options() };
+    let store = EtcdStore::connect(options).await.unwrap();
+    let whole = store.status().await.unwrap();
+    assert_eq!(whole.members.iter().filter(|(_, state)| state == "leader").count(), 1, "{whole:?}");
+
+    cluster.members[0].kill();
+    cluster.members[1].kill();
+    let rest = store.status().await.unwrap();
+    assert!(rest.members[..2].iter().all(|(_, state)| state.contains("cannot be reached")), "{rest:?}");
+    assert!(rest.warnings.iter().any(|warning| warning.contains("cannot be reached")), "{rest:?}");
+    cluster.members[2].kill();
+    assert!(matches!(store.status().await, Err(StoreError::Unavailable { .. })));
+    assert!(matches!(put(&store, "/a", "").await, Err(StoreError::Unavailable { .. })));
+}
+
+#[tokio::test]
 async fn a_namespace_neither_sees_nor_touches_what_is_outside() {
     let etcd = Etcd::start();
     let plain = etcd.connect().await;

@@ -1,6 +1,11 @@
 //! What the tests of the whole program share.
 
-pub mod conformance;
 pub mod certificates;
+pub mod conformance;
 pub mod etcd;
+mod program;
+mod project;
 pub mod stores;
+
+pub use program::{program, root};
+pub use project::Project;

@@ -33,7 +33,8 @@ impl Project {
     /// # Panics
     /// The disk does not let it.
     pub fn package(name: &str, manifest: &str) -> Self {
-        let header = format!("[workspace]\n[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n");
+        let header =
+            format!("[workspace]\n[package]\nname = {name:?}\nversion = \"0.1.0\"\nedition = \"2024\"\n");
         Self::new(name).file("Cargo.toml", &(header + manifest))
     }
 

@@ -26,10 +26,9 @@ fn listed(project: &Project, arguments: &[&str]) -> String {
 }
 
 async fn built(project: &Project) -> Built {
-    let target = Project::target().to_str().unwrap().to_owned();
     let cargo = CargoCommand {
         directory: Some(project.folder().to_owned()),
-        selection: vec!["--target-dir".into(), target],
+        target_directory: Some(Project::target()),
         ..CargoCommand::default()
     };
     build(&cargo).await.unwrap()
@@ -263,7 +262,8 @@ fn read_pid(file: &PathBuf) -> Option<Pid> {
 /// Whether a process is dead but not yet waited for by whoever inherited it.
 fn is_zombie(process: Pid) -> bool {
     let status = std::fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
-    status.is_ok_and(|status| status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
+    status
+        .is_ok_and(|status| status.rsplit(')').next().is_some_and(|rest| rest.trim_start().starts_with('Z')))
 }
 
 #[test]
@@ -273,15 +273,26 @@ fn a_failed_build_is_told_in_cargos_own_words() {
     assert_eq!((output.status.code(), stdout(&output).as_str()), (Some(101), ""));
     let said = stderr(&output);
     assert!(said.contains("error[E0425]: cannot find function `nonsense`"), "{said}");
-    assert!(said.trim_end().ends_with("`cargo test` failed (exit status: 101); what is wrong stands above"), "{said}");
+    assert!(
+        said.trim_end().ends_with("`cargo test` failed (exit status: 101); what is wrong stands above"),
+        "{said}"
+    );
 
     let unknown = project.etcdtest(&["list", "-p", "nobody"]);
     assert_eq!(unknown.status.code(), Some(101));
-    assert!(stderr(&unknown).contains("package ID specification `nobody` did not match"), "{}", stderr(&unknown));
+    assert!(
+        stderr(&unknown).contains("package ID specification `nobody` did not match"),
+        "{}",
+        stderr(&unknown)
+    );
 
     let missing = project.etcdtest(&["list", "--manifest-path", "none/Cargo.toml"]);
     assert_eq!(missing.status.code(), Some(101));
-    assert!(stderr(&missing).contains("manifest path `none/Cargo.toml` does not exist"), "{}", stderr(&missing));
+    assert!(
+        stderr(&missing).contains("manifest path `none/Cargo.toml` does not exist"),
+        "{}",
+        stderr(&missing)
+    );
 }
 
 #[test]

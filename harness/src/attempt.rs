@@ -5,7 +5,7 @@ use std::process::exit;
 
 #[cfg(unix)]
 use crate::unix as system;
-#[cfg(windows)]
+#[cfg(not(unix))]
 use crate::windows as system;
 
 use crate::protocol::{Event, Frame, Outcome, Start};
@@ -25,7 +25,7 @@ pub(crate) fn main() -> io::Result<std::convert::Infallible> {
     })?;
     let exit_code = start.exit_code;
     let name = start.test.clone();
-    let context = Context::of_runner(start, Box::new(socket));
+    let context = Context::of_runner(start, socket);
     let outcome = run(&name, &context);
     let code = if matches!(outcome, Outcome::Failed { .. }) { FAILED } else { exit_code };
     context.tell(|| Event::Finished(outcome));

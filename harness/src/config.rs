@@ -74,7 +74,7 @@ impl Error for Wrong {
     }
 
     fn invalid_value(found: Unexpected, expected: &dyn Expected) -> Self {
-        Self::custom(format_args!("expected {expected}, found another {}", kind(found)))
+        Self::custom(format_args!("expected {expected}, found {} that does not fit", kind(found)))
     }
 
     fn unknown_variant(_: &str, expected: &'static [&'static str]) -> Self {
@@ -88,13 +88,13 @@ impl Error for Wrong {
 
 fn kind(found: Unexpected) -> &'static str {
     match found {
-        Unexpected::Bool(_) => "boolean",
-        Unexpected::Unsigned(_) | Unexpected::Signed(_) => "integer",
-        Unexpected::Float(_) => "float",
-        Unexpected::Char(_) | Unexpected::Str(_) => "string",
-        Unexpected::Seq => "array",
-        Unexpected::Map => "table",
-        _ => "value",
+        Unexpected::Bool(_) => "a boolean",
+        Unexpected::Unsigned(_) | Unexpected::Signed(_) => "an integer",
+        Unexpected::Float(_) => "a float",
+        Unexpected::Char(_) | Unexpected::Str(_) => "a string",
+        Unexpected::Seq => "an array",
+        Unexpected::Map => "a table",
+        _ => "a value",
     }
 }
 
@@ -244,5 +244,81 @@ impl<'de> Deserializer<'de> for Key<'de> {
     forward_to_deserialize_any! {
         bool i128 u128 f32 f64 char str string bytes byte_buf option unit unit_struct seq tuple
         tuple_struct map struct identifier ignored_any
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use serde::Deserialize;
+    use serde_json::json;
+
+    use super::*;
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    enum Mode {
+        Plain,
+        Tries(u8),
+        Point(u8, u8),
+        Named { name: String },
+    }
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct Meters(f64);
+
+    #[derive(Debug, Deserialize, PartialEq)]
+    struct All {
+        flag: bool,
+        signed: i64,
+        float: f64,
+        letter: char,
+        text: Option<String>,
+        list: Vec<(u8, Meters)>,
+        ports: BTreeMap<u16, Mode>,
+        modes: BTreeMap<String, Mode>,
+        #[serde(default)]
+        absent: Option<u8>,
+        anything: Value,
+    }
+
+    fn all() -> Value {
+        json!({
+            "flag": true, "signed": -3, "float": 1.5, "letter": "x", "text": null,
+            "list": [[1, 2.0], [3, 4]],
+            "ports": { "80": "Plain", "81": { "Tries": 3 } },
+            "modes": { "a": { "Point": [1, 2] }, "b": { "Named": { "name": "n" } } },
+            "anything": { "a": [1, null] },
+        })
+    }
+
+    fn wrong<T: DeserializeOwned + std::fmt::Debug>(value: &Value) -> String {
+        read::<T>(value).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_shape_is_read_as_serde_json_reads_it() {
+        let value = all();
+        assert_eq!(read::<All>(&value).unwrap(), serde_json::from_value::<All>(value).unwrap());
+    }
+
+    #[test]
+    fn the_path_leads_to_what_is_wrong_and_the_value_is_not_shown() {
+        for (pointer, bad, expected) in [
+            ("/flag", json!("hidden"), "`flag`: expected a boolean, found a string"),
+            ("/list/1/0", json!(700), "`list.1.0`: expected u8, found an integer that does not fit"),
+            ("/list/0", json!([1]), "`list.0`: invalid length 1, expected a tuple of size 2"),
+            ("/ports", json!({ "hidden": "Plain" }), "`ports.hidden`: expected u16, found a string"),
+            ("/ports/80", json!("hidden"), "`ports.80`: expected one of Plain, Tries, Point, Named"),
+            ("/ports/81/Tries", json!([]), "`ports.81.Tries`: expected u8, found an array"),
+            ("/ports/81", json!(1), "`ports.81`: expected the name of a variant, or a table with one"),
+            ("/modes/b/Named", json!({}), "`modes.b.Named.name`: missing"),
+            ("/letter", json!("hidden"), "`letter`: expected a character, found a string that does not fit"),
+        ] {
+            let mut value = all();
+            *value.pointer_mut(pointer).unwrap() = bad;
+            assert_eq!(wrong::<All>(&value), expected);
+        }
+        assert_eq!(wrong::<u8>(&json!({})), "`config`: expected u8, found a table");
     }
 }

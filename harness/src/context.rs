@@ -3,12 +3,13 @@
 use std::any::type_name;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
-use std::mem::discriminant;
+use std::io::Write;
+use std::mem::{self, discriminant};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use crate::Environment;
+use crate::environment::{Environment, Origin};
 use crate::protocol::{Event, Start};
 
 /// The attempt that a test runs in. Take it as a parameter, `cx: &Context`; a clone of it
@@ -17,12 +18,9 @@ use crate::protocol::{Event, Start};
 pub struct Context(Arc<Inner>);
 
 struct Inner {
-    test: String,
+    /// What the runner said, less the environment.
+    start: Start,
     environment: Arc<Environment>,
-    run: String,
-    worker: String,
-    attempt: u32,
-    token: i64,
     steps: AtomicU32,
     uniques: AtomicU32,
     unique: OnceLock<String>,
@@ -30,40 +28,30 @@ struct Inner {
 }
 
 /// Where events go. They must not fail a test, so it keeps errors to itself.
-type Channel = Mutex<Box<dyn std::io::Write + Send>>;
+type Channel = Mutex<Box<dyn Write + Send>>;
 
 impl Context {
     /// The context of an attempt that the runner started and hears.
-    pub(crate) fn of_runner(start: Start, runner: Box<dyn std::io::Write + Send>) -> Self {
-        let environment = Environment::new(start.environment, crate::environment::Origin::Runner);
-        Self(Arc::new(Inner {
-            test: start.test,
-            environment: Arc::new(environment),
-            run: start.run,
-            worker: start.worker,
-            attempt: start.attempt,
-            token: start.token,
-            steps: AtomicU32::new(0),
-            uniques: AtomicU32::new(0),
-            unique: OnceLock::new(),
-            runner: Some(Mutex::new(runner)),
-        }))
+    pub(crate) fn of_runner(mut start: Start, runner: impl Write + Send + 'static) -> Self {
+        let environment = Environment::new(mem::take(&mut start.environment), Origin::Runner);
+        Self::new(start, Arc::new(environment), Some(Mutex::new(Box::new(runner))))
     }
 
     /// The context of a test that runs without the runner.
     pub(crate) fn alone(test: &str, environment: Arc<Environment>) -> Self {
-        Self(Arc::new(Inner {
+        let start = Start {
             test: test.to_owned(),
-            environment,
-            run: "local".into(),
-            worker: "local".into(),
+            run: "local".to_owned(),
+            worker: "local".to_owned(),
             attempt: 1,
-            token: 0,
-            steps: AtomicU32::new(0),
-            uniques: AtomicU32::new(0),
-            unique: OnceLock::new(),
-            runner: None,
-        }))
+            ..Start::default()
+        };
+        Self::new(start, environment, None)
+    }
+
+    fn new(start: Start, environment: Arc<Environment>, runner: Option<Channel>) -> Self {
+        let (steps, uniques) = (AtomicU32::new(0), AtomicU32::new(0));
+        Self(Arc::new(Inner { start, environment, steps, uniques, unique: OnceLock::new(), runner }))
     }
 
     /// What the test runs against.
@@ -73,29 +61,29 @@ impl Context {
 
     /// The test's name in its binary: `module::name` or `module::name::case`.
     pub fn test(&self) -> &str {
-        &self.0.test
+        &self.0.start.test
     }
 
     /// Id of the run; `local` without the runner.
     pub fn run(&self) -> &str {
-        &self.0.run
+        &self.0.start.run
     }
 
     /// Number of the attempt, from 1; greater than 1 after failed attempts.
     pub fn attempt(&self) -> u32 {
-        self.0.attempt
+        self.0.start.attempt
     }
 
     /// Id of the worker that executes the attempt; `local` without the runner.
     pub fn worker(&self) -> &str {
-        &self.0.worker
+        &self.0.start.worker
     }
 
     /// The fencing token: whenever the test moves to another worker it is greater than
     /// before. A service that remembers the greatest one it saw can refuse what comes late
     /// from a worker that was given up. 0 without the runner.
     pub fn fencing_token(&self) -> i64 {
-        self.0.token
+        self.0.start.token
     }
 
     /// Runs `step` as a named step of the test and gives back its value. The step failed if
@@ -134,11 +122,12 @@ impl Context {
     /// from all that sets this attempt apart.
     fn random_name(&self) -> String {
         const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
-        let inner = &*self.0;
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let attempt = (&inner.test, &inner.run, &inner.worker, inner.attempt, inner.token);
+        let Start { test, run, worker, attempt, token, .. } = &self.0.start;
+        let attempt = (test, run, worker, attempt, token);
         let hash = RandomState::new().hash_one((attempt, std::process::id(), now, Arc::as_ptr(&self.0)));
-        (0..12).map(|place| char::from(LETTERS[(hash >> (5 * place)) as usize % 32])).collect()
+        let five_bits = |place: u32| usize::try_from((hash >> (5 * place)) & 31).unwrap_or_default();
+        (0..12).map(|place| char::from(LETTERS[five_bits(place)])).collect()
     }
 
     fn start_step(&self, name: &str) -> Step<'_> {

@@ -64,7 +64,7 @@ impl Environment {
     pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<T, ConfigError> {
         let found = key.split('.').try_fold(self.config(), |value, part| value.get(part));
         let read = found.map_or_else(|| Err(Wrong::missing()), config::read);
-        read.map_err(|wrong| self.error(wrong.below(key), std::any::type_name::<T>(), None))
+        read.map_err(|wrong| self.error(&wrong.below(key), std::any::type_name::<T>(), None))
     }
 
     /// Reads a parameter of a test: the value of its own name, otherwise the whole
@@ -82,10 +82,10 @@ impl Environment {
                 }
             }),
         };
-        read.map_err(|wrong| self.error(wrong, ty, Some(name)))
+        read.map_err(|wrong| self.error(&wrong, ty, Some(name)))
     }
 
-    fn error(&self, wrong: Wrong, ty: &str, parameter: Option<&str>) -> ConfigError {
+    fn error(&self, wrong: &Wrong, ty: &str, parameter: Option<&str>) -> ConfigError {
         let environment = self.name();
         let needed = parameter.map_or_else(
             || format!("read as `{ty}`"),

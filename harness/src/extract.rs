@@ -14,38 +14,35 @@ use crate::{Context, Environment};
     note = "a test takes `&etcdtest::Context`, `&etcdtest::Environment`, and owned types with `#[derive(serde::Deserialize)]`, which are read from the environment"
 )]
 pub trait Extract<'a>: Sized {
-    /// Reads the parameter.
-    ///
-    /// # Errors
-    /// The environment lacks something, which the error names.
-    fn extract(context: &'a Context, parameter: Parameter) -> Result<Self, crate::ConfigError>;
+    /// Reads the parameter, or says what the environment lacks for it.
+    #[doc(hidden)]
+    fn extract(context: &'a Context, parameter: Parameter) -> Result<Self, Failure>;
 }
 
 /// A parameter as it stands in the source.
+#[doc(hidden)]
 #[derive(Clone, Copy, Debug)]
 pub struct Parameter {
-    /// Its name.
     pub name: &'static str,
-    /// Its type.
     pub ty: &'static str,
 }
 
 impl<'a> Extract<'a> for &'a Context {
-    fn extract(context: &'a Context, _: Parameter) -> Result<Self, crate::ConfigError> {
+    fn extract(context: &'a Context, _: Parameter) -> Result<Self, Failure> {
         Ok(context)
     }
 }
 
 impl<'a> Extract<'a> for &'a Environment {
-    fn extract(context: &'a Context, _: Parameter) -> Result<Self, crate::ConfigError> {
+    fn extract(context: &'a Context, _: Parameter) -> Result<Self, Failure> {
         Ok(context.environment())
     }
 }
 
 #[diagnostic::do_not_recommend]
 impl<'a, T: DeserializeOwned> Extract<'a> for T {
-    fn extract(context: &'a Context, parameter: Parameter) -> Result<Self, crate::ConfigError> {
-        context.environment().parameter(parameter.name, parameter.ty)
+    fn extract(context: &'a Context, Parameter { name, ty }: Parameter) -> Result<Self, Failure> {
+        context.environment().parameter(name, ty).map_err(|error| Failure(error.to_string()))
     }
 }
 
@@ -56,5 +53,5 @@ pub fn extract<'a, T: Extract<'a>>(
     name: &'static str,
     ty: &'static str,
 ) -> Result<T, Failure> {
-    T::extract(context, Parameter { name, ty }).map_err(|error| Failure(error.to_string()))
+    T::extract(context, Parameter { name, ty })
 }

@@ -96,14 +96,20 @@ impl DescribeBox for &Described<'_, Box<dyn Error + Send + Sync>> {
     }
 }
 
-/// Last: all else.
+/// Last: all else. The bound stands at the method, so that a type without it is told once,
+/// by [`TestResult`].
 #[doc(hidden)]
-pub trait DescribeDebug {
-    fn describe(&self) -> String;
+pub trait DescribeDebug<E> {
+    fn describe(&self) -> String
+    where
+        E: Debug;
 }
 
-impl<E: Debug> DescribeDebug for Described<'_, E> {
-    fn describe(&self) -> String {
+impl<E> DescribeDebug<E> for Described<'_, E> {
+    fn describe(&self) -> String
+    where
+        E: Debug,
+    {
         format!("{:?}", self.0)
     }
 }

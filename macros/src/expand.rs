@@ -4,16 +4,18 @@
 use proc_macro2::{Ident, Span, TokenStream};
 use quote::{format_ident, quote, quote_spanned};
 use syn::spanned::Spanned;
-use syn::{Expr, ItemFn, Result, ReturnType};
+use syn::{Error, Expr, Item, Result, ReturnType};
 
 use crate::arguments::{Arguments, ShouldPanic};
-use crate::function::Function;
+use crate::function::{Extracted, Function};
 
 /// Expands `#[etcdtest::test(arguments)] item`; `tokio` allows `async fn`.
 pub(crate) fn expand(arguments: TokenStream, item: TokenStream, tokio: bool) -> Result<TokenStream> {
     let mut arguments: Arguments = syn::parse2(arguments)?;
-    let item: ItemFn = syn::parse2(item.clone())
-        .map_err(|_| syn::Error::new_spanned(&item, "`#[etcdtest::test]` belongs on a function"))?;
+    let item = match syn::parse2(item)? {
+        Item::Fn(function) => function,
+        other => return Err(Error::new_spanned(other, "`#[etcdtest::test]` belongs on a function")),
+    };
     let function = Function::read(item, &mut arguments, tokio)?;
     let tests = tests(&function, &arguments);
     let item = &function.item;
@@ -86,9 +88,9 @@ impl Test<'_> {
         let mut values = Vec::new();
         for (number, parameter) in function.extracted.iter().enumerate() {
             let value = format_ident!("value{}", number, span = Span::mixed_site());
-            let (key, ty) = (&parameter.key, &parameter.ty);
+            let Extracted { key, ty, spelled } = parameter;
             reads.extend(quote_spanned! {own(ty.span())=>
-                let #value = ::etcdtest::private::extract::<#ty>(#context, #key, ::core::stringify!(#ty))?;
+                let #value = ::etcdtest::private::extract::<#ty>(#context, #key, #spelled)?;
             });
             values.push(value);
         }
@@ -103,13 +105,15 @@ impl Test<'_> {
         if function.item.sig.asyncness.is_some() {
             result = quote_spanned!(result_span=> ::etcdtest::private::block_on(#result)?);
         }
-        let finish = quote_spanned!(result_span=> ::etcdtest::private::finish);
+        let finished = quote_spanned! {result_span=>
+            ::etcdtest::private::finish(#result, |error| (&&&::etcdtest::private::Described(error)).describe())
+        };
         quote! {
             fn #caller(#context: &::etcdtest::Context) -> ::core::result::Result<(), ::etcdtest::private::Failure> {
                 #[allow(unused_imports)]
                 use ::etcdtest::private::{DescribeBox as _, DescribeDebug as _, DescribeError as _};
                 #reads
-                #finish(#result, |error| (&&&::etcdtest::private::Described(error)).describe())
+                #finished
             }
         }
     }

@@ -1,6 +1,7 @@
 //! The annotated function: what a test may look like.
 
 use proc_macro2::Span;
+use quote::ToTokens;
 use syn::ext::IdentExt;
 use syn::parse::Parser;
 use syn::spanned::Spanned;
@@ -25,6 +26,8 @@ pub(crate) struct Extracted {
     pub(crate) key: String,
     /// Its type.
     pub(crate) ty: Type,
+    /// Its type as people write it.
+    pub(crate) spelled: String,
 }
 
 impl Function {
@@ -46,7 +49,7 @@ fn take_attributes(attributes: &mut Vec<Attribute>, arguments: &mut Arguments) -
             return Err(Error::new(attribute.span(), "one test attribute is enough: take this one away"));
         }
         if path.is_ident("ignore") || path.is_ident("should_panic") {
-            let tokens = quote::ToTokens::into_token_stream(&attribute.meta);
+            let tokens = attribute.meta.to_token_stream();
             (|input: syn::parse::ParseStream| arguments.read_one(input)).parse2(tokens)?;
         } else {
             kept.push(attribute);
@@ -128,9 +131,20 @@ fn read_parameter(parameter: &FnArg) -> Result<Extracted> {
         }
         _ => {
             let key = name.unraw().to_string().trim_start_matches('_').to_owned();
-            Ok(Extracted { key, ty: (**ty).clone() })
+            Ok(Extracted { key, ty: (**ty).clone(), spelled: spelled(ty) })
         }
     }
+}
+
+/// The tokens of a type without the spaces that printing them puts in.
+fn spelled(ty: &Type) -> String {
+    let mut text = ty.to_token_stream().to_string();
+    for (printed, written) in
+        [(" < ", "<"), (" >", ">"), (" ::", "::"), (":: ", "::"), (" ,", ","), (" ;", ";"), ("& ", "&")]
+    {
+        text = text.replace(printed, written);
+    }
+    text
 }
 
 fn is_str(ty: &Type) -> bool {
@@ -140,4 +154,23 @@ fn is_str(ty: &Type) -> bool {
 fn count(number: usize, noun: &str) -> String {
     let plural = if number == 1 { "" } else { "s" };
     format!("{number} {noun}{plural}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn types_are_spelled_as_people_write_them() {
+        for text in [
+            "String",
+            "Option<Vec<u8>>",
+            "std::collections::HashMap<String, u16>",
+            "&Shop",
+            "[u8; 4]",
+            "(u8, Vec<u8>)",
+        ] {
+            assert_eq!(spelled(&syn::parse_str(text).unwrap()), text);
+        }
+    }
 }

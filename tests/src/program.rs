@@ -1,6 +1,5 @@
 //! The programs under test.
 
-use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
@@ -32,16 +31,4 @@ pub fn program() -> &'static Path {
             messages.find_map(|message: serde_json::Value| Some(message["executable"].as_str()?.into()));
         program.expect("the package has a program")
     })
-}
-
-/// The folder with `etcd` and `etcdctl`: that in `ETCDTEST_ETCD_BIN`, else the one on `PATH`.
-///
-/// # Panics
-/// There is none: no test is skipped for the lack of it.
-pub fn etcd() -> PathBuf {
-    let named = env::var_os("ETCDTEST_ETCD_BIN").map(PathBuf::from);
-    let path = env::var_os("PATH").unwrap_or_default();
-    named
-        .or_else(|| env::split_paths(&path).find(|folder| folder.join("etcd").is_file()))
-        .expect("no etcd: run `cargo xtask test`, or name the folder with `etcd` in ETCDTEST_ETCD_BIN")
 }

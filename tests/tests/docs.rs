@@ -5,7 +5,6 @@
 
 use std::ffi::OsString;
 use std::fmt::Write as _;
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -89,11 +88,12 @@ struct Guide {
 
 impl Guide {
     fn read(path: &str) -> Self {
+        // All ends with the test's own process, however that ends: with it, standard input does.
         // Each command is shown before its output, so that a failure says which it was.
-        let mut script = String::from("set -eu\n");
+        let mut script = String::from("set -eu; exec 3<&0 </dev/null\n(read -r _ <&3; kill -KILL 0) &\n");
         for block in blocks(&fs::read_to_string(root().join(path)).unwrap()) {
             let commands = block.text.lines().filter(|line| !line.is_empty() && !DONE.contains(line));
-            for command in commands.map(|line| line.replace(" RUN", " \"$(last_run)\"")) {
+            for command in commands {
                 let shown = format!("echo '$ {}'\n", command.replace('\'', "'\\''"));
                 match &*block.info {
                     "sh" => writeln!(script, "{shown}{command}"),
@@ -120,27 +120,18 @@ impl Guide {
         let copy = Copy::new(&self.name);
         let port = free_port();
         let script = self.script.replace("127.0.0.1:2379", &format!("127.0.0.1:{port}"));
-        // The guide's etcd, at a port that is free, and the id that a run has printed.
-        copy.shim(
-            "etcd",
-            &format!(
-                "exec '{}' \"$@\" --listen-client-urls http://127.0.0.1:{port} \
-             --advertise-client-urls http://127.0.0.1:{port} --listen-peer-urls http://127.0.0.1:0",
-                etcd().join("etcd").display(),
-            ),
-        );
-        copy.shim(
-            "last_run",
-            "cargo etcdtest runs list --format json | sed -n '1s/.*\"id\":\"\\([^\"]*\\)\".*/\\1/p'",
-        );
-        let mut shell = copy.command("bash");
-        shell.arg("-c").arg(&script).env("ETCDCTL_ENDPOINTS", format!("127.0.0.1:{port}"));
+        let (url, mut shell) = (format!("http://127.0.0.1:{port}"), copy.command("bash"));
+        shell.arg("-c").arg(&script).env("ETCDCTL_ENDPOINTS", &url);
+        shell.env("ETCD_LISTEN_CLIENT_URLS", &url).env("ETCD_ADVERTISE_CLIENT_URLS", &url);
+        shell.env("ETCD_LISTEN_PEER_URLS", "http://127.0.0.1:0");
         let log = fs::File::create(copy.0.join("shell.log")).unwrap();
-        shell.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null()).process_group(0);
+        shell.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::piped()).process_group(0);
         let mut shell = shell.spawn().unwrap();
+        let lifeline = shell.stdin.take();
         let status = shell.wait().unwrap();
+        drop(lifeline);
+        // The guide's etcd goes on until here.
         let group = Pid::from_raw(i32::try_from(shell.id()).unwrap()).unwrap();
-        // No process is left where the guide starts none that goes on.
         let _ = kill_process_group(group, Signal::KILL);
         let said = fs::read_to_string(copy.0.join("shell.log")).unwrap();
         assert!(status.success(), "{status}:\n{said}");
@@ -168,23 +159,18 @@ impl Copy {
             fs::copy(from, &to).unwrap();
             fs::File::options().write(true).open(to).unwrap().set_modified(modified).unwrap();
         }
-        fs::create_dir_all(copy.join("target/shims")).unwrap();
+        fs::create_dir_all(copy.join("target")).unwrap();
         Self(copy)
-    }
-
-    /// A program of the shell's, before all others.
-    fn shim(&self, name: &str, script: &str) {
-        let path = self.0.join("target/shims").join(name);
-        fs::write(&path, format!("#!/bin/sh\n{script}\n")).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
     }
 
     /// A command in the copy, with the built program and etcd at hand and no setting of ours.
     fn command(&self, name: &str) -> Command {
         let mut command = Command::new(name);
-        let folders = [self.0.join("target/shims"), program().parent().unwrap().to_owned(), etcd()];
+        let etcd = etcd::binary();
+        let folders = [program().parent().unwrap(), etcd.parent().unwrap()];
         let path = env::var_os("PATH").unwrap();
-        let path = env::join_paths(folders.into_iter().chain(env::split_paths(&path))).unwrap();
+        let path =
+            env::join_paths(folders.into_iter().map(PathBuf::from).chain(env::split_paths(&path))).unwrap();
         let ours = |name: &OsString| {
             let name = name.to_string_lossy();
             name.starts_with("CARGO_") && name != "CARGO_HOME" || name.starts_with("ETCDTEST_")

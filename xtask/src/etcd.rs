@@ -9,46 +9,45 @@ use anyhow::{Context, Result, bail};
 
 use crate::tool;
 
-/// The variable with the folder that holds `etcd` and `etcdctl`.
+/// The variable with the path of `etcd`; `etcdctl` lies beside it.
 pub(crate) const VARIABLE: &str = "ETCDTEST_ETCD_BIN";
 
 const INSTALL: &str = "the tests need a real etcd: install `etcd` and `etcdctl` (Debian and Ubuntu: \
                        `apt-get install etcd-server etcd-client`; macOS: `brew install etcd`), \
-                       or name their folder in ETCDTEST_ETCD_BIN";
+                       or name the program `etcd`, with `etcdctl` beside it, in ETCDTEST_ETCD_BIN";
 
-/// The folder with `etcd` and `etcdctl`: named by the variable, on `PATH`, or fetched.
+/// `etcd`, with `etcdctl` beside it: named by the variable, on `PATH`, or fetched.
 ///
 /// # Errors
 /// There is none, and none could be fetched: says what to install.
-pub(crate) fn folder() -> Result<PathBuf> {
-    if let Some(named) = env::var_os(VARIABLE) {
-        let named = PathBuf::from(named);
-        // The program itself will do as well.
-        let folder =
-            if named.is_file() { named.parent().map(Path::to_owned).unwrap_or_default() } else { named };
-        return if is_complete(&folder) {
-            Ok(folder.canonicalize()?)
-        } else {
-            bail!("{VARIABLE} names {}, which does not hold both `etcd` and `etcdctl`", folder.display())
+pub(crate) fn program() -> Result<PathBuf> {
+    if let Some(named) = env::var_os(VARIABLE).map(PathBuf::from) {
+        // The folder they lie in will do as well.
+        let folder = if named.is_dir() { Some(&*named) } else { named.parent() };
+        return match folder.and_then(complete) {
+            Some(program) => Ok(std::path::absolute(program)?),
+            None => {
+                bail!("{VARIABLE} names {}, where there are not both `etcd` and `etcdctl`", named.display())
+            }
         };
     }
-    let installed = tool::on_path("etcd").and_then(|etcd| Some(etcd.parent()?.to_owned()));
-    if let Some(folder) = installed.filter(|folder| is_complete(folder)) {
-        return Ok(folder);
+    if let Some(program) = tool::on_path("etcd").and_then(|etcd| complete(etcd.parent()?)) {
+        return Ok(program);
     }
     let fetched = tool::folder()?.join("etcd");
     let programs = fetched.join("usr/bin");
-    if !is_complete(&programs) {
+    if complete(&programs).is_none() {
         if tool::on_path("apt-get").is_none() || tool::on_path("dpkg").is_none() {
             bail!(INSTALL);
         }
         fetch(&fetched).context(INSTALL)?;
     }
-    Ok(programs)
+    complete(&programs).context(INSTALL)
 }
 
-fn is_complete(folder: &Path) -> bool {
-    ["etcd", "etcdctl"].iter().all(|name| tool::in_folder(folder, name).is_some())
+/// `etcd` of a folder that holds both programs.
+fn complete(folder: &Path) -> Option<PathBuf> {
+    tool::in_folder(folder, "etcdctl").and_then(|_| tool::in_folder(folder, "etcd"))
 }
 
 /// Unpacks the distribution's own packages. Nothing is installed: no root is needed, no
@@ -86,7 +85,7 @@ fn fetch_in(work: &Path, to: &Path) -> Result<()> {
     }
     // Whole or not at all, also when two of us fetch at once.
     if let Err(error) = fs::rename(&unpacked, to)
-        && !is_complete(&to.join("usr/bin"))
+        && complete(&to.join("usr/bin")).is_none()
     {
         return Err(error).with_context(|| format!("failed to create {}", to.display()));
     }

@@ -1,6 +1,6 @@
 //! Cargo's own flags for what is built.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -33,7 +33,7 @@ pub struct CargoOptions {
     #[arg(long, value_name = "FOLDER")]
     target_dir: Option<PathBuf>,
     /// Number of compilers at once
-    #[arg(short = 'j', long, value_name = "N", allow_hyphen_values = true)]
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
     build_jobs: Option<String>,
     /// Ignore `rust-version` of packages
     #[arg(long)]
@@ -104,6 +104,11 @@ impl CargoOptions {
             anstream::eprintln!("{} {warning}", painted(WARNING, "warning:"));
         }
         Ok(list)
+    }
+
+    /// The manifest that was named, if one was.
+    pub fn manifest_path(&self) -> Option<&Path> {
+        self.manifest_path.as_deref().map(Path::new)
     }
 
     fn command(&self) -> CargoCommand {

@@ -3,6 +3,7 @@
 
 #![expect(clippy::doc_markdown, reason = "these texts are the help a terminal shows")]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::Args;
@@ -42,9 +43,30 @@ pub struct GlobalArgs {
     pub color: Option<clap::ColorChoice>,
 }
 
+/// What was typed, for records: a password after a user's name becomes `***`.
+pub(super) fn without_password(arguments: &[OsString]) -> Vec<String> {
+    let mut of_user = false;
+    let mut shown = Vec::new();
+    for argument in arguments {
+        let argument = argument.to_string_lossy();
+        let (flag, value) = if of_user { ("", Some(&*argument)) } else { split_user(&argument) };
+        shown.push(match value.and_then(|value| value.split_once(':')) {
+            Some((name, _)) => format!("{flag}{name}:***"),
+            None => argument.to_string(),
+        });
+        of_user = argument == "--user";
+    }
+    shown
+}
+
+fn split_user(argument: &str) -> (&str, Option<&str>) {
+    const FLAG: &str = "--user=";
+    argument.strip_prefix(FLAG).map_or((argument, None), |value| (FLAG, Some(value)))
+}
+
 impl GlobalArgs {
-    /// What these flags say of the settings.
-    pub fn flags(&self) -> Flags {
+    /// What these flags say of the settings, with what a verb's own flags say.
+    pub fn merge(&self, own: Flags) -> Flags {
         Flags {
             profile: self.profile.clone(),
             endpoints: Some(self.endpoints.clone()).filter(|endpoints| !endpoints.is_empty()),
@@ -55,7 +77,23 @@ impl GlobalArgs {
             namespace: self.namespace.clone(),
             format: self.format,
             color: self.color,
-            ..Flags::default()
+            ..own
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typed_password_is_kept_out_of_records() {
+        let shown = |line: &str| {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            without_password(&arguments).join(" ")
+        };
+        assert_eq!(shown("x --user root:pass:word run a:b"), "x --user root:*** run a:b");
+        assert_eq!(shown("x run --user=root:secret"), "x run --user=root:***");
+        assert_eq!(shown("x --user root --user"), "x --user root --user");
     }
 }

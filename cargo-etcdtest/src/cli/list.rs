@@ -1,6 +1,7 @@
 //! `list`: which tests there are. No store is needed for it.
 
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
@@ -17,6 +18,13 @@ pub(super) struct ListArgs {
     filter: FilterOptions,
     #[command(flatten)]
     cargo: CargoOptions,
+}
+
+impl ListArgs {
+    /// The manifest that was named, if one was.
+    pub(super) fn manifest_path(&self) -> Option<&Path> {
+        self.cargo.manifest_path()
+    }
 }
 
 /// Builds, lists and prints. Each binary may take `timeout` to list its tests.

@@ -1,6 +1,7 @@
 //! `testcase`: what the store knows of test cases, and what people write of them.
 
 use std::io::{self, BufWriter, Write};
+use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
@@ -158,6 +159,16 @@ impl WrittenArgs {
         }
         if let Some(owner) = self.owner {
             to.owner = Some(owner).filter(|owner| !owner.is_empty());
+        }
+    }
+}
+
+impl TestCaseArgs {
+    /// The manifest that was named, if one was.
+    pub(super) fn manifest_path(&self) -> Option<&Path> {
+        match &self.verb {
+            TestCaseVerb::Sync { cargo } => cargo.manifest_path(),
+            _ => None,
         }
     }
 }

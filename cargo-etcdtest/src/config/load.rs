@@ -82,15 +82,15 @@ impl Settings {
 
     /// Refuses half of what is needed together.
     fn complete(self) -> Result<Self, SettingsError> {
-        let incomplete = |given, missing| {
-            let help = "a client certificate needs both, `cert` and `key`";
-            Err(SettingsError::Incomplete { given, missing, help })
+        let both = "a client certificate needs both, `cert` and `key`";
+        let password = "set ETCDTEST_PASSWORD, or write it after a colon in --user";
+        let (given, missing, help) = match (&self.cert, &self.key) {
+            (Some(_), None) => ("cert", "key", both),
+            (None, Some(_)) => ("key", "cert", both),
+            _ if self.user.is_some() && self.password().is_none() => ("user", "password", password),
+            _ => return Ok(self),
         };
-        match (&self.cert, &self.key) {
-            (Some(_), None) => incomplete("cert", "key"),
-            (None, Some(_)) => incomplete("key", "cert"),
-            _ => Ok(self),
-        }
+        Err(SettingsError::Incomplete { given, missing, help })
     }
 }
 
@@ -266,10 +266,15 @@ mod tests {
         let variables = [("ETCDTEST_PASSWORD", "hunter2")];
         let flags = |user: &str| Flags { user: Some(user.parse().unwrap()), ..Flags::default() };
         let settings = load(flags("root"), "", &variables).unwrap();
-        assert_eq!(settings.password().unwrap().reveal(), "hunter2");
+        assert_eq!(settings.password().unwrap().expose(), "hunter2");
         assert_eq!(of(&settings, "password"), "*** from ETCDTEST_PASSWORD");
         let settings = load(flags("root:other:one"), "", &variables).unwrap();
-        assert_eq!(settings.password().unwrap().reveal(), "other:one");
+        assert_eq!(settings.password().unwrap().expose(), "other:one");
+        let options = settings.store_options(Path::new("/w")).etcd;
+        assert_eq!(
+            (options.user.as_deref(), options.password.unwrap().expose()),
+            (Some("root"), "other:one")
+        );
         assert_eq!(of(&settings, "user"), "root from flag");
         let shown = format!("{settings:?}");
         assert!(!shown.contains("hunter2") && !shown.contains("other"), "{shown}");
@@ -309,6 +314,7 @@ mod tests {
         insta::assert_snapshot!("setting_outside_a_profile", wrong_file("[profile]\nretries = 3\n"));
         insta::assert_snapshot!("broken_toml", wrong_file("[profile.default\nretries = 3\n"));
         insta::assert_snapshot!("set_twice", wrong_file("[profile.ci]\nretries = 3\nretries = 4\n"));
+        insta::assert_snapshot!("user_without_password", wrong_file("[profile.default]\nuser = \"root\"\n"));
         insta::assert_snapshot!("cert_without_key", wrong_file("[profile.default]\ncert = \"c.pem\"\n"));
     }
 

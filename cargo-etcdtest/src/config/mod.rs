@@ -13,6 +13,6 @@ mod workspace;
 
 pub use error::SettingsError;
 pub use settings::{Declaration, Flags, Origin, Setting, Settings};
-pub use types::{Format, Password, StoreOutput, TestThreads, TestThreadsError, User, UserError};
+pub use types::{Format, StoreOutput, TestThreads, TestThreadsError, User, UserError};
 pub use value::Value;
 pub use workspace::{WorkspaceError, find_workspace_root};

@@ -1,7 +1,7 @@
 //! The settings: each declared once.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::ColorChoice;
@@ -10,8 +10,13 @@ use toml::de::DeValue;
 
 use super::error::SettingsError;
 use super::load::Sources;
-use super::types::{Format, Password, StoreOutput, TestThreads, User};
+use super::types::{Format, StoreOutput, TestThreads, User};
 use super::value::Value;
+use crate::store::etcd::EtcdOptions;
+use crate::store::{Secret, StoreOptions};
+
+/// The folder of the local store, from the workspace root.
+const LOCAL_STORE: &str = ".etcdtest";
 
 /// What is known of a setting before anybody has set it.
 #[derive(Clone, Copy, Debug)]
@@ -117,7 +122,7 @@ settings! {
     /// User of the etcd cluster
     user: Option<User> = "",
     /// Password of that user, unless it was written with the name; never in the file
-    password: Option<Password> = "",
+    password: Option<Secret> = "",
     /// Certificate authority to trust, PEM
     cacert: Option<PathBuf> = "",
     /// Client certificate, PEM
@@ -166,8 +171,25 @@ impl Declaration {
 
 impl Settings {
     /// The password that goes with the user: one written with the name comes first.
-    pub fn password(&self) -> Option<&Password> {
+    pub fn password(&self) -> Option<&Secret> {
         self.user.as_ref().and_then(|user| user.password.as_ref()).or(self.password.as_ref())
+    }
+
+    /// The store that is meant: the etcd cluster, or the folder `.etcdtest/` below `root`.
+    pub fn store_options(&self, root: &Path) -> StoreOptions {
+        let usual = EtcdOptions::default();
+        let etcd = EtcdOptions {
+            endpoints: self.endpoints.clone(),
+            user: self.user.as_ref().map(|user| user.name.clone()),
+            password: self.password().cloned(),
+            cacert: self.cacert.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            namespace: self.namespace.clone().unwrap_or_default(),
+            connect_timeout: usual.connect_timeout.min(self.store_timeout),
+            request_timeout: usual.request_timeout.min(self.store_timeout),
+        };
+        StoreOptions { etcd, local: root.join(LOCAL_STORE) }
     }
 }
 

@@ -6,7 +6,8 @@ use std::time::Duration;
 use clap::{ColorChoice, ValueEnum};
 use toml::de::DeValue;
 
-use super::types::{Format, Password, StoreOutput, TestThreads, User};
+use super::types::{Format, StoreOutput, TestThreads, User};
+use crate::store::Secret;
 
 /// A kind of value that a setting can have.
 pub trait Value: Sized {
@@ -71,8 +72,8 @@ fn text(value: &DeValue<'_>) -> Option<String> {
     value.as_str().filter(|text| !text.contains(':')).map(str::to_owned)
 });
 
-value!(Password, "no password in a file: set ETCDTEST_PASSWORD, or write it after a colon in --user",
-parse: |text: &str| Some(Password::new(text)),
+value!(Secret, "no password in a file: set ETCDTEST_PASSWORD, or write it after a colon in --user",
+parse: |text: &str| Some(Secret::new(text)),
 show: |_| "***".to_owned(),
 fn text(_: &DeValue<'_>) -> Option<String> {
     None

@@ -33,7 +33,7 @@ const OUTPUT_OPERATIONS: usize = 64;
 
 /// What a worker asks of its recorder.
 #[derive(Debug)]
-pub enum Request {
+pub(super) enum Request {
     /// More units, while these are being executed.
     Claim {
         /// What is being executed.
@@ -50,7 +50,7 @@ pub enum Request {
 
 /// What a recorder answers to a claim.
 #[derive(Debug)]
-pub enum Dealt {
+pub(super) enum Dealt {
     /// These units.
     Units(Vec<UnitIndex>, Fence),
     /// All have been dealt.
@@ -82,7 +82,7 @@ struct Pace {
 ///
 /// # Errors
 /// What the store said, where it failed for good.
-pub async fn record(
+pub(super) async fn record(
     work: Arc<Work>,
     claims: Claims,
     mut requests: mpsc::UnboundedReceiver<Request>,

@@ -18,24 +18,24 @@ const CLOSING: usize = 4 << 10;
 
 /// An outcome with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ending {
+pub(super) struct Ending {
     /// The outcome.
-    pub outcome: Outcome,
+    pub(super) outcome: Outcome,
     /// The panic message, the error, the signal or the reason.
-    pub message: Option<String>,
+    pub(super) message: Option<String>,
     /// Where it panicked.
-    pub location: Option<String>,
+    pub(super) location: Option<String>,
 }
 
 impl Ending {
     /// It took too long.
-    pub fn timed_out(timeout: Duration) -> Self {
+    pub(super) fn timed_out(timeout: Duration) -> Self {
         let message = format!("timed out after {}", humantime::format_duration(timeout));
         Self { outcome: Outcome::TimedOut, message: Some(message), location: None }
     }
 
     /// Its process ended without saying how the test went.
-    pub fn crashed(message: String) -> Self {
+    pub(super) fn crashed(message: String) -> Self {
         Self { outcome: Outcome::Crashed, message: Some(message), location: None }
     }
 
@@ -46,7 +46,7 @@ impl Ending {
 
 /// The ending of an annotated test. It passed if it said so on its socket, or, where the
 /// test closed that, by exiting with the code that was agreed on.
-pub fn annotated(said: Option<protocol::Outcome>, status: ExitStatus, agreed: i32) -> Ending {
+pub(super) fn annotated(said: Option<protocol::Outcome>, status: ExitStatus, agreed: i32) -> Ending {
     match said {
         Some(protocol::Outcome::Failed { message, location }) => {
             Ending { outcome: Outcome::Failed, message: Some(bounded(message)), location }
@@ -63,7 +63,7 @@ pub fn annotated(said: Option<protocol::Outcome>, status: ExitStatus, agreed: i3
 }
 
 /// The ending of a plain libtest test: exit code and closing line must agree.
-pub fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
+pub(super) fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
     static CLOSING_LINE: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"(?m)^test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; .*$")
             .expect("it is well formed")

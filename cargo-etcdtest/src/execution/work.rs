@@ -113,7 +113,7 @@ impl EnvironmentFiles {
 }
 
 /// An environment as a test is told it.
-pub fn environment_data(environment: &Environment) -> EnvironmentData {
+pub(super) fn environment_data(environment: &Environment) -> EnvironmentData {
     EnvironmentData {
         name: environment.name.clone(),
         version: environment.version,

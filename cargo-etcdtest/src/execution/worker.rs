@@ -21,7 +21,7 @@ pub type EventSink = mpsc::UnboundedSender<RunEvent>;
 
 /// A unit that was executed to its end.
 #[derive(Debug)]
-pub struct Executed {
+pub(super) struct Executed {
     /// Its result.
     pub result: UnitResult,
     /// What each attempt printed, in the order of attempts.

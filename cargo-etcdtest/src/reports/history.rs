@@ -2,6 +2,7 @@
 //! others: it is handed out beside them, as the error that names its key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use futures::{StreamExt, stream};
 
@@ -14,6 +15,7 @@ use crate::model::{
 };
 use crate::store::{
     Key, KeyRange, KeyValue, Store, StoreError, decode, decode_block, decode_output, get_record, keys, list,
+    list_chunks,
 };
 
 /// Which stored output is loaded, and how much of it.
@@ -127,16 +129,20 @@ pub async fn load_output(
     shown: Shown,
 ) -> Result<(), ReportError> {
     let (run, wanted) = (details.run.id.clone(), wanted(details, shown));
+    let left = AtomicUsize::new(shown.total);
     let mut streams = stream::iter(wanted)
         .map(|stream| async {
-            let content = output(store, &run, &stream.result, stream.attempt, &stream.stored).await;
+            // What will not be shown need not be read.
+            let content = match left.load(Relaxed) {
+                0 => Ok(Vec::new()),
+                _ => output(store, &run, &stream.result, stream.attempt, &stream.stored).await,
+            };
             (stream, content)
         })
         .buffered(AT_ONCE);
-    let mut left = shown.total;
     while let Some((stream, content)) = streams.next().await {
         let text = match content {
-            Ok(_) if left == 0 => "[… left out: there is too much output in all …]\n".into(),
+            _ if left.load(Relaxed) == 0 => "[… left out: there is too much output in all …]\n".into(),
             Ok(content) => {
                 let text = text::plain(&String::from_utf8_lossy(&content));
                 text::bounded(&text, shown.head, shown.tail).into_owned()
@@ -144,7 +150,7 @@ pub async fn load_output(
             Err(ReportError::Store(error @ StoreError::Record { .. })) => format!("[… {error} …]\n"),
             Err(error) => return Err(error),
         };
-        left = left.saturating_sub(text.len());
+        left.store(left.load(Relaxed).saturating_sub(text.len()), Relaxed);
         let output = AttemptOutput { attempt: stream.attempt, name: stream.stored.name, text };
         details.units[stream.place].output.push(output);
     }
@@ -194,7 +200,7 @@ pub async fn output(
     stored: &StoredOutput,
 ) -> Result<Vec<u8>, ReportError> {
     let key = keys::log(run, result.unit, result.token.0, attempt, &stored.name);
-    let chunks = children(store, key.clone()).await?;
+    let chunks = list_chunks(store, KeyRange::prefix(key.clone())).await?.pairs;
     if chunks.len() < stored.chunks {
         let reason = format!("{} of its {} chunks are missing", stored.chunks - chunks.len(), stored.chunks);
         return Err(StoreError::Record { key, reason }.into());
@@ -252,4 +258,106 @@ async fn test_cases(
         cases.extend(sound::<TestCase>(&pairs, broken).into_iter().map(|case| (case.id.clone(), case)));
     }
     Ok(cases)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reports::resolve_run;
+    use crate::reports::sample::{self, TestStore, at, attempt, every_kind, print, unit};
+    use crate::store::{KeyRange, Op, Txn};
+
+    #[tokio::test]
+    async fn a_run_reads_back_as_it_was_written_with_its_output() {
+        let store = TestStore::new();
+        let written = every_kind();
+        store.write(&written).await;
+        let mut found = read(&*store.store, &written.run.id).await.unwrap();
+        load_output(&*store.store, &mut found.value, Shown::REPORT).await.unwrap();
+        assert!(found.broken.is_empty());
+        let mut expected = written;
+        for unit in &mut expected.units {
+            unit.output.retain(|output| !output.name.starts_with("attachments/"));
+        }
+        assert_eq!(found.value, expected);
+    }
+
+    #[tokio::test]
+    async fn a_broken_record_is_named_and_the_others_are_read() {
+        let store = TestStore::new();
+        let written = every_kind();
+        let run = &written.run.id;
+        store.write(&written).await;
+        let first = keys::block(run, &written.units[0].result.as_ref().unwrap().worker, 7, 0);
+        store
+            .put(vec![(first.clone(), b"garbage".to_vec()), (keys::plan_chunk(run, 1), b"{}".to_vec())])
+            .await;
+        let found = read(&*store.store, run).await.unwrap();
+        let broken: Vec<String> = found.broken.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            broken,
+            [
+                format!("the record {} cannot be read: it has no `schema` number", keys::plan_chunk(run, 1)),
+                format!("the record {first} cannot be read: not JSON: expected value at line 1 column 1"),
+            ]
+        );
+        assert_eq!(found.value.units.len(), 5);
+        assert_eq!(found.value.units[0].result, None);
+        assert_eq!(found.value.units[1], UnitDetails { output: vec![], ..written.units[1].clone() });
+    }
+
+    #[tokio::test]
+    async fn output_that_is_gone_or_too_much_says_so_in_its_place() {
+        let store = TestStore::new();
+        let mut gone = unit(0, "gone", vec![attempt(1, Outcome::Failed, "no")]);
+        print(&mut gone, 1, "stdout", &"x".repeat(600_000));
+        let mut passed = unit(1, "passed", vec![attempt(1, Outcome::Passed, "")]);
+        print(&mut passed, 1, "stdout", "0123456789");
+        let mut failed = unit(2, "failed", vec![attempt(1, Outcome::Failed, "no")]);
+        print(&mut failed, 1, "stdout", "0123456789");
+        let written = sample::run(vec![gone, passed, failed]);
+        let run = &written.run.id;
+        store.write(&written).await;
+        let gone = Op::Delete(KeyRange::key(keys::log_chunk(run, UnitIndex(0), 40, 1, "stdout", 2)));
+        store.store.txn(Txn { then: vec![gone], ..Txn::default() }).await.unwrap();
+
+        let mut details = read(&*store.store, run).await.unwrap().value;
+        let shown = Shown { head: 2, tail: 3, total: 125, of_passed: true };
+        load_output(&*store.store, &mut details, shown).await.unwrap();
+        let texts: Vec<_> = details.units.iter().map(|unit| unit.output(1, "stdout").unwrap()).collect();
+        assert_eq!(
+            texts,
+            [
+                "[… the record /logs/20261231-235959-x7k2pq/000000.40.1/stdout/ cannot be read: \
+                 1 of its 3 chunks are missing …]\n",
+                "[… left out: there is too much output in all …]\n",
+                "01\n[… 5 bytes left out …]\n789",
+            ]
+        );
+    }
+
+    #[tokio::test]
+    async fn a_run_is_meant_by_id_by_its_beginning_or_as_the_latest() {
+        let store = TestStore::new();
+        let means = |given: &'static str| resolve_run(&*store.store, given);
+        assert!(matches!(means("latest").await, Err(ReportError::NoRuns)));
+        assert!(matches!(means("x").await, Err(ReportError::NoRuns)));
+        for (id, created) in [("20261231-a", 5), ("20261231-b", 1), ("nightly", 9), ("nightly-2", 7)] {
+            let mut written = sample::run(vec![]);
+            (written.run.id, written.run.created) = (RunId::new(id), at(created));
+            store.write(&written).await;
+        }
+        for (given, meant) in [
+            ("latest", "nightly"),
+            ("nightly", "nightly"),
+            ("nightly-", "nightly-2"),
+            ("20261231-b", "20261231-b"),
+        ] {
+            assert_eq!(means(given).await.unwrap(), RunId::new(meant), "{given}");
+        }
+        let error = means("2026").await.unwrap_err();
+        assert_eq!(error.help().unwrap(), "write more of it: `20261231-a`, `20261231-b`");
+        let error = means("nihgtly").await.unwrap_err();
+        assert!(error.help().unwrap().starts_with("the nearest are `nightly`, `nightly-2`"), "{error:?}");
+    }
 }

@@ -219,7 +219,7 @@ fn timestamp(time: Timestamp) -> Option<DateTime<FixedOffset>> {
 mod tests {
     use super::*;
     use crate::model::EnvironmentVersion;
-    use crate::reports::sample::{attempt, every_kind, run, stream, unit};
+    use crate::reports::sample::{attempt, every_kind, print, run, unit};
 
     fn text_of(details: &RunDetails) -> String {
         String::from_utf8(junit(details).unwrap()).unwrap()
@@ -265,7 +265,8 @@ mod tests {
         let nasty = "\u{1b}]8;;x\u{7}<b>]]>&amp;\u{0}\u{1}\u{b}\u{ffff}\u{1b}[31m\"'\u{1b}[0m\n\u{fffd}tail";
         let mut first =
             unit(0, nasty, vec![attempt(1, Outcome::Failed, nasty), attempt(2, Outcome::Crashed, nasty)]);
-        first.output = vec![stream(1, "stdout", nasty), stream(2, "stderr", nasty)];
+        print(&mut first, 1, "stdout", nasty);
+        print(&mut first, 2, "stderr", nasty);
         let mut skipped = unit(1, nasty, vec![]);
         skipped.result.as_mut().unwrap().reason = Some(nasty.into());
         let long = unit(2, "long", vec![attempt(1, Outcome::Failed, &"ä".repeat(1_000_000))]);

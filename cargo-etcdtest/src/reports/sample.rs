@@ -1,14 +1,21 @@
 //! A run with one unit of every kind, for the tests of what is made from it.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
 
 use super::{AttemptOutput, RunDetails, UnitDetails};
 use crate::model::{
-    Attempt, Code, Commit, Description, Environment, EnvironmentVersion, Fence, Outcome, PlannedUnit, Run,
-    RunId, RunState, Step, StoredOutput, TestCase, TestCaseId, TestKind, UnitIndex, UnitResult, WorkerId,
+    Attempt, Block, Code, Commit, Description, Environment, EnvironmentVersion, Fence, Outcome, PlanChunk,
+    PlannedUnit, Run, RunId, RunState, Step, StoredOutput, TestCase, TestCaseId, TestKind, UnitIndex,
+    UnitResult, WorkerId,
 };
+use crate::store::local::LocalStore;
+use crate::store::{Key, Op, SharedStore, Txn, encode, encode_block, encode_output, keys};
+
+/// How many bytes of output one chunk holds.
+const PIECE: usize = 255 * 1024;
 
 /// A moment of the sample, `seconds` after the run was created.
 pub(crate) fn at(seconds: i64) -> Timestamp {
@@ -125,7 +132,8 @@ pub(crate) fn every_kind() -> RunDetails {
         "orders::flaky",
         vec![attempt(1, Outcome::Failed, "connection refused"), attempt(2, Outcome::Passed, "")],
     );
-    flaky.output = vec![stream(1, "stderr", "trying\n"), stream(2, "stdout", "done\n")];
+    print(&mut flaky, 1, "stderr", "trying\n");
+    print(&mut flaky, 2, "stdout", "done\n");
 
     let mut last = attempt(2, Outcome::Failed, "assertion `left == right` failed\n  left: 1\n right: 2");
     last.location = Some("shop/tests/checkout.rs:14:5".into());
@@ -135,13 +143,10 @@ pub(crate) fn every_kind() -> RunDetails {
         Step { name: "pay it".into(), ok: Some(false), duration: Duration::from_millis(3) },
         Step { name: "ship it".into(), ok: None, duration: Duration::ZERO },
     ];
-    last.output = vec![
-        StoredOutput { name: "stdout".into(), size: 14, left_out: 0, chunks: 1 },
-        StoredOutput { name: "attachments/order.json".into(), size: 2, left_out: 0, chunks: 1 },
-    ];
     let mut failed = unit(2, "orders::refused", vec![attempt(1, Outcome::TimedOut, ""), last]);
     failed.case = Some(case("orders::refused"));
-    failed.output = vec![stream(2, "stdout", "id\tstate\n1\topen\n")];
+    print(&mut failed, 2, "stdout", "id\tstate\n1\topen\n");
+    print(&mut failed, 2, "attachments/order.json", "{}");
 
     let mut crash = attempt(1, Outcome::Crashed, "");
     crash.signal = Some(11);
@@ -155,7 +160,63 @@ pub(crate) fn every_kind() -> RunDetails {
     run(vec![passed, flaky, failed, crashed, timed_out, ignored, skipped, not_run])
 }
 
-/// A stream that was loaded.
-pub(crate) fn stream(attempt: u32, name: &str, text: &str) -> AttemptOutput {
-    AttemptOutput { attempt, name: name.into(), text: text.into() }
+/// Says that an attempt printed this, or attached it.
+pub(crate) fn print(unit: &mut UnitDetails, attempt: u32, name: &str, text: &str) {
+    let result = unit.result.as_mut().unwrap();
+    let stored = StoredOutput {
+        name: name.into(),
+        size: text.len() as u64,
+        left_out: 0,
+        chunks: text.len().div_ceil(PIECE),
+    };
+    result.attempts[attempt as usize - 1].output.push(stored);
+    unit.output.push(AttemptOutput { attempt, name: name.into(), text: text.into() });
+}
+
+/// A store of its own in a folder of its own.
+pub(crate) struct TestStore {
+    pub(crate) store: SharedStore,
+    _folder: tempfile::TempDir,
+}
+
+impl TestStore {
+    pub(crate) fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        Self { store: Arc::new(LocalStore::open(folder.path()).unwrap()), _folder: folder }
+    }
+
+    /// Writes these pairs.
+    pub(crate) async fn put(&self, pairs: Vec<(Key, Vec<u8>)>) {
+        let then = pairs.into_iter().map(|(key, value)| Op::put(key, value)).collect();
+        self.store.txn(Txn { then, ..Txn::default() }).await.unwrap();
+    }
+
+    /// Writes a run as the executing side does: the plan in two chunks, each result in a
+    /// block of its own.
+    pub(crate) async fn write(&self, details: &RunDetails) {
+        let run = &details.run.id;
+        let mut pairs = vec![(keys::run(run), encode(&details.run))];
+        for environment in &details.environments {
+            pairs.push((keys::snapshot(run, &environment.name), encode(environment)));
+        }
+        let planned: Vec<PlannedUnit> = details.units.iter().map(|unit| unit.planned.clone()).collect();
+        for (chunk, units) in planned.chunks(5).enumerate() {
+            let first = UnitIndex(u32::try_from(chunk * 5).unwrap());
+            let record = PlanChunk { first, units: units.to_vec() };
+            pairs.push((keys::plan_chunk(run, chunk), encode(&record)));
+        }
+        for (number, unit) in (0..).zip(&details.units) {
+            if let Some(case) = &unit.case {
+                pairs.push((keys::test_case(&case.id), encode(case)));
+            }
+            let Some(result) = &unit.result else { continue };
+            let block = Block { results: vec![result.clone()] };
+            pairs.push((keys::block(run, &result.worker, 7, number), encode_block(&block)));
+            for output in &unit.output {
+                let (name, text) = (&output.name, output.text.as_bytes());
+                pairs.extend(encode_output(run, unit.index, result.token, output.attempt, name, text));
+            }
+        }
+        self.put(pairs).await;
+    }
 }

@@ -4,7 +4,7 @@ use super::details::RunDetails;
 use super::error::ReportError;
 use super::{junit, summary};
 use crate::model::RunId;
-use crate::store::{CHUNK, Compare, KeyRange, Op, Read, SharedStore, Txn, keys, list};
+use crate::store::{CHUNK, Compare, KeyRange, Op, Read, SharedStore, Txn, keys, list_chunks};
 
 /// The report service.
 #[derive(Clone, Debug)]
@@ -72,30 +72,61 @@ impl Reports {
     /// # Errors
     /// [`ReportError::UnknownReport`], and as [`crate::store::Store::read`].
     pub async fn get(&self, run: &RunId, name: &str) -> Result<Vec<u8>, ReportError> {
-        let chunks = list(&*self.store, KeyRange::prefix(keys::report(run, name))).await?.pairs;
+        let chunks = list_chunks(&*self.store, KeyRange::prefix(keys::report(run, name))).await?.pairs;
         if chunks.is_empty() {
-            let existing = self.names(run).await?.into_iter().map(|(name, _)| name).collect();
+            let existing = self.names(run).await?;
             return Err(ReportError::UnknownReport { run: run.clone(), name: name.to_owned(), existing });
         }
         Ok(chunks.into_iter().flat_map(|chunk| chunk.value).collect())
     }
 
-    /// The names of a run's reports, each with the number of its chunks.
+    /// The names of a run's reports.
     ///
     /// # Errors
     /// As [`crate::store::Store::read`].
-    pub async fn names(&self, run: &RunId) -> Result<Vec<(String, usize)>, ReportError> {
+    pub async fn names(&self, run: &RunId) -> Result<Vec<String>, ReportError> {
         let prefix = keys::reports(run);
         let read = Read { keys_only: true, ..KeyRange::prefix(prefix.clone()).into() };
-        let mut names: Vec<(String, usize)> = Vec::new();
-        for pair in self.store.read(read).await?.pairs {
-            let Some(segments) = keys::segments_below(&pair.key, &prefix.to_string()) else { continue };
-            let Some(name) = segments.into_iter().next() else { continue };
-            match names.last_mut() {
-                Some((last, chunks)) if *last == name => *chunks += 1,
-                _ => names.push((name, 1)),
-            }
-        }
+        let pairs = self.store.read(read).await?.pairs;
+        let segments = pairs.iter().filter_map(|pair| keys::segments_below(&pair.key, &prefix.to_string()));
+        let mut names: Vec<String> = segments.filter_map(|segments| segments.into_iter().next()).collect();
+        names.dedup();
         Ok(names)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reports::sample::TestStore;
+    use crate::store::{Revision, list};
+
+    #[tokio::test]
+    async fn a_report_is_stored_readably_in_chunks_and_reads_back() {
+        let store = TestStore::new();
+        let (reports, run) = (Reports::new(store.store.clone()), RunId::new("r"));
+        let long = "<testsuites/>\n".repeat(50_000).into_bytes();
+        for content in [&long[..], b"short", b""] {
+            reports.put(&run, JUNIT, content, &[]).await.unwrap();
+            assert_eq!(reports.get(&run, JUNIT).await.unwrap(), content);
+            let chunks =
+                list(&*store.store, KeyRange::prefix(keys::report(&run, JUNIT))).await.unwrap().pairs;
+            assert_eq!(chunks.len(), content.len().div_ceil(CHUNK).max(1));
+            assert!(chunks.iter().all(|chunk| chunk.value.len() <= CHUNK));
+            assert!(content.starts_with(&chunks[0].value));
+        }
+        reports.put(&run, SUMMARY, b"{}", &[]).await.unwrap();
+        assert_eq!(reports.names(&run).await.unwrap(), [JUNIT, SUMMARY]);
+        assert_eq!(reports.names(&RunId::new("r2")).await.unwrap(), [""; 0]);
+    }
+
+    #[tokio::test]
+    async fn a_writer_that_was_replaced_writes_nothing() {
+        let store = TestStore::new();
+        let (reports, run) = (Reports::new(store.store.clone()), RunId::new("r"));
+        let stale = Compare::modified(keys::run(&run), Revision(99));
+        let error = reports.put(&run, JUNIT, b"late", &[stale]).await.unwrap_err();
+        assert!(matches!(error, ReportError::Superseded { .. }));
+        assert!(matches!(reports.get(&run, JUNIT).await, Err(ReportError::UnknownReport { .. })));
     }
 }

@@ -174,12 +174,12 @@ fn what_the_environment_lacks_is_named_and_no_value_is_shown() {
     assert_eq!(
         failure("needs::text", json!({ "region": 7_001 })),
         "environment `staging`: `region`, which the parameter `region: String` needs, is wrong: \
-         expected a string, found integer"
+         expected a string, found an integer"
     );
     assert_eq!(
         failure("needs::text", json!({ "region": "eu", "weekday": ["hidden"] })),
         "environment `staging`: `weekday`, which the parameter `weekday: Option<String>` needs, is wrong: \
-         expected a string, found array"
+         expected a string, found an array"
     );
     assert_eq!(
         failure("needs::tables", json!({})),
@@ -192,12 +192,12 @@ fn what_the_environment_lacks_is_named_and_no_value_is_shown() {
     assert_eq!(
         failure("needs::tables", json!({ "orders": { "url": "", "port": "hidden" } })),
         "environment `staging`: `orders.port`, which the parameter `shop: Shop` needs, is wrong: \
-         expected u16, found string"
+         expected u16, found a string"
     );
     assert_eq!(
         failure("needs::tables", json!({ "shop": { "orders": { "url": "", "port": 80_000 } } })),
         "environment `staging`: `shop.orders.port`, which the parameter `shop: Shop` needs, is wrong: \
-         expected u16, found another integer"
+         expected u16, found an integer that does not fit"
     );
     assert_eq!(
         failure("needs::dotted", json!({ "orders": { "port": 80 } })),

@@ -30,6 +30,15 @@ fn a_file_in_either_format_gives_the_environment() {
 }
 
 #[test]
+fn the_example_of_the_front_page_passes() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("local.toml");
+    fs::write(&path, "[config]\norders_url = \"http://orders\"\n").unwrap();
+    let run = finish(PROJECT.test("front_page").env(ENVIRONMENT_VARIABLE, path));
+    assert_eq!(run.code, Some(0), "{}", run.stdout);
+}
+
+#[test]
 fn the_environment_has_the_name_of_its_file_or_the_one_inside() {
     for (name, text, expected) in [
         ("staging.toml", "", "environment `staging` has no `region`"),

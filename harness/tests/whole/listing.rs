@@ -62,6 +62,17 @@ fn the_runner_gets_everything_that_the_author_said() {
 }
 
 #[test]
+fn the_example_of_the_front_page_says_what_it_shows() {
+    let listed = finish(PROJECT.test("front_page").args(TERSE).env(LIST_VARIABLE, "1"));
+    let Listing { tests } = Listing::from_line(&listed.stdout).unwrap().unwrap();
+    assert_eq!(tests.len(), 1);
+    assert_eq!(tests[0].name, "paid_order_is_listed");
+    assert_eq!(tests[0].description, "A paid order is listed as paid.");
+    assert_eq!(tests[0].steps, ["Create an order.", "Pay it."]);
+    assert_eq!(tests[0].expected, "The order list shows it as `paid`.");
+}
+
+#[test]
 fn libtest_and_the_harness_list_the_same_names() {
     let (name, value) = NO_ENVIRONMENT;
     for more in [&[][..], &["--ignored"], &["passes"], &["--skip", "fails"], &["skips", "--exact"]] {

@@ -6,9 +6,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 use std::sync::LazyLock;
+use std::time::SystemTime;
 
 use etcdtest::protocol::{ENVIRONMENT_VARIABLE, LIST_VARIABLE};
 use serde_json::Value;
@@ -39,20 +41,35 @@ harness = false
 name = "forgotten"
 
 [[test]]
+name = "front_page"
+harness = false
+
+[[test]]
 name = "twice"
 harness = false
 
 [workspace]
 "#
     );
+    let front_page = front_page();
     let files = [
         ("src/lib.rs", include_str!("fixture/lib.rs")),
+        ("tests/front_page.rs", &front_page),
         ("tests/own.rs", include_str!("fixture/own.rs")),
         ("tests/forgotten.rs", include_str!("fixture/own.rs")),
         ("tests/twice.rs", include_str!("fixture/twice.rs")),
     ];
     Project::build("whole", &manifest, &files)
 });
+
+/// The example on the front page of the crate's documentation, with its hidden lines. As a
+/// documentation test it compiles without its tests: that is no test build.
+fn front_page() -> String {
+    let lines = include_str!("../../src/lib.rs").lines().map(|line| line.trim_start_matches("//!"));
+    let block = lines.skip_while(|line| *line != " ```").skip(1).take_while(|line| *line != " ```");
+    let shown = |line: &'static str| line.strip_prefix(' ').unwrap_or(line);
+    block.map(|line| shown(line).strip_prefix("# ").unwrap_or(shown(line)).to_owned() + "\n").collect()
+}
 
 /// The project without them.
 pub(crate) static BARE: LazyLock<Project> = LazyLock::new(|| {
@@ -91,9 +108,9 @@ impl Project {
         for (path, text) in files {
             write(&folder.join(path), text);
         }
-        let workspace = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-        if !folder.join("Cargo.lock").exists() {
-            fs::copy(workspace.join("Cargo.lock"), folder.join("Cargo.lock")).unwrap();
+        let lock = Path::new(env!("CARGO_MANIFEST_DIR")).join("../Cargo.lock");
+        if changed(&lock) > changed(&folder.join("Cargo.lock")) {
+            write(&folder.join("Cargo.lock"), &fs::read_to_string(lock).unwrap());
         }
         let mut project = Self { folder, executables: BTreeMap::new() };
         let output = project.cargo().args(["test", "--no-run", "--message-format", "json"]).output().unwrap();
@@ -128,7 +145,7 @@ impl Project {
 /// A command that inherits nothing of the runner this test itself runs under.
 fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
-    command.env("RUST_BACKTRACE", "0").env_remove("RUSTFLAGS").env_remove("RUST_TEST_THREADS");
+    command.env("RUST_BACKTRACE", "0").env_remove("RUST_TEST_THREADS");
     for (name, _) in std::env::vars_os() {
         let name = name.to_string_lossy();
         if name.starts_with("NEXTEST") || name == ENVIRONMENT_VARIABLE || name == LIST_VARIABLE {
@@ -154,10 +171,18 @@ pub(crate) fn finish(command: &mut Command) -> Finished {
     }
 }
 
-/// Writes only what changed, so that cargo rebuilds only that.
+fn changed(path: &Path) -> Option<SystemTime> {
+    path.metadata().and_then(|metadata| metadata.modified()).ok()
+}
+
+/// Writes only what changed, so that cargo rebuilds only that, and in one step, as other
+/// processes of this test may do the same.
 fn write(path: &Path, text: &str) {
     if fs::read_to_string(path).ok().as_deref() != Some(text) {
-        fs::create_dir_all(path.parent().unwrap()).unwrap();
-        fs::write(path, text).unwrap();
+        let folder = path.parent().unwrap();
+        fs::create_dir_all(folder).unwrap();
+        let mut file = tempfile::NamedTempFile::new_in(folder).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
+        file.persist(path).unwrap();
     }
 }

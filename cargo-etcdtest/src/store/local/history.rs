@@ -68,8 +68,8 @@ pub(super) fn check_readable(at: Option<Revision>, position: Position) -> Outcom
 /// Reads a range where the newest change is `now`.
 pub(super) fn page(connection: &Connection, read: &Read, now: Revision) -> Outcome<Page> {
     let (start, end) = bounds(&read.range);
-    // etcd takes a limit of 0 for none.
-    let limit = read.limit.filter(|&limit| limit > 0);
+    let limit = read.limit;
+    // One more tells whether there is more.
     let fetched = limit.map_or(-1, |limit| i64::try_from(limit).map_or(-1, |limit| limit.saturating_add(1)));
     let past = past(read.at).filter(|&at| at < now);
     let until = past.map_or(i64::MAX, |at| first_row(Revision(at.0 + 1)));

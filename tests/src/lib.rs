@@ -1,5 +1,7 @@
 //! What the tests of the whole program share.
 
+#![allow(clippy::unwrap_used, clippy::wildcard_imports, reason = "this library is test code")]
+
 pub mod certificates;
 pub mod conformance;
 pub mod etcd;

@@ -9,7 +9,7 @@ use cargo_etcdtest::testcases::{Built, CargoCommand, ListError, build, discover}
 use rustix::process::{Pid, test_kill_process};
 use whole_program::{Project, root};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
@@ -26,10 +26,9 @@ fn listed(project: &Project, arguments: &[&str]) -> String {
 }
 
 async fn built(project: &Project) -> Built {
-    let target = Project::target().to_str().unwrap().to_owned();
     let cargo = CargoCommand {
         directory: Some(project.folder().to_owned()),
-        selection: vec!["--target-dir".into(), target],
+        target_directory: Some(Project::target()),
         ..CargoCommand::default()
     };
     build(&cargo).await.unwrap()

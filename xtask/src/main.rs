@@ -26,7 +26,7 @@ Usage: cargo xtask <CHORE> [ARGUMENTS]
   lint               formatting, clippy and documentation, with warnings as errors
   ci                 lint, then test
 
-Variables: PROTOC (the protobuf compiler), ETCDTEST_ETCD_BIN (etcd, with etcdctl beside it)";
+Variables: PROTOC (the protobuf compiler), ETCDTEST_ETCD_BIN (the folder with etcd and etcdctl)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
@@ -58,7 +58,7 @@ fn run(arguments: &[String]) -> Result<()> {
 fn test(arguments: &[String]) -> Result<()> {
     // `cargo xtask test -- NAME` and `cargo xtask test NAME` both reach `cargo test`.
     let arguments = arguments.strip_prefix(&["--".to_owned()]).unwrap_or(arguments);
-    let etcd = etcd::program()?;
+    let etcd = etcd::folder()?;
     println!("etcd: {}", etcd.display());
     let mut cargo = Cargo::new()?;
     cargo.env(etcd::VARIABLE, etcd);

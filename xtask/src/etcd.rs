@@ -9,7 +9,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::tool;
 
-/// The variable with the folder that holds `etcd` and `etcdctl`.
+/// The variable with the folder of `etcd` and `etcdctl`.
 pub(crate) const VARIABLE: &str = "ETCDTEST_ETCD_BIN";
 
 const INSTALL: &str = "the tests need a real etcd: install `etcd` and `etcdctl` (Debian and Ubuntu: \
@@ -22,14 +22,14 @@ const INSTALL: &str = "the tests need a real etcd: install `etcd` and `etcdctl` 
 /// There is none, and none could be fetched: says what to install.
 pub(crate) fn folder() -> Result<PathBuf> {
     if let Some(named) = env::var_os(VARIABLE).map(PathBuf::from) {
-        return if is_complete(&named) {
-            Ok(named.canonicalize()?)
-        } else {
-            bail!("{VARIABLE} names {}, which does not hold both `etcd` and `etcdctl`", named.display())
-        };
+        if !is_complete(&named) {
+            bail!("{VARIABLE} names {}, where there are not both `etcd` and `etcdctl`", named.display());
+        }
+        return Ok(std::path::absolute(named)?);
     }
-    let installed = tool::on_path("etcd").and_then(|etcd| Some(etcd.parent()?.to_owned()));
-    if let Some(folder) = installed.filter(|folder| is_complete(folder)) {
+    if let Some(folder) = tool::on_path("etcd").and_then(|etcd| Some(etcd.parent()?.to_owned()))
+        && is_complete(&folder)
+    {
         return Ok(folder);
     }
     let fetched = tool::folder()?.join("etcd");
@@ -40,11 +40,12 @@ pub(crate) fn folder() -> Result<PathBuf> {
         }
         fetch(&fetched).context(INSTALL)?;
     }
-    Ok(programs)
+    if is_complete(&programs) { Ok(programs) } else { bail!(INSTALL) }
 }
 
+/// Whether a folder holds both programs.
 fn is_complete(folder: &Path) -> bool {
-    ["etcd", "etcdctl"].iter().all(|name| tool::in_folder(folder, name).is_some())
+    ["etcd", "etcdctl"].iter().all(|program| tool::in_folder(folder, program).is_some())
 }
 
 /// Unpacks the distribution's own packages. Nothing is installed: no root is needed, no
@@ -82,7 +83,7 @@ fn fetch_in(work: &Path, to: &Path) -> Result<()> {
     }
     // Whole or not at all, also when two of us fetch at once.
     if let Err(error) = fs::rename(&unpacked, to)
-        && !is_complete(&to.join("usr/bin"))
+        && complete(&to.join("usr/bin")).is_none()
     {
         return Err(error).with_context(|| format!("failed to create {}", to.display()));
     }

@@ -26,7 +26,7 @@ Usage: cargo xtask <CHORE> [ARGUMENTS]
   lint               formatting, clippy and documentation, with warnings as errors
   ci                 lint, then test
 
-Variables: PROTOC (the protobuf compiler), ETCDTEST_ETCD_BIN (the folder with etcd and etcdctl)";
+Variables: PROTOC (the protobuf compiler), ETCDTEST_ETCD_BIN (etcd, with etcdctl beside it)";
 
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();

@@ -1,7 +1,5 @@
 //! `cargo etcdtest report`: the documents that are stored about a run.
 
-#![expect(clippy::doc_markdown, reason = "these texts are the help a terminal shows")]
-
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 

@@ -165,7 +165,11 @@ fn unit_line(details: &RunDetails, unit: &UnitDetails) -> String {
 
 /// A line for each record that could not be read.
 pub(crate) fn warnings(broken: &[StoreError]) -> String {
-    broken.iter().map(|error| format!("{} {error}\n", painted(WARNING, "warning:"))).collect()
+    let mut text = String::new();
+    for error in broken {
+        let _ = writeln!(text, "{} {error}", painted(WARNING, "warning:"));
+    }
+    text
 }
 
 /// How many of each verdict, those that there are: `12 passed, 1 flaky, 2 failed`.
@@ -238,7 +242,10 @@ fn one_line(text: &str) -> String {
 
 /// Each line of a text, set to the right; empty lines stay empty.
 fn indented(text: &str, by: usize) -> String {
-    text.lines()
-        .map(|line| if line.is_empty() { "\n".into() } else { format!("{:by$}{line}\n", "") })
-        .collect()
+    let mut set = String::with_capacity(text.len() + by);
+    for line in text.lines() {
+        let by = if line.is_empty() { 0 } else { by };
+        let _ = writeln!(set, "{:by$}{line}", "");
+    }
+    set
 }

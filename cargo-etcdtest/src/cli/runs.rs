@@ -1,7 +1,5 @@
 //! `cargo etcdtest runs`: which runs there were, and how one went.
 
-#![expect(clippy::doc_markdown, reason = "these texts are the help a terminal shows")]
-
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -193,9 +191,9 @@ mod tests {
 
     use super::*;
     use crate::cli::GlobalArgs;
-    use crate::model::{Commit, Outcome, RunId};
+    use crate::model::{Commit, EnvironmentVersion, Outcome, RunId, Worker, WorkerId};
     use crate::reports::sample::{self, TestStore, at, attempt, every_kind, unit};
-    use crate::store::{Op, Txn, keys};
+    use crate::store::{Op, Txn, encode, keys};
 
     #[derive(Parser)]
     struct Cli {
@@ -253,6 +251,31 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn show_of_a_run_that_goes_on_tells_where_each_unit_runs() {
+        let store = TestStore::new();
+        let mut elsewhere = unit(1, "a", vec![attempt(1, Outcome::Failed, "no")]);
+        elsewhere.planned.environment = "prod".into();
+        let mut waiting = unit(2, "b", vec![]);
+        waiting.result = None;
+        let mut details =
+            sample::run(vec![unit(0, "a", vec![attempt(1, Outcome::Passed, "")]), elsewhere, waiting]);
+        let run = &mut details.run;
+        (run.state, run.finished, run.summary, run.commit) = (RunState::Running, None, None, None);
+        run.environments.push(EnvironmentVersion { name: "prod".into(), version: 0, revision: 0 });
+        let worker = Worker {
+            id: WorkerId::new("host-1-abc"),
+            host: "host".into(),
+            pid: 1,
+            run: run.id.clone(),
+            since: at(0),
+            lanes: 4,
+        };
+        store.write(&details).await;
+        store.put(vec![(keys::worker(&worker.id), encode(&worker))]).await;
+        insta::assert_snapshot!(printed(&store, &["show", "--all"]).await.unwrap());
+    }
+
+    #[tokio::test]
     async fn show_as_json_is_the_summary_with_state_snapshots_and_output() {
         let store = TestStore::new();
         let details = every_kind();
@@ -270,8 +293,8 @@ mod tests {
     async fn output_is_bounded_unless_it_is_asked_for() {
         let store = TestStore::new();
         let mut failed = unit(0, "a", vec![attempt(1, Outcome::Failed, "no")]);
-        let lines: String = (0..1000).map(|line| format!("line {line}\n")).collect();
-        sample::print(&mut failed, 1, "stdout", &lines);
+        let lines: Vec<String> = (0..1000).map(|line| format!("line {line}\n")).collect();
+        sample::print(&mut failed, 1, "stdout", &lines.concat());
         store.write(&sample::run(vec![failed])).await;
         let brief = printed(&store, &["show"]).await.unwrap();
         assert!(

@@ -27,7 +27,8 @@ pub(super) fn table(out: &mut dyn Write, cases: &Vec<StoredTestCase>) -> io::Res
         let (word, style) = state(stored.case.state());
         let description = stored.case.description();
         let owner = description.owner.map(|owner| format!("  @{owner}")).unwrap_or_default();
-        let tags: String = description.tags.iter().map(|tag| format!(" #{tag}")).collect();
+        let tags: Vec<String> = description.tags.iter().map(|tag| format!(" #{tag}")).collect();
+        let tags = tags.concat();
         let tags = if tags.is_empty() { tags } else { format!(" {tags}") };
         let rest = painted(FAINT, format_args!("{owner}{tags}"));
         writeln!(out, "{} {}{rest}", painted(style, format_args!("{word:<11}")), stored.case.id)?;

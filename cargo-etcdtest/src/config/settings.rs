@@ -72,7 +72,6 @@ pub enum Origin {
 macro_rules! settings {
     ($($(#[doc = $meaning:literal])+ $field:ident: $type:ty = $default:literal,)+) => {
         /// All settings, resolved.
-        #[expect(clippy::doc_markdown, reason = "a terminal shows the same texts")]
         #[derive(Clone, Debug)]
         pub struct Settings {
             $($(#[doc = $meaning])+ pub $field: $type,)+
@@ -81,7 +80,6 @@ macro_rules! settings {
         }
 
         /// What the flags said of each setting; `None` where there was no flag.
-        #[expect(clippy::doc_markdown, reason = "a terminal shows the same texts")]
         #[derive(Clone, Debug, Default)]
         pub struct Flags {
             /// The profile of the settings file to use.

@@ -15,6 +15,7 @@ use crate::model::{
 };
 use crate::store::{
     Key, KeyRange, KeyValue, Store, StoreError, decode, decode_block, decode_output, get_record, keys, list,
+    list_chunks,
 };
 
 /// Which stored output is loaded, and how much of it.
@@ -199,7 +200,7 @@ pub async fn output(
     stored: &StoredOutput,
 ) -> Result<Vec<u8>, ReportError> {
     let key = keys::log(run, result.unit, result.token.0, attempt, &stored.name);
-    let chunks = children(store, key.clone()).await?;
+    let chunks = list_chunks(store, KeyRange::prefix(key.clone())).await?.pairs;
     if chunks.len() < stored.chunks {
         let reason = format!("{} of its {} chunks are missing", stored.chunks - chunks.len(), stored.chunks);
         return Err(StoreError::Record { key, reason }.into());

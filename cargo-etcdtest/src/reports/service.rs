@@ -4,7 +4,7 @@ use super::details::RunDetails;
 use super::error::ReportError;
 use super::{junit, summary};
 use crate::model::RunId;
-use crate::store::{CHUNK, Compare, KeyRange, Op, Read, SharedStore, Txn, keys, list};
+use crate::store::{CHUNK, Compare, KeyRange, Op, Read, SharedStore, Txn, keys, list_chunks};
 
 /// The report service.
 #[derive(Clone, Debug)]
@@ -72,7 +72,7 @@ impl Reports {
     /// # Errors
     /// [`ReportError::UnknownReport`], and as [`crate::store::Store::read`].
     pub async fn get(&self, run: &RunId, name: &str) -> Result<Vec<u8>, ReportError> {
-        let chunks = list(&*self.store, KeyRange::prefix(keys::report(run, name))).await?.pairs;
+        let chunks = list_chunks(&*self.store, KeyRange::prefix(keys::report(run, name))).await?.pairs;
         if chunks.is_empty() {
             let existing = self.names(run).await?;
             return Err(ReportError::UnknownReport { run: run.clone(), name: name.to_owned(), existing });
@@ -99,7 +99,7 @@ impl Reports {
 mod tests {
     use super::*;
     use crate::reports::sample::TestStore;
-    use crate::store::Revision;
+    use crate::store::{Revision, list};
 
     #[tokio::test]
     async fn a_report_is_stored_readably_in_chunks_and_reads_back() {

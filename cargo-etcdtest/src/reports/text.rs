@@ -93,7 +93,7 @@ pub fn bounded(text: &str, head: usize, tail: usize) -> Cow<'_, str> {
         return text.into();
     }
     let start = (0..=head).rev().find(|&at| text.is_char_boundary(at)).unwrap_or(0);
-    let end = (text.len() - tail..).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
+    let end = (text.len() - tail..=text.len()).find(|&at| text.is_char_boundary(at)).unwrap_or(text.len());
     // To the nearest line break, unless that would cost much of what is shown.
     let bytes = text.as_bytes();
     let back = bytes[..start].iter().rev().take(LINE).position(|&byte| byte == b'\n').unwrap_or(0);
@@ -154,5 +154,21 @@ mod tests {
         assert_eq!(bounded(text, 15, 15), "first line\n[… 35 bytes left out …]\nlast line\n");
         // Within one long line, and within a character.
         assert_eq!(bounded("ääääääää", 3, 3), "ä\n[… 12 bytes left out …]\nä");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn any_text_becomes_plain_and_bounded(
+            text in "([a-z]|\\PC|[\\x00-\\x1f\\u{7f}-\\u{9f}]|\u{1b}[\\]\\[P]|\n){0,200}",
+            head in 0..50_usize,
+            tail in 0..50_usize,
+        ) {
+            let once = plain(&text);
+            assert!(!once.contains(|c: char| c.is_control() && !matches!(c, '\n' | '\t')));
+            assert_eq!(plain(&once), once);
+            let short = bounded(&once, head, tail);
+            assert!(short.len() <= once.len() || short.len() <= head + tail + 64);
+            assert!(one_line(&text, head).chars().count() <= head.max(1));
+        }
     }
 }

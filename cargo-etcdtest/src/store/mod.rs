@@ -19,6 +19,6 @@ pub use compress::{CHUNK, compress, decode_block, decode_output, decompress, enc
 pub use connect::{StoreOptions, connect};
 pub use error::StoreError;
 pub use lease::LeaseKeeper;
-pub use read::{get, get_record, list, list_at};
+pub use read::{get, get_record, list, list_at, list_chunks};
 pub use records::{decode, decode_value, encode};
 pub use secret::Secret;

@@ -21,9 +21,9 @@ pub fn root() -> &'static Path {
 pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
-        let mut build = Command::new(env!("CARGO"));
-        build.args(["build", "--quiet", "--package", "cargo-etcdtest", "--message-format", "json"]);
-        let built = build.current_dir(root()).output().expect("cargo starts");
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["build", "--quiet", "--package", "cargo-etcdtest", "--message-format", "json"]);
+        let built = cargo.current_dir(root()).output().expect("cargo starts");
         let messages = String::from_utf8_lossy(&built.stdout);
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         let mut messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());

@@ -172,12 +172,13 @@ async fn a_watch_cut_off_while_history_is_compacted_says_so_and_goes_on() {
 #[tokio::test]
 async fn more_than_4_mib_are_read_and_watched_one_notice_a_revision() {
     const REVISIONS: usize = 8;
-    const KEYS: usize = 10;
+    // The 2 MiB at which etcd splits what it sends lie in the middle of a revision.
+    const KEYS: usize = 7;
     let etcd = Etcd::start();
     let store = etcd.connect().await;
     let mut first = None;
     for revision in 0..REVISIONS {
-        let then = (0..KEYS).map(|key| Op::put(format!("/{revision}/{key}"), vec![b'x'; 100 * 1024]));
+        let then = (0..KEYS).map(|key| Op::put(format!("/{revision}/{key}"), vec![b'x'; 150 * 1024]));
         let outcome = store.txn(Txn { then: then.collect(), ..Txn::default() }).await.unwrap();
         first.get_or_insert(outcome.revision);
     }
@@ -262,6 +263,24 @@ async fn dead_endpoints_among_live_ones_are_passed_over() {
     etcd.restart();
     etcd.wait_until_healthy();
     put_surely(&store, "/b").await;
+}
+
+#[tokio::test]
+async fn the_status_tells_which_members_are_gone_also_without_a_quorum() {
+    let mut cluster = Cluster::start();
+    let options = EtcdOptions { request_timeout: Duration::from_secs(2), ..cluster.options() };
+    let store = EtcdStore::connect(options).await.unwrap();
+    let whole = store.status().await.unwrap();
+    assert_eq!(whole.members.iter().filter(|(_, state)| state == "leader").count(), 1, "{whole:?}");
+
+    cluster.members[0].kill();
+    cluster.members[1].kill();
+    let rest = store.status().await.unwrap();
+    assert!(rest.members[..2].iter().all(|(_, state)| state.contains("cannot be reached")), "{rest:?}");
+    assert!(rest.warnings.iter().any(|warning| warning.contains("cannot be reached")), "{rest:?}");
+    cluster.members[2].kill();
+    assert!(matches!(store.status().await, Err(StoreError::Unavailable { .. })));
+    assert!(matches!(put(&store, "/a", "").await, Err(StoreError::Unavailable { .. })));
 }
 
 #[tokio::test]

@@ -9,45 +9,43 @@ use anyhow::{Context, Result, bail};
 
 use crate::tool;
 
-/// The variable with the path of `etcd`; `etcdctl` lies beside it.
+/// The variable with the folder of `etcd` and `etcdctl`.
 pub(crate) const VARIABLE: &str = "ETCDTEST_ETCD_BIN";
 
 const INSTALL: &str = "the tests need a real etcd: install `etcd` and `etcdctl` (Debian and Ubuntu: \
                        `apt-get install etcd-server etcd-client`; macOS: `brew install etcd`), \
-                       or name the program `etcd`, with `etcdctl` beside it, in ETCDTEST_ETCD_BIN";
+                       or name their folder in ETCDTEST_ETCD_BIN";
 
-/// `etcd`, with `etcdctl` beside it: named by the variable, on `PATH`, or fetched.
+/// The folder with `etcd` and `etcdctl`: named by the variable, on `PATH`, or fetched.
 ///
 /// # Errors
 /// There is none, and none could be fetched: says what to install.
-pub(crate) fn program() -> Result<PathBuf> {
+pub(crate) fn folder() -> Result<PathBuf> {
     if let Some(named) = env::var_os(VARIABLE).map(PathBuf::from) {
-        // The folder they lie in will do as well.
-        let folder = if named.is_dir() { Some(&*named) } else { named.parent() };
-        return match folder.and_then(complete) {
-            Some(program) => Ok(std::path::absolute(program)?),
-            None => {
-                bail!("{VARIABLE} names {}, where there are not both `etcd` and `etcdctl`", named.display())
-            }
-        };
+        if !is_complete(&named) {
+            bail!("{VARIABLE} names {}, where there are not both `etcd` and `etcdctl`", named.display());
+        }
+        return Ok(std::path::absolute(named)?);
     }
-    if let Some(program) = tool::on_path("etcd").and_then(|etcd| complete(etcd.parent()?)) {
-        return Ok(program);
+    if let Some(folder) = tool::on_path("etcd").and_then(|etcd| Some(etcd.parent()?.to_owned()))
+        && is_complete(&folder)
+    {
+        return Ok(folder);
     }
     let fetched = tool::folder()?.join("etcd");
     let programs = fetched.join("usr/bin");
-    if complete(&programs).is_none() {
+    if !is_complete(&programs) {
         if tool::on_path("apt-get").is_none() || tool::on_path("dpkg").is_none() {
             bail!(INSTALL);
         }
         fetch(&fetched).context(INSTALL)?;
     }
-    complete(&programs).context(INSTALL)
+    if is_complete(&programs) { Ok(programs) } else { bail!(INSTALL) }
 }
 
-/// `etcd` of a folder that holds both programs.
-fn complete(folder: &Path) -> Option<PathBuf> {
-    tool::in_folder(folder, "etcdctl").and_then(|_| tool::in_folder(folder, "etcd"))
+/// Whether a folder holds both programs.
+fn is_complete(folder: &Path) -> bool {
+    ["etcd", "etcdctl"].iter().all(|program| tool::in_folder(folder, program).is_some())
 }
 
 /// Unpacks the distribution's own packages. Nothing is installed: no root is needed, no
@@ -85,7 +83,7 @@ fn fetch_in(work: &Path, to: &Path) -> Result<()> {
     }
     // Whole or not at all, also when two of us fetch at once.
     if let Err(error) = fs::rename(&unpacked, to)
-        && complete(&to.join("usr/bin")).is_none()
+        && !is_complete(&to.join("usr/bin"))
     {
         return Err(error).with_context(|| format!("failed to create {}", to.display()));
     }

@@ -58,7 +58,7 @@ fn run(arguments: &[String]) -> Result<()> {
 fn test(arguments: &[String]) -> Result<()> {
     // `cargo xtask test -- NAME` and `cargo xtask test NAME` both reach `cargo test`.
     let arguments = arguments.strip_prefix(&["--".to_owned()]).unwrap_or(arguments);
-    let etcd = etcd::program()?;
+    let etcd = etcd::folder()?;
     println!("etcd: {}", etcd.display());
     let mut cargo = Cargo::new()?;
     cargo.env(etcd::VARIABLE, etcd);

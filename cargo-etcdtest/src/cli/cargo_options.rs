@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn cargos_flags_reach_cargo() {
         let line = "x -p a --package b --exclude c --lib --test t --test u -F f,g --all-features -r \
-                    --target x86 -j 2 --offline --config a.b=1 --manifest-path x/Cargo.toml -Z unstable";
+                    --target x86 --build-jobs 2 --offline --config a.b=1 --manifest-path x/Cargo.toml -Z unstable";
         let command = Line::try_parse_from(line.split_whitespace()).unwrap().cargo.command();
         assert_eq!(
             command.selection.join(" "),

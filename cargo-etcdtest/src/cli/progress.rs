@@ -177,25 +177,7 @@ impl Progress {
             return Ok(());
         }
         for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-            self.stream(out, unit, name, stream)?;
-        }
-        Ok(())
-    }
-
-    fn stream(&self, out: &mut dyn Write, unit: &Unit, name: &str, stream: &Output) -> io::Result<()> {
-        if stream.is_empty() {
-            return Ok(());
-        }
-        let title = format!("── {name} of {} ──", unit.test);
-        writeln!(out, "{}", painted(FAINT, title))?;
-        let bytes = stream.bytes();
-        let content = String::from_utf8_lossy(&bytes);
-        let shown = text::bounded(&content, SHOWN, SHOWN);
-        // A test that changed the colour must not colour what follows.
-        let reset = if shown.contains('\u{1b}') { "\u{1b}[0m" } else { "" };
-        write!(out, "{shown}{reset}")?;
-        if !shown.ends_with('\n') {
-            writeln!(out)?;
+            show_stream(out, unit, name, stream)?;
         }
         Ok(())
     }
@@ -293,6 +275,25 @@ impl Display for Progress {
             RunEvent::Ended { run, summary, cancelled } => self.ended(&run, &summary, cancelled),
         }
     }
+}
+
+/// What a test printed, bounded, under its title.
+fn show_stream(out: &mut dyn Write, unit: &Unit, name: &str, stream: &Output) -> io::Result<()> {
+    if stream.is_empty() {
+        return Ok(());
+    }
+    let title = format!("── {name} of {} ──", unit.test);
+    writeln!(out, "{}", painted(FAINT, title))?;
+    let bytes = stream.bytes();
+    let content = String::from_utf8_lossy(&bytes);
+    let shown = text::bounded(&content, SHOWN, SHOWN);
+    // A test that changed the colour must not colour what follows.
+    let reset = if shown.contains('\u{1b}') { "\u{1b}[0m" } else { "" };
+    write!(out, "{shown}{reset}")?;
+    if !shown.ends_with('\n') {
+        writeln!(out)?;
+    }
+    Ok(())
 }
 
 /// `14 passed, 1 flaky, 1 failed, 2 skipped`: what there is of each.

@@ -2,6 +2,8 @@
 
 use std::collections::VecDeque;
 
+use crate::reports::text::left_out_line;
+
 /// How many bytes of each end are kept.
 const END: usize = 256 << 10;
 
@@ -38,7 +40,8 @@ impl Output {
     pub fn bytes(&self) -> Vec<u8> {
         let mut bytes = self.head.clone();
         if self.left_out() > 0 {
-            bytes.extend(format!("\n[… {} bytes left out …]\n", self.left_out()).bytes());
+            bytes.push(b'\n');
+            bytes.extend(left_out_line(self.left_out()).bytes());
         }
         let (front, back) = self.tail.as_slices();
         bytes.extend(front);

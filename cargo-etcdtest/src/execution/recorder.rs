@@ -205,9 +205,9 @@ impl Recorder {
             }
         }
         // What a test attaches it wants kept.
-        let mut taken = HashMap::<&str, u32>::new();
+        let mut names = HashMap::<&str, u32>::new();
         for (name, content) in &output.attachments {
-            let count = taken.entry(name).and_modify(|count| *count += 1).or_insert(1);
+            let count = names.entry(name).and_modify(|count| *count += 1).or_insert(1);
             let name = if *count == 1 { name.clone() } else { format!("{name}.{count}") };
             put(format!("attachments/{name}"), content, content.len() as u64, 0);
         }

@@ -87,15 +87,25 @@ pub(super) fn check(url: &str, status: Option<&StatusResponse>) -> Result<()> {
     }
 }
 
-/// What the cluster says of itself.
-pub(super) async fn status(cluster: &Cluster, revision: Result<Revision>) -> Result<StoreStatus> {
+/// What the cluster says of itself; an error only where no member says anything.
+pub(super) async fn status(
+    cluster: &Cluster,
+    revision: impl Future<Output = Result<Revision>>,
+) -> Result<StoreStatus> {
     let asked = cluster.members().iter().map(|member| timeout(cluster.request_timeout(), ask(member)));
-    let answers = join_all(asked).await;
+    let (answers, revision) = tokio::join!(join_all(asked), revision);
+    let heard = answers.iter().any(|answer| matches!(answer, Ok(Ok(_))));
+    let mut warnings = Vec::new();
     let revision = match revision {
-        Err(error @ (StoreError::Unavailable { .. } | StoreError::Unauthenticated { .. })) => {
-            return Err(error);
+        Ok(revision) => revision,
+        Err(error) if !heard => return Err(error),
+        Err(error) => {
+            // A user may be denied the key that is read for this.
+            if error.is_transient() {
+                warnings.push(error.to_string());
+            }
+            Revision(0)
         }
-        other => other.unwrap_or_default(),
     };
     let mut status = StoreStatus {
         kind: "etcd",
@@ -105,7 +115,7 @@ pub(super) async fn status(cluster: &Cluster, revision: Result<Revision>) -> Res
         quota: None,
         revision,
         members: Vec::new(),
-        warnings: Vec::new(),
+        warnings,
     };
     for (member, answer) in cluster.members().iter().zip(answers) {
         let state = match answer {
@@ -155,6 +165,8 @@ fn add(status: &mut StoreStatus, answer: &StatusResponse) -> String {
 
 #[cfg(test)]
 mod tests {
+    use etcd_client::proto::{PbResponseHeader, PbStatusResponse};
+
     use super::*;
 
     fn holes(version: &str) -> Vec<&'static str> {
@@ -170,6 +182,27 @@ mod tests {
         assert_eq!(holes("3.6.0").len(), 4);
         assert_eq!(holes("3.7.0-rc.1"), ["CVE-2026-73499"]);
         assert_eq!(holes("3.8.0"), [""; 0]);
+    }
+
+    fn reason(version: &str, cluster_id: u64, raft_term: u64) -> Option<String> {
+        let header = PbResponseHeader { cluster_id, ..PbResponseHeader::default() };
+        let status = StatusResponse(PbStatusResponse {
+            header: Some(header),
+            version: version.into(),
+            raft_term,
+            ..PbStatusResponse::default()
+        });
+        check("http://a:1", Some(&status)).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_old_etcd_and_what_only_looks_like_one_are_refused_with_the_reason() {
+        assert_eq!(reason("3.4.0", 1, 2), None);
+        assert_eq!(
+            reason("3.3.27", 1, 2).as_deref(),
+            Some("the store at http://a:1 cannot be used: it is etcd 3.3.27, older than 3.4.0")
+        );
+        assert!(reason("3.5.13", 0, 0).is_some_and(|reason| reason.contains("is no etcd")));
     }
 
     #[test]

@@ -5,9 +5,11 @@
 pub mod certificates;
 pub mod conformance;
 pub mod etcd;
+mod fresh_copy;
 mod program;
 mod project;
 pub mod stores;
 
+pub use fresh_copy::FreshCopy;
 pub use program::{program, root};
 pub use project::Project;

@@ -20,6 +20,7 @@ use cargo_etcdtest::store::{
     Txn, TxnOutcome, Watch,
 };
 
+pub use transactions::increment;
 pub use transcript::transcript;
 
 /// How long to wait for what must happen.

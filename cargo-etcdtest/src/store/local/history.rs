@@ -144,6 +144,7 @@ pub(super) fn compact(connection: &Connection, upto: Revision) -> Outcome<()> {
         [first_row(upto), first_row(Revision(upto.0 + 1))],
     )?;
     connection.execute("UPDATE position SET compacted = ?1", [upto.0])?;
+    connection.execute_batch("PRAGMA incremental_vacuum")?;
     Ok(())
 }
 

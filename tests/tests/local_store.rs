@@ -193,7 +193,7 @@ async fn two_processes_count_together_and_a_third_sees_every_step() {
         let cargo_etcdtest::store::Change::Put(pair) = &changes[0] else { panic!("{told}") };
         assert_eq!(pair.value, expected.to_string().into_bytes());
     }
-    others.map(Other::succeeds);
+    others.into_iter().for_each(Other::succeeds);
     let count = get(&store, "count".into()).await.unwrap().unwrap();
     assert_eq!(count.value, (2 * COUNTS).to_string().into_bytes());
 }

@@ -108,7 +108,7 @@ impl StoreError {
             ),
             Self::Unsupported { .. } => {
                 Some("use etcd 3.4 or newer, or a local store on a disk of this machine")
-            },
+            }
             Self::Record { .. } => Some("if it was written by a newer cargo-etcdtest, update this one"),
             _ => None,
         }

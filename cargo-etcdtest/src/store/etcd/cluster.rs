@@ -138,11 +138,11 @@ impl Cluster {
                     // A new token is at hand, and the member is well.
                     continue;
                 }
-                Failure::Unknown(error) if repeat == Repeat::OnlyIfNotApplied => {
+                Failure::Unknown(error) | Failure::Broken(error) if repeat == Repeat::OnlyIfNotApplied => {
                     self.leave(index);
                     return Err(StoreError::UnknownOutcome { reason: error.to_string() });
                 }
-                Failure::Unknown(error) | Failure::NotApplied(error) => error,
+                Failure::Unknown(error) | Failure::Broken(error) | Failure::NotApplied(error) => error,
             };
             self.leave(index);
             let resume = Instant::now() + pauses.next().unwrap_or_default();

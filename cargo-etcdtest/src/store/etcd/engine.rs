@@ -4,12 +4,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use etcd_client::{Error, GetOptions};
+use etcd_client::{Error, GetOptions, StatusResponse};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use tokio::time::timeout;
 
-use super::cluster::{Cluster, Repeat};
+use super::cluster::{Cluster, Member, Repeat};
 use super::failure::{Failure, Subject};
 use super::namespace::{self, Namespace};
 use super::options::EtcdOptions;
@@ -19,6 +19,9 @@ use crate::store::{
     KeyRange, Lease, LeaseId, Op, Page, Read, Result, Revision, Store, StoreError, StoreStatus, Txn,
     TxnOutcome, Watch,
 };
+
+/// How often a member that breaks the connection is asked before it counts as unwilling.
+const GREETINGS: usize = 3;
 
 /// A store on an etcd cluster of version 3.4 or newer.
 #[derive(Clone, Debug)]
@@ -42,8 +45,8 @@ impl EtcdStore {
                 let cluster = &cluster;
                 async move {
                     let member = &cluster.members()[index];
-                    let answer = timeout(options.connect_timeout, status::ask(member)).await;
-                    let silent = || Failure::silent(&member.url, "no answer in time");
+                    let answer = timeout(options.connect_timeout, greet(member)).await;
+                    let silent = || Failure::silent(&member.url, "no answer in time").into_error();
                     (index, answer.unwrap_or_else(|_| Err(silent())))
                 }
             })
@@ -58,7 +61,7 @@ impl EtcdStore {
                     let namespace = Namespace::new(&options.namespace);
                     return Ok(Self { cluster: Arc::new(cluster), namespace });
                 }
-                Err(failure) => failures.push(failure.into_error()),
+                Err(error) => failures.push(error),
             }
         }
         // Whoever answered at all tells more than those who did not.
@@ -173,6 +176,30 @@ impl EtcdStore {
     async fn revision(&self, range: &KeyRange) -> Result<Revision> {
         revision(&self.cluster, &self.namespace, range).await
     }
+}
+
+/// Asks a member for the first time. One that breaks each connection rather than answer has
+/// a reason, which the end of a connection often outruns.
+async fn greet(member: &Member) -> Result<Option<StatusResponse>> {
+    let mut greetings = 1;
+    let error = loop {
+        match status::ask(member).await {
+            Ok(answer) => return Ok(answer),
+            Err(Failure::Broken(_)) if greetings < GREETINGS => greetings += 1,
+            Err(Failure::Broken(error)) => break error,
+            Err(failure) => return Err(failure.into_error()),
+        }
+    };
+    let StoreError::Unavailable { location, reason } = error else { return Err(error) };
+    if location.starts_with("https://") {
+        let reason = format!(
+            "it ends the connection, as without a client certificate that it trusts, see --cert and --key \
+             ({reason})"
+        );
+        return Err(StoreError::Unauthenticated { location, reason });
+    }
+    let reason = format!("{reason}; where it uses TLS, write https:// and give --cacert");
+    Err(StoreError::Unavailable { location, reason })
 }
 
 /// The cluster's revision, as one who may read this range gets to know it.

@@ -24,6 +24,8 @@ pub(super) enum Failure {
     NotApplied(StoreError),
     /// It may or may not have been applied; why nobody knows.
     Unknown(StoreError),
+    /// The same, because the connection broke.
+    Broken(StoreError),
     /// The token is missing, expired or older than the users and roles.
     Token(StoreError),
     /// The store's own answer, the same for every try.
@@ -39,16 +41,18 @@ impl Failure {
     /// What to say of it.
     pub(super) fn into_error(self) -> StoreError {
         match self {
-            Self::NotApplied(error) | Self::Unknown(error) | Self::Token(error) | Self::Refused(error) => {
-                error
-            }
+            Self::NotApplied(error)
+            | Self::Unknown(error)
+            | Self::Broken(error)
+            | Self::Token(error)
+            | Self::Refused(error) => error,
         }
     }
 
     /// The same, for a request that depends on another that failed and so was not sent itself.
     pub(super) fn not_sent(self) -> Self {
         match self {
-            Self::Unknown(error) => Self::NotApplied(error),
+            Self::Unknown(error) | Self::Broken(error) => Self::NotApplied(error),
             other => other,
         }
     }
@@ -156,14 +160,15 @@ fn transport(url: &str, status: &Status) -> Failure {
         });
     }
     if connecting {
-        let reason = if cause.contains("corrupt message") {
-            "it does not speak TLS: use http:// without certificates".into()
+        // Both are what a server without TLS makes of a handshake.
+        let reason = if cause.contains("corrupt message") || cause.contains("tls handshake eof") {
+            format!("{cause}; where it does not use TLS, write http:// and give no certificates")
         } else {
             cause
         };
         return Failure::NotApplied(StoreError::Unavailable { location, reason });
     }
-    Failure::silent(url, cause)
+    Failure::Broken(StoreError::Unavailable { location, reason: cause })
 }
 
 #[cfg(test)]

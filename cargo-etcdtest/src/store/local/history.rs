@@ -144,7 +144,14 @@ pub(super) fn compact(connection: &Connection, upto: Revision) -> Outcome<()> {
         [first_row(upto), first_row(Revision(upto.0 + 1))],
     )?;
     connection.execute("UPDATE position SET compacted = ?1", [upto.0])?;
-    connection.execute_batch("PRAGMA incremental_vacuum")?;
+    give_back_space(connection)
+}
+
+/// Cuts off the end of the file what is no longer used.
+fn give_back_space(connection: &Connection) -> Outcome<()> {
+    let mut statement = connection.prepare("PRAGMA incremental_vacuum")?;
+    let mut pages = statement.raw_query();
+    while pages.next()?.is_some() {}
     Ok(())
 }
 

@@ -136,3 +136,56 @@ async fn wait(pause: Duration, deadline: &Deadline) -> bool {
 fn millis(time: Duration) -> u64 {
     u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::local::LocalStore;
+    use crate::store::{KeyRange, Notice, Op, Read, Revision, Store, Txn};
+
+    /// The shortest time to live that a lease may have.
+    const TTL: Duration = Duration::from_secs(1);
+
+    fn store() -> (tempfile::TempDir, SharedStore) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path()).unwrap();
+        (folder, Arc::new(store))
+    }
+
+    async fn worker(store: &dyn Store, lease: LeaseId) {
+        let put = Op::Put { key: "/worker".into(), value: Vec::new(), lease: Some(lease) };
+        store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_kept_lease_outlives_its_time_to_live_and_goes_when_it_is_ended() {
+        let (_folder, store) = store();
+        let keeper = LeaseKeeper::start(store.clone(), TTL).await.unwrap();
+        worker(&*store, keeper.id()).await;
+        assert!(timeout(TTL * 3, keeper.lost()).await.is_err());
+        assert_eq!(store.read(Read::key("/worker")).await.unwrap().pairs.len(), 1);
+        keeper.end().await.unwrap();
+        assert!(store.read(Read::key("/worker")).await.unwrap().pairs.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_lease_that_somebody_else_ended_is_lost() {
+        let (_folder, store) = store();
+        let keeper = LeaseKeeper::start(store.clone(), TTL).await.unwrap();
+        store.revoke(keeper.id()).await.unwrap();
+        keeper.lost().await;
+        assert!(keeper.is_lost());
+        keeper.end().await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_dropped_keeper_leaves_the_lease_to_its_time_to_live() {
+        let (_folder, store) = store();
+        let keeper = LeaseKeeper::start(store.clone(), TTL).await.unwrap();
+        worker(&*store, keeper.id()).await;
+        let mut watch = store.watch(KeyRange::prefix("/"), Revision(0)).await.unwrap();
+        drop(keeper);
+        assert!(matches!(watch.next().await, Some(Ok(Notice::Changed { .. }))));
+        assert!(store.read(Read::key("/worker")).await.unwrap().pairs.is_empty());
+    }
+}

@@ -155,6 +155,8 @@ fn add(status: &mut StoreStatus, answer: &StatusResponse) -> String {
 
 #[cfg(test)]
 mod tests {
+    use etcd_client::proto::{PbResponseHeader, PbStatusResponse};
+
     use super::*;
 
     fn holes(version: &str) -> Vec<&'static str> {
@@ -170,6 +172,27 @@ mod tests {
         assert_eq!(holes("3.6.0").len(), 4);
         assert_eq!(holes("3.7.0-rc.1"), ["CVE-2026-73499"]);
         assert_eq!(holes("3.8.0"), [""; 0]);
+    }
+
+    fn reason(version: &str, cluster_id: u64, raft_term: u64) -> Option<String> {
+        let header = PbResponseHeader { cluster_id, ..PbResponseHeader::default() };
+        let status = StatusResponse(PbStatusResponse {
+            header: Some(header),
+            version: version.into(),
+            raft_term,
+            ..PbStatusResponse::default()
+        });
+        check("http://a:1", Some(&status)).err().map(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_old_etcd_and_what_only_looks_like_one_are_refused_with_the_reason() {
+        assert_eq!(reason("3.4.0", 1, 2), None);
+        assert_eq!(
+            reason("3.3.27", 1, 2).as_deref(),
+            Some("the store at http://a:1 cannot be used: it is etcd 3.3.27, older than 3.4.0")
+        );
+        assert!(reason("3.5.13", 0, 0).is_some_and(|reason| reason.contains("is no etcd")));
     }
 
     #[test]

@@ -4,11 +4,14 @@
 //! [`testcases`], [`environments`], [`reports`] → [`store`] → [`model`] →
 //! [`etcdtest::protocol`].
 
+pub mod author;
 pub mod cli;
 pub mod config;
+pub mod document;
 pub mod environments;
 pub mod execution;
 pub mod model;
+pub mod nearest;
 pub mod reports;
 pub mod store;
 pub mod testcases;

@@ -294,16 +294,22 @@ impl Ports {
 }
 
 /// The etcd to run.
-fn binary() -> PathBuf {
-    if let Some(binary) = std::env::var_os("ETCDTEST_ETCD_BIN") {
-        let binary = PathBuf::from(binary);
-        assert!(binary.is_file(), "ETCDTEST_ETCD_BIN names {}, which is no file", binary.display());
-        return binary;
-    }
+pub fn binary() -> PathBuf {
+    folder().join("etcd")
+}
+
+/// The folder with `etcd` and `etcdctl`: that in `ETCDTEST_ETCD_BIN`, else the one on `PATH`.
+///
+/// # Panics
+/// There is none: no test is skipped for the lack of it.
+pub fn folder() -> PathBuf {
+    let named = std::env::var_os("ETCDTEST_ETCD_BIN").map(PathBuf::from);
     let path = std::env::var_os("PATH").unwrap_or_default();
-    let found = std::env::split_paths(&path).map(|folder| folder.join("etcd")).find(|file| file.is_file());
-    found.expect(
-        "this test needs etcd: install it (Debian: etcd-server) so that it is on PATH, or name the program \
-         in ETCDTEST_ETCD_BIN; `cargo xtask test` does this",
-    )
+    let folder = named.or_else(|| std::env::split_paths(&path).find(|folder| folder.join("etcd").is_file()));
+    let folder = folder.expect(
+        "no etcd: run `cargo xtask test`, which finds or unpacks one, or name the folder with `etcd` and \
+         `etcdctl` in ETCDTEST_ETCD_BIN",
+    );
+    assert!(folder.join("etcd").is_file(), "there is no etcd in {}", folder.display());
+    folder
 }

@@ -3,4 +3,9 @@
 pub mod certificates;
 pub mod conformance;
 pub mod etcd;
+mod program;
+mod project;
 pub mod stores;
+
+pub use program::{program, root};
+pub use project::Project;

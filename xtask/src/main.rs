@@ -1,2 +1,74 @@
-//! x
-fn main() {}
+//! The project's own chores: `cargo xtask demo|test|install|lint|ci`.
+//!
+//! Each finds, or fetches into `target/tools/`, what a bare machine lacks (`protoc` to
+//! build, `etcd` to test), and gives it to the cargo it starts.
+
+mod cargo;
+mod demo;
+mod etcd;
+mod protoc;
+mod tool;
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+use cargo::Cargo;
+
+const USAGE: &str = "\
+The project's own chores.
+
+Usage: cargo xtask <CHORE> [ARGUMENTS]
+
+  demo [ARGUMENTS]   run the example's tests; ARGUMENTS go to each `cargo etcdtest`,
+                     for example `--endpoints 127.0.0.1:2379`
+  test [ARGUMENTS]   run all tests, with real etcd; ARGUMENTS go to `cargo test`
+  install            install `cargo etcdtest` from this checkout
+  lint               formatting, clippy and documentation, with warnings as errors
+  ci                 lint, then test
+
+Variables: PROTOC (the protobuf compiler), ETCDTEST_ETCD_BIN (etcd, with etcdctl beside it)";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    match run(&arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: &[String]) -> Result<()> {
+    let (chore, rest) = arguments.split_first().map_or(("help", arguments), |(chore, rest)| (&**chore, rest));
+    match (chore, rest) {
+        ("demo", rest) => demo::run(rest),
+        ("test", rest) => test(rest),
+        ("install", []) => Cargo::new()?.run(["install", "--locked", "--path", "cargo-etcdtest"]),
+        ("lint", []) => lint(),
+        ("ci", []) => lint().and_then(|()| test(&["--no-fail-fast".to_owned()])),
+        ("help" | "--help" | "-h", []) => {
+            println!("{USAGE}");
+            Ok(())
+        }
+        _ => bail!("`cargo xtask {}` is no chore\n\n{USAGE}", arguments.join(" ")),
+    }
+}
+
+fn test(arguments: &[String]) -> Result<()> {
+    // `cargo xtask test -- NAME` and `cargo xtask test NAME` both reach `cargo test`.
+    let arguments = arguments.strip_prefix(&["--".to_owned()]).unwrap_or(arguments);
+    let etcd = etcd::folder()?;
+    println!("etcd: {}", etcd.display());
+    let mut cargo = Cargo::new()?;
+    cargo.env(etcd::VARIABLE, etcd);
+    cargo.run(["test", "--workspace"].into_iter().chain(arguments.iter().map(String::as_str)))
+}
+
+fn lint() -> Result<()> {
+    let mut cargo = Cargo::new()?;
+    cargo.run(["fmt", "--all", "--check"])?;
+    cargo.run(["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"])?;
+    cargo.env("RUSTDOCFLAGS", "-D warnings");
+    cargo.run(["doc", "--workspace", "--no-deps"])
+}

@@ -1,5 +1,6 @@
 //! What the program exits with, and how it says what went wrong.
 
+use crate::environments::EnvironmentError;
 use crate::store::StoreError;
 
 /// The exit codes, all of them.
@@ -40,10 +41,31 @@ impl Failure {
         Self::new(Exit::Usage, report)
     }
 
+    /// What the program exits with.
+    pub fn exit(&self) -> Exit {
+        self.exit
+    }
+
     /// Prints what went wrong to stderr and says what to exit with.
     pub fn print(self) -> Exit {
         anstream::eprintln!("{:?}", self.report);
         self.exit
+    }
+}
+
+/// Has errors drawn with colours always: the stream that prints them takes colours out
+/// where they are not wanted.
+pub(super) fn draw_with_color() {
+    // It fails where the program is called as a library twice: then it is done already.
+    let _ = miette::set_hook(Box::new(|_| {
+        Box::new(miette::MietteHandlerOpts::new().color(true).terminal_links(false).build())
+    }));
+}
+
+impl std::fmt::Display for Failure {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{}", self.report)?;
+        self.report.help().map_or(Ok(()), |help| write!(f, " ({help})"))
     }
 }
 
@@ -60,5 +82,15 @@ impl From<StoreError> for Failure {
             None => miette::miette!("{error}"),
         };
         Self::new(exit, report)
+    }
+}
+
+impl From<EnvironmentError> for Failure {
+    fn from(error: EnvironmentError) -> Self {
+        match error {
+            EnvironmentError::Store(error) => error.into(),
+            EnvironmentError::Unknown { .. } => Self::new(Exit::Environment, error),
+            error => Self::usage(error),
+        }
     }
 }

@@ -3,9 +3,12 @@
 
 #![expect(clippy::doc_markdown, reason = "these texts are the help a terminal shows")]
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+
+use crate::config::{Flags, Format, User};
 
 /// Flags of every verb.
 #[derive(Clone, Debug, Default, Args)]
@@ -16,7 +19,7 @@ pub struct GlobalArgs {
     pub endpoints: Vec<String>,
     /// User of the etcd cluster; the password comes from ETCDTEST_PASSWORD, or after a colon
     #[arg(long, global = true, value_name = "NAME[:PASSWORD]")]
-    pub user: Option<String>,
+    pub user: Option<User>,
     /// Certificate authority to trust, PEM
     #[arg(long, global = true, value_name = "FILE")]
     pub cacert: Option<PathBuf>,
@@ -40,12 +43,57 @@ pub struct GlobalArgs {
     pub color: Option<clap::ColorChoice>,
 }
 
-/// How data is printed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
-pub enum Format {
-    /// For people.
-    #[default]
-    Human,
-    /// JSON, stable and documented; newline-delimited where there is more than one document.
-    Json,
+/// What was typed, for records: a password after a user's name becomes `***`.
+pub(super) fn without_password(arguments: &[OsString]) -> Vec<String> {
+    let mut of_user = false;
+    let mut shown = Vec::new();
+    for argument in arguments {
+        let argument = argument.to_string_lossy();
+        let (flag, value) = if of_user { ("", Some(&*argument)) } else { split_user(&argument) };
+        shown.push(match value.and_then(|value| value.split_once(':')) {
+            Some((name, _)) => format!("{flag}{name}:***"),
+            None => argument.to_string(),
+        });
+        of_user = argument == "--user";
+    }
+    shown
+}
+
+fn split_user(argument: &str) -> (&str, Option<&str>) {
+    const FLAG: &str = "--user=";
+    argument.strip_prefix(FLAG).map_or((argument, None), |value| (FLAG, Some(value)))
+}
+
+impl GlobalArgs {
+    /// What these flags say of the settings, with what a verb's own flags say.
+    pub fn merge(&self, own: Flags) -> Flags {
+        Flags {
+            profile: self.profile.clone(),
+            endpoints: Some(self.endpoints.clone()).filter(|endpoints| !endpoints.is_empty()),
+            user: self.user.clone(),
+            cacert: self.cacert.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            namespace: self.namespace.clone(),
+            format: self.format,
+            color: self.color,
+            ..own
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_typed_password_is_kept_out_of_records() {
+        let shown = |line: &str| {
+            let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
+            without_password(&arguments).join(" ")
+        };
+        assert_eq!(shown("x --user root:pass:word run a:b"), "x --user root:*** run a:b");
+        assert_eq!(shown("x run --user=root:secret"), "x run --user=root:***");
+        assert_eq!(shown("x --user root --user"), "x --user root --user");
+    }
 }

@@ -1,18 +1,45 @@
 //! The command line: arguments in, a service called, lines printed.
 
+mod cargo_options;
+mod confirm;
+mod env;
 mod exit;
+mod filter_options;
 mod global;
+mod list;
+mod print;
+mod progress;
+mod report;
+mod run;
+mod run_text;
+mod runs;
+mod session;
+mod store;
+mod stream;
+pub mod style;
+mod table;
+mod testcase;
+mod testcase_text;
+mod verb;
+mod watch;
 
 use std::ffi::OsString;
 
 use clap::{Parser, Subcommand};
 
+pub use cargo_options::CargoOptions;
 pub use exit::{Exit, Failure};
-pub use global::{Format, GlobalArgs};
+pub use filter_options::FilterOptions;
+pub use global::GlobalArgs;
+pub use session::Session;
+
+use crate::config::{Flags, Format};
 
 /// Run the tests of distributed applications, and manage them, on etcd.
+///
+/// Without a verb, `cargo etcdtest` runs the tests: see `cargo etcdtest run --help`.
 #[derive(Debug, Parser)]
-#[command(name = "cargo etcdtest", bin_name = "cargo etcdtest", version)]
+#[command(name = "cargo etcdtest", bin_name = "cargo etcdtest", version, max_term_width = 100)]
 struct Cli {
     #[command(flatten)]
     global: GlobalArgs,
@@ -21,13 +48,29 @@ struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
-enum Verb {}
+enum Verb {
+    /// Run tests, the default
+    Run(Box<run::RunArgs>),
+    /// List the tests
+    List(Box<list::ListArgs>),
+    /// Manage test cases
+    Testcase(Box<testcase::TestCaseArgs>),
+    Env(env::EnvArgs),
+    /// Show runs
+    Runs(runs::RunsArgs),
+    /// Show and export reports
+    Report(report::ReportArgs),
+    /// Follow a run live
+    Watch(watch::WatchArgs),
+    Store(store::StoreArgs),
+}
 
 /// Runs the program with these arguments, the program's own name first, and says what to
 /// exit with.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
-    let arguments = with_verb(arguments.into_iter().collect());
-    let cli = match Cli::try_parse_from(arguments) {
+    exit::draw_with_color();
+    let arguments = verb::insert_default::<Cli>(arguments.into_iter().collect());
+    let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Passed };
@@ -40,22 +83,41 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return Failure::usage(miette::miette!("failed to start: {error}")).print(),
     };
-    match runtime.block_on(run(cli)) {
+    match runtime.block_on(run(cli, &arguments)) {
         Ok(exit) => exit,
         Err(failure) => failure.print(),
     }
 }
 
-async fn run(cli: Cli) -> Result<Exit, Failure> {
-    let _ = &cli.global;
-    match cli.verb {}
-}
-
-/// Puts the default verb, `run`, where none was typed, and drops the `etcdtest` that cargo
-/// passes as the first argument.
-fn with_verb(mut arguments: Vec<OsString>) -> Vec<OsString> {
-    if arguments.get(1).is_some_and(|first| first == "etcdtest") {
-        arguments.remove(1);
+async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
+    let global = &cli.global;
+    match cli.verb {
+        Verb::Run(args) => run::run(*args, global, arguments).await,
+        Verb::List(args) => {
+            let Session { settings, .. } = Session::new(global, Flags::default(), args.manifest_path())?;
+            list::run(*args, settings.format, settings.list_timeout).await
+        }
+        Verb::Testcase(args) => {
+            let session = Session::new(global, Flags::default(), args.manifest_path())?;
+            let settings = &session.settings;
+            testcase::run(*args, session.store().await?, settings.format, settings.list_timeout).await
+        }
+        Verb::Env(args) => {
+            let session = Session::new(global, Flags::default(), None)?;
+            env::run(args, session.store().await?, session.settings.format).await
+        }
+        Verb::Runs(args) => {
+            let session = Session::new(global, Flags::default(), None)?;
+            runs::run(args, session.store().await?, session.settings.format).await
+        }
+        Verb::Report(args) => {
+            let session = Session::new(global, Flags::default(), None)?;
+            report::run(args, session.store().await?, session.settings.format).await
+        }
+        Verb::Watch(args) => {
+            let session = Session::new(global, Flags::default(), None)?;
+            watch::run(args, session.store().await?, session.settings.format).await
+        }
+        Verb::Store(args) => store::run(&args, &Session::new(global, Flags::default(), None)?).await,
     }
-    arguments
 }

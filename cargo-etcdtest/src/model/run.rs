@@ -45,6 +45,13 @@ impl Record for Run {
     const SCHEMA: u64 = 1;
 }
 
+impl Run {
+    /// Whether nothing more will come.
+    pub fn is_over(&self) -> bool {
+        matches!(self.state, RunState::Finished { .. })
+    }
+}
+
 /// How far a run is.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case", tag = "phase")]

@@ -1,1 +1,20 @@
-//! The report service.
+//! The report service: runs read back from the store, and documents made about them.
+
+mod details;
+mod error;
+pub mod history;
+mod junit;
+mod resolve;
+#[cfg(test)]
+pub(crate) mod sample;
+mod service;
+pub mod story;
+mod summary;
+pub mod text;
+
+pub use details::{AttemptOutput, RunDetails, UnitDetails};
+pub use error::ReportError;
+pub use junit::junit;
+pub use resolve::{LATEST, resolve_run};
+pub use service::{JUNIT, Rendered, Reports, SUMMARY, render_all};
+pub use summary::{Counts, SummaryReport, UnitSummary, summary};

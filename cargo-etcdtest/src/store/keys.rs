@@ -38,6 +38,11 @@ pub fn test_case(id: &TestCaseId) -> Key {
     format!("{TEST_CASES}{}", test_path(id)).into()
 }
 
+/// All test cases of one package.
+pub fn test_cases_in(package: &str) -> Key {
+    format!("{TEST_CASES}{}/", segment(package)).into()
+}
+
 /// All test cases of one binary.
 pub fn test_cases_of(package: &str, binary: &str) -> Key {
     format!("{TEST_CASES}{}/{}/", segment(package), segment(binary)).into()
@@ -138,6 +143,11 @@ pub fn attempt_logs(run: &RunId, unit: UnitIndex, token: i64, attempt: u32) -> K
     format!("/logs/{}/{unit}.{token}.{attempt}/", segment(run.as_str())).into()
 }
 
+/// All chunks of a stream or attachment of an attempt.
+pub fn log(run: &RunId, unit: UnitIndex, token: i64, attempt: u32, name: &str) -> Key {
+    format!("/logs/{}/{unit}.{token}.{attempt}/{}/", segment(run.as_str()), segment(name)).into()
+}
+
 /// One chunk of a stream or attachment of an attempt.
 pub fn log_chunk(run: &RunId, unit: UnitIndex, token: i64, attempt: u32, name: &str, chunk: usize) -> Key {
     format!("/logs/{}/{unit}.{token}.{attempt}/{}/{chunk:06}", segment(run.as_str()), segment(name)).into()
@@ -146,6 +156,11 @@ pub fn log_chunk(run: &RunId, unit: UnitIndex, token: i64, attempt: u32, name: &
 /// The latest result of a test case in an environment.
 pub fn latest_result(id: &TestCaseId, environment: &str) -> Key {
     format!("{RESULTS}{}/{}", test_path(id), segment(environment)).into()
+}
+
+/// The latest results of a test case in every environment.
+pub fn latest_results(id: &TestCaseId) -> Key {
+    format!("{RESULTS}{}/", test_path(id)).into()
 }
 
 /// The latest results of all test cases of one binary, in every environment.

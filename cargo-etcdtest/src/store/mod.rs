@@ -1,6 +1,8 @@
 //! The store: one trait, two engines, the layout of keys and the form of records.
 
 mod api;
+mod commit;
+mod compress;
 mod connect;
 mod error;
 pub mod etcd;
@@ -12,9 +14,11 @@ mod records;
 mod secret;
 
 pub use api::*;
+pub use commit::{Commit, commit};
+pub use compress::{CHUNK, compress, decode_block, decode_output, decompress, encode_block, encode_output};
 pub use connect::{StoreOptions, connect};
 pub use error::StoreError;
 pub use lease::LeaseKeeper;
-pub use read::{get, get_record, list, list_at};
+pub use read::{get, get_record, list, list_at, list_chunks};
 pub use records::{decode, decode_value, encode};
 pub use secret::Secret;

@@ -7,6 +7,9 @@ use crate::model::Record;
 /// How many pairs one page carries.
 const PAGE: usize = 1000;
 
+/// How many pairs one page carries where each is a chunk of up to 256 KiB.
+const PAGE_OF_CHUNKS: usize = 16;
+
 /// Reads one key.
 ///
 /// # Errors
@@ -39,7 +42,18 @@ pub async fn list(store: &dyn Store, range: KeyRange) -> Result<Page> {
 /// # Errors
 /// As [`Store::read`].
 pub async fn list_at(store: &dyn Store, range: KeyRange, at: Option<Revision>) -> Result<Page> {
-    let mut read = Read { limit: Some(PAGE), at, ..Read::from(range) };
+    in_pages(store, Read { limit: Some(PAGE), at, ..Read::from(range) }).await
+}
+
+/// Reads a whole range of large values, all of one revision, a few at a time.
+///
+/// # Errors
+/// As [`Store::read`].
+pub async fn list_chunks(store: &dyn Store, range: KeyRange) -> Result<Page> {
+    in_pages(store, Read { limit: Some(PAGE_OF_CHUNKS), ..Read::from(range) }).await
+}
+
+async fn in_pages(store: &dyn Store, mut read: Read) -> Result<Page> {
     let mut whole = store.read(read.clone()).await?;
     while whole.more {
         let Some(last) = whole.pairs.last() else { break };

@@ -1,1 +1,23 @@
-//! The test case service: build, list, filter, register.
+//! Test cases: built, listed, selected, and kept in the store.
+
+mod binary;
+mod build;
+mod cargo_config;
+mod catalog;
+mod discover;
+mod filter;
+mod group;
+mod listing;
+#[cfg(test)]
+mod sample;
+mod sync;
+mod test_list;
+
+pub use binary::{Binary, BinaryKind};
+pub use build::{BuildError, Built, CargoCommand, build};
+pub use catalog::{Catalog, CatalogError, StoredTestCase};
+pub use discover::{DEFAULT_LIST_TIMEOUT, ListError, ListFailure, discover};
+pub use filter::{ExpressionError, Filter, RunIgnored, Selected, Selection};
+pub use listing::ListingFault;
+pub use sync::SyncCounts;
+pub use test_list::{ListedTest, TestList};

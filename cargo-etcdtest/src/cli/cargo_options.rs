@@ -1,0 +1,217 @@
+//! Cargo's own flags for what is built.
+
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+
+use super::style::{WARNING, painted};
+use super::{Exit, Failure};
+use crate::testcases::{BuildError, CargoCommand, ListError, TestList, build, discover};
+
+/// Cargo's flags, with cargo's names and meaning.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "What is built (as in cargo test)")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of cargo's")]
+pub struct CargoOptions {
+    #[command(flatten)]
+    packages: clap_cargo::Workspace,
+    #[command(flatten)]
+    targets: TargetOptions,
+    #[command(flatten)]
+    features: clap_cargo::Features,
+    /// Build in release mode
+    #[arg(short, long)]
+    release: bool,
+    /// Cargo profile to build with
+    #[arg(long, value_name = "NAME", conflicts_with = "release")]
+    cargo_profile: Option<String>,
+    /// Target triple to build for
+    #[arg(long, value_name = "TRIPLE")]
+    target: Option<String>,
+    /// Folder of all build artifacts
+    #[arg(long, value_name = "FOLDER")]
+    target_dir: Option<String>,
+    /// Number of compilers at once
+    #[arg(long, value_name = "N", allow_hyphen_values = true)]
+    build_jobs: Option<String>,
+    /// Ignore `rust-version` of packages
+    #[arg(long)]
+    ignore_rust_version: bool,
+    /// Path to Cargo.toml
+    #[arg(long, value_name = "FILE")]
+    manifest_path: Option<String>,
+    /// Do not access the network
+    #[arg(long)]
+    offline: bool,
+    /// Require that Cargo.lock is up to date
+    #[arg(long)]
+    locked: bool,
+    /// As --locked and --offline
+    #[arg(long)]
+    frozen: bool,
+    /// Override a value of cargo's configuration
+    #[arg(long, value_name = "KEY=VALUE")]
+    config: Vec<String>,
+    /// Unstable flag of a nightly cargo
+    #[arg(short = 'Z', value_name = "FLAG")]
+    unstable: Vec<String>,
+}
+
+#[derive(Clone, Debug, Default, Args)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of cargo's")]
+struct TargetOptions {
+    /// Test all targets, benchmarks and examples too
+    #[arg(long)]
+    all_targets: bool,
+    /// Test the library's unit tests
+    #[arg(long)]
+    lib: bool,
+    /// Test all programs
+    #[arg(long)]
+    bins: bool,
+    /// Test this program
+    #[arg(long, value_name = "NAME")]
+    bin: Vec<String>,
+    /// Test all examples
+    #[arg(long)]
+    examples: bool,
+    /// Test this example
+    #[arg(long, value_name = "NAME")]
+    example: Vec<String>,
+    /// Test all targets that have `test = true`
+    #[arg(long)]
+    tests: bool,
+    /// Test this integration test
+    #[arg(long, value_name = "NAME")]
+    test: Vec<String>,
+    /// Test all targets that have `bench = true`
+    #[arg(long)]
+    benches: bool,
+    /// Test this benchmark
+    #[arg(long, value_name = "NAME")]
+    bench: Vec<String>,
+}
+
+impl CargoOptions {
+    /// Builds what is selected and lists its tests, warnings to stderr; each binary may take `timeout` for that.
+    ///
+    /// # Errors
+    /// The build or the listing failed.
+    pub async fn list_tests(&self, timeout: Duration) -> Result<TestList, Failure> {
+        let list = discover(build(&self.command()).await?, timeout).await?;
+        for warning in &list.warnings {
+            anstream::eprintln!("{} {warning}", painted(WARNING, "warning:"));
+        }
+        Ok(list)
+    }
+
+    /// The manifest that was named, if one was.
+    pub fn manifest_path(&self) -> Option<&Path> {
+        self.manifest_path.as_deref().map(Path::new)
+    }
+
+    fn command(&self) -> CargoCommand {
+        CargoCommand {
+            directory: None,
+            common: self.common(),
+            selection: self.selection(),
+            config: self.config.clone(),
+            target: self.target.clone(),
+        }
+    }
+
+    fn common(&self) -> Vec<String> {
+        let mut arguments = Arguments::default();
+        arguments.value("--manifest-path", self.manifest_path.as_ref());
+        arguments.flag("--offline", self.offline);
+        arguments.flag("--locked", self.locked);
+        arguments.flag("--frozen", self.frozen);
+        arguments.value("-Z", &self.unstable);
+        arguments.0
+    }
+
+    fn selection(&self) -> Vec<String> {
+        let mut arguments = Arguments::default();
+        arguments.value("--package", &self.packages.package);
+        arguments.flag("--workspace", self.packages.workspace || self.packages.all);
+        arguments.value("--exclude", &self.packages.exclude);
+        let targets = &self.targets;
+        arguments.flag("--all-targets", targets.all_targets);
+        arguments.flag("--lib", targets.lib);
+        arguments.flag("--bins", targets.bins);
+        arguments.value("--bin", &targets.bin);
+        arguments.flag("--examples", targets.examples);
+        arguments.value("--example", &targets.example);
+        arguments.flag("--tests", targets.tests);
+        arguments.value("--test", &targets.test);
+        arguments.flag("--benches", targets.benches);
+        arguments.value("--bench", &targets.bench);
+        arguments.value("--features", &self.features.features);
+        arguments.flag("--all-features", self.features.all_features);
+        arguments.flag("--no-default-features", self.features.no_default_features);
+        arguments.flag("--release", self.release);
+        arguments.value("--profile", self.cargo_profile.as_ref());
+        arguments.value("--target-dir", self.target_dir.as_ref());
+        arguments.value("--jobs", self.build_jobs.as_ref());
+        arguments.flag("--ignore-rust-version", self.ignore_rust_version);
+        arguments.0
+    }
+}
+
+/// Arguments for cargo, in the making.
+#[derive(Default)]
+struct Arguments(Vec<String>);
+
+impl Arguments {
+    fn flag(&mut self, name: &str, given: bool) {
+        if given {
+            self.0.push(name.to_owned());
+        }
+    }
+
+    fn value<'a>(&mut self, name: &str, values: impl IntoIterator<Item = &'a String>) {
+        for value in values {
+            self.0.extend([name.to_owned(), value.clone()]);
+        }
+    }
+}
+
+impl From<BuildError> for Failure {
+    fn from(error: BuildError) -> Self {
+        Self::new(Exit::BuildFailed, error)
+    }
+}
+
+impl From<ListError> for Failure {
+    fn from(error: ListError) -> Self {
+        Self::new(Exit::BuildFailed, error)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Parser)]
+    struct Line {
+        #[command(flatten)]
+        cargo: CargoOptions,
+    }
+
+    #[test]
+    fn cargos_flags_reach_cargo() {
+        let line = "x -p a --package b --exclude c --lib --test t --test u -F f,g --all-features -r \
+                    --target x86 -j 2 --offline --config a.b=1 --manifest-path x/Cargo.toml -Z unstable";
+        let command = Line::try_parse_from(line.split_whitespace()).unwrap().cargo.command();
+        assert_eq!(
+            command.selection.join(" "),
+            "--package a --package b --exclude c --lib --test t --test u --features f,g --all-features \
+             --release --jobs 2"
+        );
+        assert_eq!(command.common.join(" "), "--manifest-path x/Cargo.toml --offline -Z unstable");
+        assert_eq!((command.config, command.target), (vec!["a.b=1".into()], Some("x86".into())));
+    }
+}

@@ -1,0 +1,314 @@
+//! What happens in a run, for people: a line for each result, a bar on a terminal,
+//! failures as they happen and again at the end.
+
+use std::collections::HashMap;
+use std::io::{self, BufWriter, Write};
+use std::sync::Arc;
+use std::time::Duration;
+
+use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use tokio::sync::mpsc;
+
+use super::style::{FAINT, Label, STRONG, WARNING, painted};
+use crate::execution::{AttemptOutput, Output, RunEvent, Unit};
+use crate::model::{Attempt, Outcome, RunSummary, UnitIndex, UnitResult};
+use crate::reports::text;
+
+/// In how many columns the first word of a line stands.
+const COLUMN: usize = 12;
+/// How many tests under way are named below the bar.
+const NAMED: usize = 8;
+/// How many bytes of a stream's beginning and end are shown with a failure.
+const SHOWN: usize = 64 << 10;
+
+/// Something that shows events.
+pub(super) trait Display {
+    /// Shows one.
+    ///
+    /// # Errors
+    /// Nobody looks any more.
+    fn show(&mut self, event: RunEvent) -> io::Result<()>;
+}
+
+/// Shows events until there are no more, or nobody looks.
+pub(super) fn show(mut events: mpsc::UnboundedReceiver<RunEvent>, display: &mut impl Display) {
+    while let Some(event) = events.blocking_recv() {
+        if display.show(event).is_err() {
+            return;
+        }
+    }
+}
+
+/// The display for people.
+#[derive(Debug)]
+pub(super) struct Progress {
+    /// Units are named with their environments.
+    matrix: bool,
+    /// The output of tests has been shown already, as it came.
+    quiet: bool,
+    bars: MultiProgress,
+    bar: Option<ProgressBar>,
+    named: HashMap<UnitIndex, ProgressBar>,
+    counts: RunSummary,
+    failures: Vec<(Unit, UnitResult, Arc<AttemptOutput>)>,
+}
+
+impl Progress {
+    /// A display of a run whose tests' output has been shown elsewhere, or not.
+    pub(super) fn new(quiet: bool) -> Self {
+        Self {
+            matrix: false,
+            quiet,
+            bars: MultiProgress::new(),
+            bar: None,
+            named: HashMap::new(),
+            counts: RunSummary::default(),
+            failures: Vec::new(),
+        }
+    }
+
+    /// Writes lines above the bar.
+    fn print(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+        self.bars.suspend(|| {
+            let mut out = BufWriter::new(anstream::stdout().lock());
+            write(&mut out)?;
+            out.flush()
+        })
+    }
+
+    fn start_bar(&mut self, units: u32) {
+        let bar = self.bars.add(ProgressBar::new(units.into()));
+        let style =
+            ProgressStyle::with_template("{prefix:>12} [{elapsed_precise}] [{wide_bar}] {pos}/{len}: {msg}");
+        bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_bar()).progress_chars("=> "));
+        bar.set_prefix("Running");
+        bar.enable_steady_tick(Duration::from_millis(250));
+        self.bar = Some(bar);
+    }
+
+    fn name(&mut self, unit: &Unit) {
+        if self.named.len() >= NAMED || self.bars.is_hidden() || self.named.contains_key(&unit.index) {
+            return;
+        }
+        let Some(bar) = &self.bar else { return };
+        let line = self.bars.insert_after(bar, ProgressBar::new_spinner());
+        let style = ProgressStyle::with_template("             [{elapsed:>9}] {msg}");
+        line.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+        line.set_message(self.title(unit));
+        line.enable_steady_tick(Duration::from_millis(250));
+        self.named.insert(unit.index, line);
+    }
+
+    fn count(&mut self, result: &UnitResult) {
+        let counts = &mut self.counts;
+        *match Label::of_result(result) {
+            Label::Pass => &mut counts.passed,
+            Label::Flaky => &mut counts.flaky,
+            Label::Fail => &mut counts.failed,
+            Label::Timeout => &mut counts.timed_out,
+            Label::Crash => &mut counts.crashed,
+            Label::Skip => &mut counts.skipped,
+            Label::NotRun => &mut counts.not_run,
+        } += 1;
+        if let Some(bar) = &self.bar {
+            bar.inc(1);
+            bar.set_message(counted(&self.counts));
+        }
+    }
+
+    /// `shop::smoke orders::paid`, and the environment where there are several.
+    fn title(&self, unit: &Unit) -> String {
+        let test = &unit.test;
+        let environment = if self.matrix { format!(" @{}", unit.environment) } else { String::new() };
+        let binary = painted(FAINT, format_args!("{}::{}", test.package, test.binary));
+        format!("{binary} {}{}", painted(STRONG, &test.test), painted(FAINT, environment))
+    }
+
+    fn line(&self, label: &str, duration: Duration, unit: &Unit) -> String {
+        format!("{label} [{:>9}] {}", super::style::seconds(duration), self.title(unit))
+    }
+
+    fn finished(&mut self, unit: Unit, result: UnitResult, output: Arc<AttemptOutput>) -> io::Result<()> {
+        if let Some(line) = self.named.remove(&unit.index) {
+            line.finish_and_clear();
+            self.bars.remove(&line);
+        }
+        self.count(&result);
+        // A test that was not even tried is only counted.
+        let Some(last) = result.attempts.last() else { return Ok(()) };
+        let label = Label::of_result(&result).painted(COLUMN);
+        self.print(|out| {
+            let reason = result.reason.as_deref().filter(|_| result.outcome == Outcome::Skipped);
+            let reason = reason
+                .map(|reason| painted(FAINT, format_args!(": {}", text::one_line(reason, text::MESSAGE))));
+            writeln!(out, "{}{}", self.line(&label, last.duration, &unit), reason.unwrap_or_default())?;
+            if result.outcome.is_failure() { self.story(out, &unit, last, &output) } else { Ok(()) }
+        })?;
+        if result.outcome.is_failure() {
+            self.failures.push((unit, result, output));
+        }
+        Ok(())
+    }
+
+    /// Why an attempt failed, its steps and what it printed.
+    fn story(
+        &self,
+        out: &mut dyn Write,
+        unit: &Unit,
+        attempt: &Attempt,
+        output: &AttemptOutput,
+    ) -> io::Result<()> {
+        let indent = " ".repeat(COLUMN + 1);
+        if let Some(location) = &attempt.location {
+            writeln!(out, "{indent}at {location}")?;
+        }
+        for line in attempt.message.iter().flat_map(|message| message.lines()) {
+            writeln!(out, "{indent}{line}")?;
+        }
+        for step in &attempt.steps {
+            let outcome = match step.ok {
+                Some(true) => painted(FAINT, "done"),
+                Some(false) => painted(WARNING, "failed"),
+                None => painted(WARNING, "not finished"),
+            };
+            writeln!(out, "{indent}step: {} ({outcome})", step.name)?;
+        }
+        if self.quiet {
+            return Ok(());
+        }
+        for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+            show_stream(out, unit, name, stream)?;
+        }
+        Ok(())
+    }
+
+    fn ended(&mut self, run: &crate::model::RunId, summary: &RunSummary, cancelled: bool) -> io::Result<()> {
+        for (_, line) in self.named.drain() {
+            line.finish_and_clear();
+        }
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        self.print(|out| {
+            let rule = painted(FAINT, "─".repeat(COLUMN));
+            writeln!(out, "{rule}")?;
+            for (unit, result, output) in &self.failures {
+                let Some(last) = result.attempts.last() else { continue };
+                let label = Label::of_result(result).painted(COLUMN);
+                writeln!(out, "{}", self.line(&label, last.duration, unit))?;
+                self.story(out, unit, last, output)?;
+            }
+            if !self.failures.is_empty() {
+                writeln!(out, "{rule}")?;
+            }
+            let failed = summary.failed + summary.timed_out + summary.crashed;
+            let style = if failed + summary.not_run > 0 { Label::Fail.style() } else { Label::Pass.style() };
+            let word = if cancelled { "Cancelled" } else { "Summary" };
+            let ran = summary.passed + summary.flaky + failed;
+            let tests = if ran == 1 { "test" } else { "tests" };
+            writeln!(
+                out,
+                "{style}{word:>COLUMN$}{style:#} [{:>9}] {ran} {tests} run: {}",
+                super::style::seconds(summary.duration),
+                counted(summary)
+            )?;
+            for (unit, result, _) in &self.failures {
+                let label = Label::of_result(result).painted(COLUMN);
+                writeln!(out, "{}", self.line(&label, result.duration(), unit))?;
+            }
+            writeln!(out, "{:>COLUMN$} {run}; see `cargo etcdtest runs show {run}`", "Run")
+        })
+    }
+}
+
+impl Display for Progress {
+    fn show(&mut self, event: RunEvent) -> io::Result<()> {
+        match event {
+            RunEvent::Started { run, units, tests, environments } => {
+                self.matrix = environments.len() > 1;
+                let environments: Vec<String> = environments
+                    .iter()
+                    .map(|environment| match environment.version {
+                        0 => environment.name.clone(),
+                        version => format!("{}@{version}", environment.name),
+                    })
+                    .collect();
+                let words = if tests == 1 { "test" } else { "tests" };
+                self.print(|out| {
+                    let starting = painted(Label::Pass.style(), format_args!("{:>COLUMN$}", "Starting"));
+                    writeln!(out, "{starting} {tests} {words} in {} (run {run})", environments.join(", "))
+                })?;
+                self.start_bar(units);
+                Ok(())
+            }
+            RunEvent::AttemptStarted { unit, .. } => {
+                self.name(&unit);
+                Ok(())
+            }
+            RunEvent::Slow { unit, elapsed } => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "SLOW"));
+                let title = self.title(&unit);
+                writeln!(out, "{label} [>{:>8}] {title}", super::style::seconds(elapsed))
+            }),
+            RunEvent::AttemptFailed { unit, attempt, output, of } => self.print(|out| {
+                let label = Label::from(&attempt);
+                let label = painted(
+                    label.style(),
+                    format_args!("{:>COLUMN$}", format!("TRY {}/{of} {}", attempt.number, label.word())),
+                );
+                writeln!(out, "{}", self.line(&label, attempt.duration, &unit))?;
+                self.story(out, &unit, &attempt, &output)
+            }),
+            RunEvent::Finished { unit, result, output } => self.finished(unit, result, output),
+            RunEvent::Cancelled { reason } => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Cancelling"));
+                writeln!(out, "{label} the run: {reason}")
+            }),
+            RunEvent::Stalled => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Stalled"));
+                writeln!(out, "{label} no live worker works for this run")
+            }),
+            RunEvent::StoreAway => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));
+                writeln!(out, "{label} for the store, which does not answer")
+            }),
+            RunEvent::Ended { run, summary, cancelled } => self.ended(&run, &summary, cancelled),
+        }
+    }
+}
+
+/// What a test printed, bounded, under its title.
+fn show_stream(out: &mut dyn Write, unit: &Unit, name: &str, stream: &Output) -> io::Result<()> {
+    if stream.is_empty() {
+        return Ok(());
+    }
+    let title = format!("── {name} of {} ──", unit.test);
+    writeln!(out, "{}", painted(FAINT, title))?;
+    let bytes = stream.bytes();
+    let content = String::from_utf8_lossy(&bytes);
+    let shown = text::bounded(&content, SHOWN, SHOWN);
+    // A test that changed the colour must not colour what follows.
+    let reset = if shown.contains('\u{1b}') { "\u{1b}[0m" } else { "" };
+    write!(out, "{shown}{reset}")?;
+    if !shown.ends_with('\n') {
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// `14 passed, 1 flaky, 1 failed, 2 skipped`: what there is of each.
+fn counted(summary: &RunSummary) -> String {
+    let counts = [
+        (summary.passed + summary.flaky, "passed", Label::Pass),
+        (summary.flaky, "of them flaky", Label::Flaky),
+        (summary.failed, "failed", Label::Fail),
+        (summary.timed_out, "timed out", Label::Timeout),
+        (summary.crashed, "crashed", Label::Crash),
+        (summary.skipped, "skipped", Label::Skip),
+        (summary.not_run, "not run", Label::NotRun),
+    ];
+    let shown = counts.iter().filter(|(count, word, _)| *count > 0 || *word == "passed");
+    let words: Vec<String> =
+        shown.map(|(count, word, label)| painted(label.style(), format_args!("{count} {word}"))).collect();
+    words.join(", ")
+}

@@ -1,0 +1,276 @@
+//! `run`, the default verb: build, list, register, execute, report.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::num::NonZeroUsize;
+use std::path::Path;
+use std::time::Duration;
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+
+use super::cargo_options::CargoOptions;
+use super::filter_options::FilterOptions;
+use super::global::without_password;
+use super::progress::{Progress, show};
+use super::report::write_file;
+use super::session::Session;
+use super::stream::Stream;
+use super::{Exit, Failure, GlobalArgs};
+use crate::config::{Flags, Format, Settings, StoreOutput, TestThreads};
+use crate::environments::{Environments, allows};
+use crate::execution::{self, Leave, Order, Policy, RunError, Selected};
+use crate::model::{Environment, RunId};
+use crate::reports::{JUNIT, Reports, RunDetails};
+use crate::store::{SharedStore, StoreError};
+use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
+
+/// Time between the request to end and the kill.
+const GRACE: Duration = Duration::from_secs(10);
+
+/// Arguments of `run`.
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    filter: FilterOptions,
+    #[command(flatten)]
+    cargo: CargoOptions,
+    #[command(flatten)]
+    how: HowArgs,
+}
+
+/// How tests are run.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Execution")]
+struct HowArgs {
+    /// Environment to run against; several times for a matrix
+    #[arg(long = "env", value_name = "NAME")]
+    environments: Vec<String>,
+    /// How many tests run at once: a number, `num-cpus`, or a negative number to leave cores free
+    #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true)]
+    test_threads: Option<TestThreads>,
+    /// How often a failed test is tried again, whatever the test says
+    #[arg(long, value_name = "N")]
+    retries: Option<u32>,
+    /// How long an attempt may take, if the test does not say it
+    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    timeout: Option<Duration>,
+    /// Run all tests, however many fail
+    #[arg(long, overrides_with = "fail_fast")]
+    no_fail_fast: bool,
+    /// Deal no more tests once one has failed
+    #[arg(long, overrides_with = "no_fail_fast")]
+    fail_fast: bool,
+    /// Show the output of tests as it comes, one test at a time
+    #[arg(long, alias = "nocapture")]
+    no_capture: bool,
+    /// Whose output is stored
+    #[arg(long, value_name = "WHOSE")]
+    store_output: Option<StoreOutput>,
+    /// Id of the run, instead of one made from the time
+    #[arg(long, value_name = "ID", value_parser = parse_run_id)]
+    run_id: Option<RunId>,
+}
+
+impl HowArgs {
+    /// What these flags say of the settings.
+    fn flags(&self) -> Flags {
+        Flags {
+            test_threads: self.test_threads,
+            timeout: self.timeout,
+            fail_fast: match (self.fail_fast, self.no_fail_fast) {
+                (true, _) => Some(true),
+                (_, true) => Some(false),
+                _ => None,
+            },
+            store_output: self.store_output,
+            ..Flags::default()
+        }
+    }
+
+    fn policy(&self, settings: &Settings) -> Policy {
+        let lanes = if self.no_capture { 1 } else { settings.test_threads.count() };
+        Policy {
+            lanes: NonZeroUsize::new(lanes).unwrap_or(NonZeroUsize::MIN),
+            retries: self.retries,
+            default_retries: settings.retries,
+            timeout: settings.timeout,
+            slow: settings.slow_timeout,
+            grace: GRACE,
+            fail_fast: settings.fail_fast,
+            store_output: settings.store_output,
+            show: self.no_capture,
+        }
+    }
+}
+
+fn parse_run_id(text: &str) -> Result<RunId, &'static str> {
+    match text {
+        "" => Err("it may not be empty"),
+        "latest" => Err("`latest` names the newest run"),
+        _ if text.chars().any(char::is_control) => Err("it may not contain control characters"),
+        _ => Ok(RunId::new(text)),
+    }
+}
+
+/// Runs tests.
+pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsString]) -> Result<Exit, Failure> {
+    let RunArgs { filter, cargo, how } = args;
+    let session = Session::new(global, how.flags(), cargo.manifest_path())?;
+    let settings = &session.settings;
+    let filter = filter.filter()?;
+    let store = session.store().await?;
+    let environments = Environments::new(store.clone());
+    let chosen = environments.resolve(&how.environments, &settings.default_environment).await?;
+
+    let list = cargo.list_tests(settings.list_timeout).await?;
+    let tests = select(&list, &filter, &chosen)?;
+    if tests.is_empty() {
+        return Err(nothing_to_run(&list));
+    }
+    Catalog::new(store.clone()).sync(&list).await?;
+
+    let order = Order {
+        id: how.run_id.clone().unwrap_or_else(RunId::generate),
+        tests,
+        tests_digest: list.digest(),
+        environments: chosen,
+        policy: how.policy(settings),
+        command: without_password(arguments),
+        author: crate::author::author(),
+        host: crate::author::host(),
+        commit: execution::commit_of(&session.root),
+        patience: settings.store_timeout,
+    };
+    let details = execute(&store, order, settings.format).await?;
+    write_junit(&store, &details, settings.junit.as_deref()).await?;
+    Ok(exit_of(&details))
+}
+
+/// The selected tests, each with the reasons for which it is skipped.
+fn select(list: &TestList, filter: &Filter, environments: &[Environment]) -> Result<Vec<Selected>, Failure> {
+    let mut selected = Vec::new();
+    for test in &list.tests {
+        let Some(fate) = filter.select(test) else { continue };
+        let mut skipped = HashMap::new();
+        for environment in environments {
+            if let Some(reason) = reason_to_skip(test, fate, &environment.name)? {
+                skipped.insert(environment.name.clone(), reason);
+            }
+        }
+        selected.push(Selected { test: test.clone(), skipped });
+    }
+    Ok(selected)
+}
+
+fn reason_to_skip(
+    test: &ListedTest,
+    fate: testcases::Selected,
+    environment: &str,
+) -> Result<Option<String>, Failure> {
+    if fate == testcases::Selected::Ignored {
+        return Ok(Some(match test.code.ignore.as_deref() {
+            None | Some("") => "ignored".into(),
+            Some(why) => format!("ignored: {why}"),
+        }));
+    }
+    let allowed = test.code.environments.is_empty() || allows(&test.code.environments, environment)?;
+    Ok((!allowed).then(|| format!("runs only in {}", test.code.environments.join(", "))))
+}
+
+fn nothing_to_run(list: &TestList) -> Failure {
+    let (message, help) = if list.tests.is_empty() {
+        ("there are no tests", "write one with `#[etcdtest::test]` or `#[test]`")
+    } else {
+        ("no test was selected", "`cargo etcdtest list` shows all tests")
+    };
+    Failure::new(Exit::NothingToRun, miette::miette!(help = help, "{message}"))
+}
+
+/// Executes the order, showing what happens.
+async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<RunDetails, Failure> {
+    let (events, heard) = mpsc::unbounded_channel();
+    let (leave, told) = watch::channel(Leave::ToFinish);
+    let id = order.id.clone();
+    let shown = tokio::task::spawn_blocking({
+        let quiet = order.policy.show;
+        move || match format {
+            Format::Human => show(heard, &mut Progress::new(quiet)),
+            Format::Json => show(heard, &mut Stream),
+        }
+    });
+    let signals = tokio::spawn(listen_to_signals(leave));
+    let result = execution::run(store.clone(), order, told, &events).await;
+    signals.abort();
+    drop(events);
+    // A display that failed has said so; the run itself went on without it.
+    let _ = shown.await;
+    result.map_err(|error| failure_of(error, &id))
+}
+
+/// The first signal lets tests end, a second one kills them.
+async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::Result<()> {
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut hangup = signal(SignalKind::hangup())?;
+    for next in [Leave::ToEnd, Leave::ToDie] {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+        leave.send_replace(next);
+    }
+    std::future::pending().await
+}
+
+fn failure_of(error: RunError, run: &RunId) -> Failure {
+    match error {
+        RunError::Store(error @ (StoreError::Unavailable { .. } | StoreError::UnknownOutcome { .. })) => {
+            Failure::new(
+                Exit::Store,
+                miette::miette!(
+                    help = "what was stored before is safe: `cargo etcdtest runs show` shows it once the store is back; \
+                        `store-timeout` says how long a run waits for it",
+                    "the run `{run}` ended before its results were stored: {error}"
+                ),
+            )
+        }
+        RunError::Store(error) => error.into(),
+        RunError::Report(error) => error.into(),
+        RunError::Exists(_) => {
+            Failure::usage(miette::miette!(help = "choose another --run-id, or leave it out", "{error}"))
+        }
+        error => Failure::new(Exit::Store, miette::miette!("{error}")),
+    }
+}
+
+/// Writes the JUnit report to the file that the settings name.
+async fn write_junit(store: &SharedStore, details: &RunDetails, path: Option<&Path>) -> Result<(), Failure> {
+    let Some(path) = path else { return Ok(()) };
+    let content = Reports::new(store.clone()).get(&details.run.id, JUNIT).await?;
+    write_file(path, &content).map_err(|error| {
+        Failure::usage(miette::miette!(
+            help =
+                "the report is in the store as well: `cargo etcdtest report export --format junit -o FILE`",
+            "failed to write the JUnit report to {}: {error}",
+            path.display()
+        ))
+    })
+}
+
+/// What a finished run exits with.
+pub(super) fn exit_of(details: &RunDetails) -> Exit {
+    let summary = details.run.summary.unwrap_or_default();
+    exit_of_summary(&summary)
+}
+
+/// What a run that came to this exits with.
+pub(super) fn exit_of_summary(summary: &crate::model::RunSummary) -> Exit {
+    if summary.failed + summary.timed_out + summary.crashed + summary.not_run > 0 {
+        Exit::TestsFailed
+    } else {
+        Exit::Passed
+    }
+}

@@ -1,0 +1,318 @@
+//! `cargo etcdtest runs`: which runs there were, and how one went.
+
+use clap::{Args, Subcommand};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::print::{json_line, print};
+use super::run_text::{self, Detail, counts, run_text, warnings};
+use super::style::{FAINT, STRONG, ago, local_time};
+use super::table::Table;
+use super::{Exit, Failure, Format};
+use crate::model::{RunState, RunSummary};
+use crate::reports::history::{self, Found, ListedRun, Shown};
+use crate::reports::{Counts, LATEST, ReportError, RunDetails, SummaryReport, resolve_run};
+use crate::store::{SharedStore, Store};
+
+/// List the runs of the store, or show how one went
+#[derive(Debug, Args)]
+pub(crate) struct RunsArgs {
+    #[command(subcommand)]
+    verb: RunsVerb,
+}
+
+#[derive(Debug, Subcommand)]
+enum RunsVerb {
+    /// List runs, newest first
+    List {
+        /// At most so many
+        #[arg(long, value_name = "N", default_value_t = 20)]
+        limit: usize,
+    },
+    /// Show a run: its environments, what failed with message and output, what was slow
+    Show {
+        /// Id of the run, the beginning of one, or `latest`
+        #[arg(value_name = "RUN", default_value = LATEST)]
+        run: String,
+        /// List every unit
+        #[arg(long)]
+        all: bool,
+        /// Print the whole stored output of failed attempts
+        #[arg(long)]
+        output: bool,
+    },
+}
+
+/// Runs the verb.
+///
+/// # Errors
+/// No such run, or the store failed.
+pub(crate) async fn run(arguments: RunsArgs, store: SharedStore, format: Format) -> Result<Exit, Failure> {
+    let answer = answer(arguments.verb, &*store, format, Timestamp::now(), &TimeZone::system()).await?;
+    print(&answer.value)?;
+    // What could not be read goes to stderr, so that the rest can be piped on.
+    anstream::eprint!("{}", warnings(&answer.broken));
+    Ok(Exit::Passed)
+}
+
+async fn answer(
+    verb: RunsVerb,
+    store: &dyn Store,
+    format: Format,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> Result<Found<String>, Failure> {
+    match verb {
+        RunsVerb::List { limit } => {
+            let mut found = history::runs(store).await?;
+            found.value.truncate(limit);
+            let value = match format {
+                Format::Human => list_text(&found.value, now, zone),
+                Format::Json => list_json(&found.value),
+            };
+            Ok(Found { value, broken: found.broken })
+        }
+        RunsVerb::Show { run, all, output } => {
+            let run = resolve_run(store, &run).await?;
+            let mut found = history::read(store, &run).await?;
+            let shown = if output { Shown::WHOLE } else { Shown::BRIEF };
+            history::load_output(store, &mut found.value, shown).await?;
+            let live = history::is_live(store, &run).await?;
+            let value = match format {
+                Format::Human => run_text(&found.value, &Detail { all, live, now, zone }),
+                Format::Json => json_line(&show_json(&found.value, live)),
+            };
+            Ok(Found { value, broken: found.broken })
+        }
+    }
+}
+
+/// How far a run is, in a word. A run that nobody works for is stalled.
+pub(crate) fn state_word(state: &RunState, live: bool) -> &'static str {
+    match state {
+        RunState::Finished { cancelled: false } => "finished",
+        RunState::Finished { cancelled: true } => "cancelled",
+        _ if !live => "stalled",
+        RunState::Planning { .. } => "planning",
+        RunState::Running => "running",
+        RunState::Cancelling => "cancelling",
+        RunState::Finishing { .. } => "finishing",
+    }
+}
+
+fn list_text(runs: &[ListedRun], now: Timestamp, zone: &TimeZone) -> String {
+    if runs.is_empty() {
+        return "no runs yet: `cargo etcdtest run` makes one\n".into();
+    }
+    let mut table =
+        Table::new(&["RUN", "STATE", "CREATED", "", "RESULTS", "ENVIRONMENTS", "COMMIT", "AUTHOR"]);
+    for ListedRun { run, live } in runs {
+        let environments: Vec<String> = run.environments.iter().map(run_text::environment).collect();
+        table.row([
+            (run.id.to_string(), STRONG),
+            (state_word(&run.state, *live).into(), run_text::state_style(&run.state, *live)),
+            (local_time(run.created, zone), anstyle::Style::new()),
+            (ago(run.created, now), FAINT),
+            match run.summary {
+                Some(summary) => (counts(&by_verdict(summary)), run_text::summary_style(&summary)),
+                None => (run_text::units(run.units), FAINT),
+            },
+            (environments.join(", "), anstyle::Style::new()),
+            (run.commit.as_ref().map(run_text::short_commit).unwrap_or_default(), anstyle::Style::new()),
+            (run.author.clone(), FAINT),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The summary with all that failed, however it did, as one number: a list has little room.
+fn by_verdict(summary: RunSummary) -> RunSummary {
+    let failed = summary.failed + summary.timed_out + summary.crashed;
+    RunSummary { failed, timed_out: 0, crashed: 0, ..summary }
+}
+
+fn list_json(runs: &[ListedRun]) -> String {
+    runs.iter()
+        .map(|ListedRun { run, live }| {
+            json_line(&json!({
+                "run": run.id,
+                "state": state_word(&run.state, *live),
+                "created": run.created,
+                "finished": run.finished,
+                "units": run.units,
+                "counts": run.summary.map(Counts::from),
+                "environments": run.environments,
+                "commit": run.commit,
+                "author": run.author,
+                "command": run.command,
+            }))
+        })
+        .collect()
+}
+
+/// `summary.json` with what only the records tell: how far the run is, the configuration it
+/// used, and the output that was loaded.
+fn show_json(details: &RunDetails, live: bool) -> Value {
+    let mut document = json!(SummaryReport::from(details));
+    document["state"] = state_word(&details.run.state, live).into();
+    document["snapshots"] = json!(details.environments);
+    for (unit, place) in details.units.iter().zip(0..) {
+        for output in &unit.output {
+            let attempts = document["units"][place]["attempts"].as_array_mut();
+            let attempt = attempts
+                .into_iter()
+                .flatten()
+                .find(|attempt| attempt["number"].as_u64() == Some(output.attempt.into()));
+            let streams = attempt.and_then(|attempt| attempt["output"].as_array_mut());
+            let stream = streams.into_iter().flatten().find(|stream| stream["name"] == output.name.as_str());
+            if let Some(stream) = stream {
+                stream["text"] = output.text.as_str().into();
+            }
+        }
+    }
+    document
+}
+
+impl From<ReportError> for Failure {
+    fn from(error: ReportError) -> Self {
+        let help = error.help();
+        match (error, help) {
+            (ReportError::Store(error), _) => error.into(),
+            (error, Some(help)) => Self::usage(miette::miette!(help = help, "{error}")),
+            (error, None) => Self::usage(miette::miette!("{error}")),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+    use crate::cli::GlobalArgs;
+    use crate::model::{Commit, EnvironmentVersion, Outcome, RunId, Worker, WorkerId};
+    use crate::reports::sample::{self, TestStore, at, attempt, every_kind, unit};
+    use crate::store::{Op, Txn, encode, keys};
+
+    #[derive(Parser)]
+    struct Cli {
+        #[command(flatten)]
+        global: GlobalArgs,
+        #[command(flatten)]
+        runs: RunsArgs,
+    }
+
+    /// What the verb prints two hours after the sample's run began, without colours.
+    async fn printed(store: &TestStore, arguments: &[&str]) -> Result<String, Failure> {
+        let cli = Cli::try_parse_from(std::iter::once(&"runs").chain(arguments)).unwrap();
+        let format = cli.global.format.unwrap_or_default();
+        let answer = answer(cli.runs.verb, &*store.store, format, at(7200), &TimeZone::UTC).await?;
+        let text = answer.value + &warnings(&answer.broken);
+        Ok(anstream::adapter::strip_str(&text).to_string())
+    }
+
+    #[tokio::test]
+    async fn list_shows_the_newest_first_and_tells_what_it_cannot_read() {
+        let store = TestStore::new();
+        assert_eq!(
+            printed(&store, &["list"]).await.unwrap(),
+            "no runs yet: `cargo etcdtest run` makes one\n"
+        );
+        store.write(&every_kind()).await;
+        let mut named = sample::run(vec![unit(0, "a", vec![attempt(1, Outcome::Passed, "")])]);
+        named.run.id = RunId::new("aaa-nightly");
+        named.run.created = at(3600);
+        named.run.environments[0].version = 0;
+        named.run.commit = Some(Commit { id: "ab".into(), branch: None, dirty: false });
+        store.write(&named).await;
+        let mut stalled = named.clone();
+        stalled.run.id = RunId::new("zzz");
+        stalled.run.created = at(-86_400 * 3);
+        (stalled.run.state, stalled.run.summary, stalled.run.commit) = (RunState::Running, None, None);
+        store.write(&stalled).await;
+        let broken = Op::put(keys::run(&RunId::new("broken")), "{\"schema\":9}");
+        store.store.txn(Txn { then: vec![broken], ..Txn::default() }).await.unwrap();
+
+        insta::assert_snapshot!(printed(&store, &["list"]).await.unwrap());
+        insta::assert_snapshot!(
+            printed(&store, &["list", "--format", "json", "--limit", "2"]).await.unwrap()
+        );
+    }
+
+    #[tokio::test]
+    async fn show_tells_what_failed_with_its_output_and_what_was_slow() {
+        let store = TestStore::new();
+        store.write(&every_kind()).await;
+        insta::assert_snapshot!(printed(&store, &["show"]).await.unwrap());
+        let all = printed(&store, &["show", "2026", "--all"]).await.unwrap();
+        let (_, units) = all.split_once("\nUnits\n").unwrap();
+        insta::assert_snapshot!(units);
+    }
+
+    #[tokio::test]
+    async fn show_of_a_run_that_goes_on_tells_where_each_unit_runs() {
+        let store = TestStore::new();
+        let mut elsewhere = unit(1, "a", vec![attempt(1, Outcome::Failed, "no")]);
+        elsewhere.planned.environment = "prod".into();
+        let mut waiting = unit(2, "b", vec![]);
+        waiting.result = None;
+        let mut details =
+            sample::run(vec![unit(0, "a", vec![attempt(1, Outcome::Passed, "")]), elsewhere, waiting]);
+        let run = &mut details.run;
+        (run.state, run.finished, run.summary, run.commit) = (RunState::Running, None, None, None);
+        run.environments.push(EnvironmentVersion { name: "prod".into(), version: 0, revision: 0 });
+        let worker = Worker {
+            id: WorkerId::new("host-1-abc"),
+            host: "host".into(),
+            pid: 1,
+            run: run.id.clone(),
+            since: at(0),
+            lanes: 4,
+        };
+        store.write(&details).await;
+        store.put(vec![(keys::worker(&worker.id), encode(&worker))]).await;
+        insta::assert_snapshot!(printed(&store, &["show", "--all"]).await.unwrap());
+    }
+
+    #[tokio::test]
+    async fn show_as_json_is_the_summary_with_state_snapshots_and_output() {
+        let store = TestStore::new();
+        let details = every_kind();
+        store.write(&details).await;
+        let document = printed(&store, &["show", "latest", "--format", "json"]).await.unwrap();
+        let mut document: Value = serde_json::from_str(&document).unwrap();
+        assert_eq!(document["state"], "finished");
+        assert_eq!(document["snapshots"][0]["config"]["limits"]["open"], 3);
+        let stream = &mut document["units"][2]["attempts"][1]["output"][0];
+        assert_eq!(stream["text"].take(), "id\tstate\n1\topen\n");
+        assert_eq!(document["counts"], json!(SummaryReport::from(&details))["counts"]);
+    }
+
+    #[tokio::test]
+    async fn output_is_bounded_unless_it_is_asked_for() {
+        let store = TestStore::new();
+        let mut failed = unit(0, "a", vec![attempt(1, Outcome::Failed, "no")]);
+        let lines: Vec<String> = (0..1000).map(|line| format!("line {line}\n")).collect();
+        sample::print(&mut failed, 1, "stdout", &lines.concat());
+        store.write(&sample::run(vec![failed])).await;
+        let brief = printed(&store, &["show"]).await.unwrap();
+        assert!(
+            brief.contains("line 0\n") && brief.contains("bytes left out") && brief.contains("line 999\n")
+        );
+        assert!(!brief.contains("line 500\n"));
+        let whole = printed(&store, &["show", "--output"]).await.unwrap();
+        assert!((0..1000).all(|line| whole.contains(&format!(" line {line}\n"))));
+    }
+
+    #[tokio::test]
+    async fn an_unknown_run_is_wrong_usage_and_names_the_nearest() {
+        let store = TestStore::new();
+        store.write(&every_kind()).await;
+        let failure = printed(&store, &["show", "20261231-235959-x7k2pz"]).await.unwrap_err();
+        assert_eq!(failure.exit(), Exit::Usage);
+        let text = failure.to_string();
+        assert!(text.contains("no run `20261231-235959-x7k2pz`"), "{text}");
+        assert!(text.contains("`20261231-235959-x7k2pq`"), "{text}");
+    }
+}

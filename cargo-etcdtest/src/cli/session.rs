@@ -1,0 +1,50 @@
+//! What a verb works with: its settings, and the store they mean.
+
+use std::path::{Path, PathBuf};
+
+use clap::ColorChoice;
+
+use super::{Failure, GlobalArgs};
+use crate::config::{Flags, Settings, find_workspace_root};
+use crate::store::{SharedStore, connect};
+
+/// Settings that were resolved, and where.
+#[derive(Debug)]
+pub struct Session {
+    /// The settings.
+    pub settings: Settings,
+    /// The workspace root; the current folder where there is no cargo project.
+    pub root: PathBuf,
+}
+
+impl Session {
+    /// Resolves the settings of a verb: its own flags, those that every verb has, variables
+    /// and files. `manifest` is the package that was named, if one was.
+    ///
+    /// # Errors
+    /// A setting is wrong, or there is no such manifest.
+    pub fn new(global: &GlobalArgs, flags: Flags, manifest: Option<&Path>) -> Result<Self, Failure> {
+        let root = match find_workspace_root(manifest) {
+            Ok(root) => root,
+            Err(error) if manifest.is_some() => return Err(Failure::usage(error)),
+            Err(_) => std::env::current_dir().unwrap_or_default(),
+        };
+        let settings =
+            Settings::load(global.merge(flags), &root, std::env::vars_os()).map_err(Failure::usage)?;
+        match settings.color {
+            ColorChoice::Auto => anstream::ColorChoice::Auto,
+            ColorChoice::Always => anstream::ColorChoice::Always,
+            ColorChoice::Never => anstream::ColorChoice::Never,
+        }
+        .write_global();
+        Ok(Self { settings, root })
+    }
+
+    /// Opens the store.
+    ///
+    /// # Errors
+    /// It cannot be reached or used.
+    pub async fn store(&self) -> Result<SharedStore, Failure> {
+        Ok(connect(&self.settings.store_options(&self.root)).await?)
+    }
+}

@@ -1,0 +1,108 @@
+//! Test cases as people read them.
+
+use std::io::{self, Write};
+
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+
+use super::style::{FAINT, Label, STRONG, ago, painted, seconds};
+use crate::model::{LatestResult, TestCaseState, TestKind};
+use crate::testcases::{StoredTestCase, SyncCounts};
+
+const GREEN: Style = AnsiColor::Green.on_default();
+const CYAN: Style = AnsiColor::Cyan.on_default();
+const YELLOW: Style = AnsiColor::Yellow.on_default();
+
+fn state(state: TestCaseState) -> (&'static str, Style) {
+    match state {
+        TestCaseState::Implemented => ("implemented", GREEN),
+        TestCaseState::Written => ("written", CYAN),
+        TestCaseState::Vanished => ("vanished", YELLOW),
+    }
+}
+
+/// One line for each test case: state, id, owner and tags.
+pub(super) fn table(out: &mut dyn Write, cases: &Vec<StoredTestCase>) -> io::Result<()> {
+    for stored in cases {
+        let (word, style) = state(stored.case.state());
+        let description = stored.case.description();
+        let owner = description.owner.map(|owner| format!("  @{owner}")).unwrap_or_default();
+        let tags: Vec<String> = description.tags.iter().map(|tag| format!(" #{tag}")).collect();
+        let tags = tags.concat();
+        let tags = if tags.is_empty() { tags } else { format!(" {tags}") };
+        let rest = painted(FAINT, format_args!("{owner}{tags}"));
+        writeln!(out, "{} {}{rest}", painted(style, format_args!("{word:<11}")), stored.case.id)?;
+    }
+    Ok(())
+}
+
+/// Everything about one test case.
+pub(super) fn details(
+    out: &mut dyn Write,
+    stored: &StoredTestCase,
+    latest: &[LatestResult],
+) -> io::Result<()> {
+    let case = &stored.case;
+    let (word, style) = state(case.state());
+    writeln!(out, "{}", painted(STRONG, &case.id))?;
+    let since = case.vanished.map(|time| format!(" ({})", ago(time, Timestamp::now()))).unwrap_or_default();
+    field(out, "state", &format!("{}{since}", painted(style, word)))?;
+    let description = case.description();
+    field(out, "description", &description.description)?;
+    for (number, step) in (1..).zip(&description.steps) {
+        field(out, if number == 1 { "steps" } else { "" }, &format!("{number}. {step}"))?;
+    }
+    field(out, "expected", &description.expected)?;
+    field(out, "tags", &description.tags.join(", "))?;
+    field(out, "owner", description.owner.as_deref().unwrap_or_default())?;
+    if let Some(code) = &case.code {
+        let line = code.line.map(|line| format!(":{line}")).unwrap_or_default();
+        field(out, "source", &code.file.as_ref().map(|file| format!("{file}{line}")).unwrap_or_default())?;
+        let kind = match code.kind {
+            TestKind::Annotated => "annotated",
+            TestKind::Plain => "plain #[test]",
+        };
+        field(out, "kind", kind)?;
+        let timeout = code.timeout.map(|timeout| humantime::format_duration(timeout).to_string());
+        field(out, "timeout", &timeout.unwrap_or_default())?;
+        field(out, "retries", &code.retries.map(|retries| retries.to_string()).unwrap_or_default())?;
+        field(out, "environments", &code.environments.join(", "))?;
+        field(out, "exclusive", code.exclusive.as_deref().unwrap_or_default())?;
+        match code.ignore.as_deref() {
+            Some("") => field(out, "ignored", "yes")?,
+            why => field(out, "ignored", why.unwrap_or_default())?,
+        }
+    }
+    field(out, "revision", &stored.revision.to_string())?;
+    for (number, result) in latest.iter().enumerate() {
+        let name = if number == 0 { "results" } else { "" };
+        let label = Label::of_result(&result.result).painted(0);
+        let when = ago(result.created, Timestamp::now());
+        let took = seconds(result.result.duration());
+        let environment = &result.environment.name;
+        field(out, name, &format!("{label} in {environment}, {took}, run {} ({when})", result.run))?;
+    }
+    Ok(())
+}
+
+/// A named value, left out where it is empty; further lines are set below the first.
+fn field(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
+    let mut lines = value.lines();
+    let Some(first) = lines.next() else { return Ok(()) };
+    writeln!(out, "  {} {first}", painted(FAINT, format_args!("{name:<12}")))?;
+    lines.try_for_each(|line| writeln!(out, "  {:<12} {line}", ""))
+}
+
+/// What a sync did, in a line.
+pub(super) fn counts(out: &mut dyn Write, counts: &SyncCounts) -> io::Result<()> {
+    let parts = [
+        (counts.added, "added"),
+        (counts.changed, "changed"),
+        (counts.adopted, "adopted"),
+        (counts.returned, "returned"),
+        (counts.vanished, "vanished"),
+        (counts.unchanged, "unchanged"),
+    ];
+    let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    writeln!(out, "test cases: {}", if parts.is_empty() { "none".into() } else { parts.join(", ") })
+}

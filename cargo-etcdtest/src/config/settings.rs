@@ -1,0 +1,205 @@
+//! The settings: each declared once.
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::ColorChoice;
+use serde::Serialize;
+use toml::de::DeValue;
+
+use super::error::SettingsError;
+use super::load::Sources;
+use super::types::{Format, StoreOutput, TestThreads, User};
+use super::value::Value;
+use crate::store::etcd::EtcdOptions;
+use crate::store::{Secret, StoreOptions};
+
+/// The folder of the local store, from the workspace root.
+const LOCAL_STORE: &str = ".etcdtest";
+
+/// What is known of a setting before anybody has set it.
+#[derive(Clone, Copy, Debug)]
+pub struct Declaration {
+    field: &'static str,
+    /// What it is for.
+    pub meaning: &'static str,
+    /// What it is if nobody sets it, as one would write it; empty for none.
+    pub default: &'static str,
+    /// What is accepted, to be read after "expected".
+    pub expected: &'static str,
+    /// Whether a value of the settings file is accepted.
+    pub(super) accepts: fn(&DeValue<'_>) -> bool,
+}
+
+/// A setting as it is, and where it came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Setting {
+    /// Its name, as in the settings file.
+    pub name: String,
+    /// Its value as one would write it; `***` for a secret, empty for none.
+    pub value: String,
+    /// Where it came from.
+    pub origin: Origin,
+}
+
+/// Where the value of a setting came from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case", tag = "from")]
+pub enum Origin {
+    /// Nobody set it.
+    Default,
+    /// The settings file.
+    File {
+        /// The file.
+        path: PathBuf,
+        /// The line, from 1.
+        line: usize,
+        /// The profile.
+        profile: String,
+    },
+    /// An environment variable.
+    Variable {
+        /// Its name.
+        name: String,
+    },
+    /// A flag of the command line.
+    Flag,
+}
+
+/// Declares the settings: the typed struct, the struct of what flags said, the table of
+/// declarations, and how all are resolved.
+macro_rules! settings {
+    ($($(#[doc = $meaning:literal])+ $field:ident: $type:ty = $default:literal,)+) => {
+        /// All settings, resolved.
+        #[derive(Clone, Debug)]
+        pub struct Settings {
+            $($(#[doc = $meaning])+ pub $field: $type,)+
+            /// Each setting with its value and where that came from, in the order of the fields.
+            pub origins: Vec<Setting>,
+        }
+
+        /// What the flags said of each setting; `None` where there was no flag.
+        #[derive(Clone, Debug, Default)]
+        pub struct Flags {
+            /// The profile of the settings file to use.
+            pub profile: Option<String>,
+            $($(#[doc = $meaning])+ pub $field: Option<<$type as Value>::Flag>,)+
+        }
+
+        impl Declaration {
+            /// Every setting there is.
+            pub const ALL: &[Self] = &[$(Self {
+                field: stringify!($field),
+                meaning: concat!($($meaning),+).trim_ascii(),
+                default: $default,
+                expected: <$type as Value>::EXPECTED,
+                accepts: |value| <$type as Value>::text(value).and_then(|text| <$type>::parse(&text)).is_some(),
+            }),+];
+        }
+
+        impl Settings {
+            /// Asks the sources for each setting.
+            pub(super) fn resolve(flags: Flags, sources: &Sources<'_>) -> Result<Self, SettingsError> {
+                let mut declarations = Declaration::ALL.iter();
+                let mut origins = Vec::new();
+                $(
+                    let declaration = declarations.next().expect("there is one for each field");
+                    let ($field, origin) = sources.resolve::<$type>(declaration, flags.$field)?;
+                    origins.push(Setting { name: declaration.name(), value: $field.show(), origin });
+                )+
+                Ok(Self { $($field,)+ origins })
+            }
+        }
+    };
+}
+
+settings! {
+    /// Endpoints of the etcd cluster; without any, the store is the project's own `.etcdtest/`
+    endpoints: Vec<String> = "",
+    /// User of the etcd cluster
+    user: Option<User> = "",
+    /// Password of that user, unless it was written with the name; never in the file
+    password: Option<Secret> = "",
+    /// Certificate authority to trust, PEM
+    cacert: Option<PathBuf> = "",
+    /// Client certificate, PEM
+    cert: Option<PathBuf> = "",
+    /// Key of the client certificate, PEM
+    key: Option<PathBuf> = "",
+    /// Prefix of all keys, for several projects in one cluster
+    namespace: Option<String> = "",
+    /// How long a store that does not answer is waited for
+    store_timeout: Duration = "30s",
+    /// Environment that tests run against if none is chosen
+    default_environment: String = "local",
+    /// How many tests run at once
+    test_threads: TestThreads = "num-cpus",
+    /// How often a failed test is tried again
+    retries: u32 = "0",
+    /// How long an attempt may take, if the test does not say it; without, as long as it likes
+    timeout: Option<Duration> = "",
+    /// After how long a running test is shown as slow
+    slow_timeout: Duration = "60s",
+    /// How long a test binary may take to list its tests
+    list_timeout: Duration = "60s",
+    /// Whether the run ends at the first test that fails
+    fail_fast: bool = "true",
+    /// Whose output is stored: that of failed attempts, of all, or none
+    store_output: StoreOutput = "failed",
+    /// Where the JUnit report of each run is written to, besides the store
+    junit: Option<PathBuf> = "",
+    /// When to use colours
+    color: ColorChoice = "auto",
+    /// How data is printed
+    format: Format = "human",
+}
+
+impl Declaration {
+    /// Its name: the key in the settings file.
+    pub fn name(&self) -> String {
+        self.field.replace('_', "-")
+    }
+
+    /// The environment variable that sets it.
+    pub fn variable(&self) -> String {
+        format!("ETCDTEST_{}", self.field.to_uppercase())
+    }
+}
+
+impl Settings {
+    /// The password that goes with the user: one written with the name comes first.
+    pub fn password(&self) -> Option<&Secret> {
+        self.user.as_ref().and_then(|user| user.password.as_ref()).or(self.password.as_ref())
+    }
+
+    /// The store that is meant: the etcd cluster, or the folder `.etcdtest/` below `root`.
+    pub fn store_options(&self, root: &Path) -> StoreOptions {
+        let usual = EtcdOptions::default();
+        let etcd = EtcdOptions {
+            endpoints: self.endpoints.clone(),
+            user: self.user.as_ref().map(|user| user.name.clone()),
+            password: self.password().cloned(),
+            cacert: self.cacert.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+            namespace: self.namespace.clone().unwrap_or_default(),
+            connect_timeout: usual.connect_timeout.min(self.store_timeout),
+            request_timeout: usual.request_timeout.min(self.store_timeout),
+        };
+        StoreOptions { etcd, local: root.join(LOCAL_STORE) }
+    }
+}
+
+impl fmt::Display for Origin {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Default => f.write_str("default"),
+            Self::File { path, line, profile } => {
+                write!(f, "{}:{line} (profile {profile})", path.display())
+            }
+            Self::Variable { name } => f.write_str(name),
+            Self::Flag => f.write_str("flag"),
+        }
+    }
+}

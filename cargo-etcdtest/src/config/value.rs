@@ -1,0 +1,161 @@
+//! What the value of a setting can be, and how it is read from text, from TOML and from a flag.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::{ColorChoice, ValueEnum};
+use toml::de::DeValue;
+
+use super::types::{Format, StoreOutput, TestThreads, User};
+use crate::store::Secret;
+
+/// A kind of value that a setting can have.
+pub trait Value: Sized {
+    /// What a flag gives.
+    type Flag: Clone + std::fmt::Debug;
+    /// What is accepted, to be read after "expected".
+    const EXPECTED: &'static str;
+
+    /// From the text of a variable or a default.
+    fn parse(text: &str) -> Option<Self>;
+
+    /// The text that stands for a value of the settings file; `None` where its type is wrong.
+    fn text(value: &DeValue<'_>) -> Option<String> {
+        value.as_str().map(str::to_owned)
+    }
+
+    /// From a flag.
+    fn from_flag(flag: Self::Flag) -> Self;
+
+    /// As shown to people; empty for none. Never a secret.
+    fn show(&self) -> String;
+
+    /// The value as meant by a file whose relative paths begin at `root`.
+    #[must_use]
+    fn below(self, _root: &Path) -> Self {
+        self
+    }
+}
+
+/// Implements [`Value`] for a type that is its own flag.
+macro_rules! value {
+    ($type:ty, $expected:literal, parse: $parse:expr, show: $show:expr $(, $($method:tt)*)?) => {
+        impl Value for $type {
+            type Flag = Self;
+            const EXPECTED: &'static str = $expected;
+
+            fn parse(text: &str) -> Option<Self> {
+                ($parse)(text)
+            }
+
+            fn from_flag(flag: Self) -> Self {
+                flag
+            }
+
+            fn show(&self) -> String {
+                ($show)(self)
+            }
+
+            $($($method)*)?
+        }
+    };
+}
+
+value!(String, "a text that is not empty",
+    parse: |text: &str| (!text.is_empty()).then(|| text.to_owned()),
+    show: String::clone);
+
+value!(User, "a name; the password comes from ETCDTEST_PASSWORD",
+parse: |text: &str| text.parse().ok(),
+show: |user: &User| user.name.clone(),
+fn text(value: &DeValue<'_>) -> Option<String> {
+    value.as_str().filter(|text| !text.contains(':')).map(str::to_owned)
+});
+
+value!(Secret, "no password in a file: set ETCDTEST_PASSWORD, or write it after a colon in --user",
+parse: |text: &str| Some(Secret::new(text)),
+show: |_| "***".to_owned(),
+fn text(_: &DeValue<'_>) -> Option<String> {
+    None
+});
+
+value!(bool, "`true` or `false`",
+parse: |text: &str| text.parse().ok(),
+show: ToString::to_string,
+fn text(value: &DeValue<'_>) -> Option<String> {
+    value.as_bool().map(|value| value.to_string())
+});
+
+value!(u32, "a whole number, 0 or more",
+parse: |text: &str| text.parse().ok(),
+show: ToString::to_string,
+fn text(value: &DeValue<'_>) -> Option<String> {
+    value.as_integer().map(ToString::to_string)
+});
+
+value!(Duration, "a duration of more than 0, such as `500ms`, `30s` or `5m`",
+    parse: |text: &str| humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero()),
+    show: |duration: &Duration| humantime::format_duration(*duration).to_string());
+
+value!(PathBuf, "a path",
+parse: |text: &str| (!text.is_empty()).then(|| text.into()),
+show: |path: &PathBuf| path.display().to_string(),
+fn below(self, root: &Path) -> Self {
+    root.join(self)
+});
+
+value!(Vec<String>, "a list of texts",
+parse: |text: &str| {
+    let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
+    Some(parts.map(str::to_owned).collect())
+},
+show: |list: &Vec<String>| list.join(","),
+fn text(value: &DeValue<'_>) -> Option<String> {
+    let texts: Option<Vec<_>> = value.as_array()?.iter().map(|part| part.get_ref().as_str()).collect();
+    texts.map(|texts| texts.join(","))
+});
+
+value!(TestThreads, "a number, `num-cpus`, or a negative number to leave so many cores free",
+parse: |text: &str| text.parse().ok(),
+show: ToString::to_string,
+fn text(value: &DeValue<'_>) -> Option<String> {
+    value.as_str().map(str::to_owned).or_else(|| value.as_integer().map(ToString::to_string))
+});
+
+value!(StoreOutput, "`failed`, `all` or `none`", parse: of_names, show: name_of);
+value!(Format, "`human` or `json`", parse: of_names, show: name_of);
+value!(ColorChoice, "`auto`, `always` or `never`", parse: of_names, show: name_of);
+
+fn of_names<T: ValueEnum>(text: &str) -> Option<T> {
+    T::from_str(text, false).ok()
+}
+
+fn name_of<T: ValueEnum>(value: &T) -> String {
+    value.to_possible_value().map(|name| name.get_name().to_owned()).unwrap_or_default()
+}
+
+/// A setting that may have no value, which is written as an empty text.
+impl<T: Value> Value for Option<T> {
+    type Flag = T::Flag;
+    const EXPECTED: &'static str = T::EXPECTED;
+
+    fn parse(text: &str) -> Option<Self> {
+        if text.is_empty() { Some(None) } else { T::parse(text).map(Some) }
+    }
+
+    fn text(value: &DeValue<'_>) -> Option<String> {
+        T::text(value)
+    }
+
+    fn from_flag(flag: T::Flag) -> Self {
+        Some(T::from_flag(flag))
+    }
+
+    fn show(&self) -> String {
+        self.as_ref().map(T::show).unwrap_or_default()
+    }
+
+    fn below(self, root: &Path) -> Self {
+        self.map(|value| value.below(root))
+    }
+}

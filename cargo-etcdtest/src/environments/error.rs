@@ -1,0 +1,125 @@
+//! What can go wrong with environments.
+
+use std::path::PathBuf;
+
+use miette::Diagnostic;
+
+use crate::document::{DocumentError, Mistake};
+use crate::store::StoreError;
+
+/// Why an operation on environments failed.
+#[derive(Debug, thiserror::Error, Diagnostic)]
+pub enum EnvironmentError {
+    /// A file cannot be read, or something in it is wrong.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    File(#[from] DocumentError),
+    /// A name that no environment can have.
+    #[error("`{name}` cannot be the name of an environment: {reason}")]
+    #[diagnostic(help(
+        "use letters, digits, `-`, `_` and `.`; a file gives its environment its own name, or --name does"
+    ))]
+    WrongName {
+        /// The name.
+        name: String,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
+    /// A file that is not called `NAME.toml`.
+    #[error("{} is not called NAME.toml", .path.display())]
+    #[diagnostic(help("rename it, or give the environment's name with --name"))]
+    NotToml {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A folder with no environment in it.
+    #[error("there is no file NAME.toml in {}", .folder.display())]
+    NoFiles {
+        /// The folder.
+        folder: PathBuf,
+    },
+    /// Two files for one environment.
+    #[error("{} and {} are both the environment `{name}`", .first.display(), .second.display())]
+    Twice {
+        /// The environment.
+        name: String,
+        /// One file.
+        first: PathBuf,
+        /// The other.
+        second: PathBuf,
+    },
+    /// Names that the store does not know.
+    #[error("there is no environment {}", quoted(.names))]
+    Unknown {
+        /// The names.
+        names: Vec<String>,
+        /// The nearest, and what there is.
+        #[help]
+        help: String,
+    },
+    /// Larger than one value of the store.
+    #[error("the environment `{name}` is too large: {size} bytes, at most {limit} can be stored")]
+    TooLarge {
+        /// Its name.
+        name: String,
+        /// Its size in bytes.
+        size: usize,
+        /// The limit in bytes.
+        limit: usize,
+    },
+    /// Somebody else changed or deleted it since it was read.
+    #[error("the environment `{name}` was changed by somebody else meanwhile: {change}")]
+    #[diagnostic(help("look at it with `cargo etcdtest env show {name}`, then edit it again"))]
+    Conflict {
+        /// Its name.
+        name: String,
+        /// What happened to it.
+        change: String,
+    },
+    /// A pattern of a test's `environments` that cannot be one.
+    #[error("`{pattern}` is no pattern for names of environments: {reason}")]
+    WrongPattern {
+        /// The pattern.
+        pattern: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// The stored environment holds what TOML cannot express.
+    #[error("the environment `{name}` cannot be written as TOML: {reason}")]
+    NotWritable {
+        /// Its name.
+        name: String,
+        /// What cannot.
+        reason: String,
+    },
+    /// The file for the editor could not be made or kept.
+    #[error("failed to keep the text of `{name}` in a file")]
+    Draft {
+        /// The environment.
+        name: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// The editor could not be started, or ended with an error.
+    #[error("the editor `{editor}` {reason}")]
+    #[diagnostic(help("set VISUAL or EDITOR to the editor to use"))]
+    Editor {
+        /// The command.
+        editor: String,
+        /// What became of it.
+        reason: String,
+    },
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl From<Box<Mistake>> for EnvironmentError {
+    fn from(mistake: Box<Mistake>) -> Self {
+        Self::File(mistake.into())
+    }
+}
+
+fn quoted(names: &[String]) -> String {
+    names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+}

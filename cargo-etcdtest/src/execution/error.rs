@@ -1,0 +1,44 @@
+//! Why a run could not go on.
+
+use crate::model::{RunId, WorkerId};
+use crate::reports::ReportError;
+use crate::store::StoreError;
+
+/// Why a run could not be created, executed or finished.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The run's reports could not be made or stored.
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    /// There is a run of this id already.
+    #[error("there is a run `{0}` already")]
+    Exists(RunId),
+    /// The run's record is gone from the store.
+    #[error("the run `{0}` was deleted from the store while it was running")]
+    Gone(RunId),
+    /// The plan in the store is not the one that was written.
+    #[error("the stored plan of run `{0}` is incomplete or was changed")]
+    Plan(RunId),
+    /// The units of a worker were taken by others while it was away.
+    #[error("the units of worker `{worker}` in run `{run}` were taken over while it was away")]
+    Superseded {
+        /// The run.
+        run: RunId,
+        /// The worker.
+        worker: WorkerId,
+    },
+    /// A process or file that the run needs could not be had.
+    #[error("failed to {what}: {source}")]
+    Io {
+        /// What was to be done.
+        what: String,
+        /// What the system said.
+        source: std::io::Error,
+    },
+}
+
+/// The result of a step of a run.
+pub type Result<T> = std::result::Result<T, RunError>;

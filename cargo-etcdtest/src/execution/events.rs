@@ -1,0 +1,108 @@
+//! What happens in a run, for whoever shows it: the progress display, the machine-readable
+//! stream, and `watch`.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::model::{
+    Attempt, EnvironmentVersion, PlannedUnit, RunId, RunSummary, TestCaseId, UnitIndex, UnitResult,
+};
+
+use super::output::Output;
+
+/// Something that happened in a run.
+#[derive(Clone, Debug)]
+pub enum RunEvent {
+    /// The run was created, or is being watched from now on.
+    Started {
+        /// Its id.
+        run: RunId,
+        /// How many units it has.
+        units: u32,
+        /// How many test cases.
+        tests: u32,
+        /// What it runs against.
+        environments: Vec<EnvironmentVersion>,
+    },
+    /// An attempt began.
+    AttemptStarted {
+        /// Whose.
+        unit: Unit,
+        /// Its number, from 1.
+        attempt: u32,
+    },
+    /// An attempt has taken long.
+    Slow {
+        /// Whose.
+        unit: Unit,
+        /// How long by now.
+        elapsed: Duration,
+    },
+    /// An attempt failed and there will be another.
+    AttemptFailed {
+        /// Whose.
+        unit: Unit,
+        /// What came of it.
+        attempt: Attempt,
+        /// Its output.
+        output: Arc<AttemptOutput>,
+        /// After how many attempts there will be none.
+        of: u32,
+    },
+    /// A unit has its result.
+    Finished {
+        /// Which.
+        unit: Unit,
+        /// The result.
+        result: UnitResult,
+        /// The output of its last attempt, where it was executed by this process.
+        output: Arc<AttemptOutput>,
+    },
+    /// The run goes no further than what is under way.
+    Cancelled {
+        /// Why.
+        reason: String,
+    },
+    /// No live worker works for the run: its workers died, or lost the store.
+    Stalled,
+    /// The store does not answer, and is being waited for.
+    StoreAway,
+    /// The run is over.
+    Ended {
+        /// Its id.
+        run: RunId,
+        /// What came of it.
+        summary: RunSummary,
+        /// It was cancelled.
+        cancelled: bool,
+    },
+}
+
+/// A unit, as people know it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unit {
+    /// Its place in the plan.
+    pub index: UnitIndex,
+    /// The test case.
+    pub test: TestCaseId,
+    /// The environment's name.
+    pub environment: String,
+}
+
+/// What an attempt printed and attached.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct AttemptOutput {
+    /// Its standard output.
+    pub stdout: Output,
+    /// Its standard error.
+    pub stderr: Output,
+    /// Its attachments: file name and content.
+    pub attachments: Vec<(String, Vec<u8>)>,
+}
+
+impl Unit {
+    /// A planned unit at its place.
+    pub fn new(index: UnitIndex, planned: &PlannedUnit) -> Self {
+        Self { index, test: planned.test.clone(), environment: planned.environment.clone() }
+    }
+}

@@ -1,0 +1,185 @@
+//! The order in which a run's units are dealt: pure, without a store.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+
+use crate::model::{LatestResult, PlanChunk, PlannedUnit, TestCaseId, UnitIndex, Verdict};
+use crate::store::encode;
+
+/// How many units one chunk holds: with ids of ordinary length about 200 KiB.
+const CHUNK: usize = 2000;
+/// The largest number of stripes: so many workers can claim at once without meeting.
+const MAX_STRIPES: usize = 64;
+/// How many units a stripe should hold at least.
+const STRIPE: usize = 32;
+
+/// All units of a run in the order in which they are dealt.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Plan {
+    units: Vec<PlannedUnit>,
+    stripes: usize,
+}
+
+/// What past results say of a unit.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct History {
+    /// How long it took, as the median of its last results.
+    pub duration: Option<Duration>,
+    /// Its last result was a failure.
+    pub failed: bool,
+}
+
+/// What past results say, by test case and environment.
+pub type Histories = HashMap<(TestCaseId, String), History>;
+
+impl History {
+    /// What the latest result of a unit and those before it say.
+    pub fn of(latest: &LatestResult) -> Self {
+        let ran = latest.recent.iter().filter(|recent| recent.verdict != Verdict::Skipped);
+        let mut durations: Vec<Duration> = ran.map(|recent| recent.duration).collect();
+        durations.sort_unstable();
+        Self {
+            duration: durations.get(durations.len() / 2).copied(),
+            failed: latest.result.outcome.is_failure(),
+        }
+    }
+}
+
+impl Plan {
+    /// Orders units: those that failed last time first, then the longest, then by name;
+    /// those that are skipped without a try last. Unknown units count as the median of the
+    /// known ones, so that they spread among them.
+    pub fn new(units: impl IntoIterator<Item = PlannedUnit>, histories: &Histories) -> Self {
+        let mut known: Vec<Duration> = histories.values().filter_map(|history| history.duration).collect();
+        known.sort_unstable();
+        let median = known.get(known.len() / 2).copied().unwrap_or_default();
+
+        let mut ordered: Vec<(bool, bool, Duration, PlannedUnit)> = units
+            .into_iter()
+            .map(|mut unit| {
+                let key = (unit.test.clone(), unit.environment.clone());
+                let history = histories.get(&key).copied().unwrap_or_default();
+                unit.estimate = history.duration;
+                (unit.skip.is_some(), !history.failed, history.duration.unwrap_or(median), unit)
+            })
+            .collect();
+        ordered.sort_by(|a, b| {
+            let names = |unit: &PlannedUnit| (unit.test.clone(), unit.environment.clone());
+            (a.0, a.1).cmp(&(b.0, b.1)).then(b.2.cmp(&a.2)).then_with(|| names(&a.3).cmp(&names(&b.3)))
+        });
+        Self::ordered(ordered.into_iter().map(|(.., unit)| unit).collect())
+    }
+
+    fn ordered(units: Vec<PlannedUnit>) -> Self {
+        let stripes = (units.len() / STRIPE).clamp(1, MAX_STRIPES);
+        Self { units, stripes }
+    }
+
+    /// Puts a plan together again from its chunks, which come in order.
+    pub fn from_chunks(chunks: impl IntoIterator<Item = PlanChunk>, stripes: u32) -> Self {
+        let units = chunks.into_iter().flat_map(|chunk| chunk.units).collect();
+        Self { units, stripes: stripes.max(1) as usize }
+    }
+
+    /// The pieces in which it is stored.
+    pub fn chunks(&self) -> impl Iterator<Item = PlanChunk> + '_ {
+        self.units
+            .chunks(CHUNK)
+            .enumerate()
+            .map(|(index, units)| PlanChunk { first: unit_index(index * CHUNK), units: units.to_vec() })
+    }
+
+    /// The SHA-256 over its chunks as they are stored, in hexadecimal.
+    pub fn digest(&self) -> String {
+        let mut digest = Sha256::new();
+        for chunk in self.chunks() {
+            digest.update(encode(&chunk));
+        }
+        hex::encode(digest.finalize())
+    }
+
+    /// How many units there are.
+    pub fn len(&self) -> usize {
+        self.units.len()
+    }
+
+    /// Whether there is nothing to run.
+    pub fn is_empty(&self) -> bool {
+        self.units.is_empty()
+    }
+
+    /// Over how many stripes the units are dealt.
+    pub fn stripes(&self) -> usize {
+        self.stripes
+    }
+
+    /// The unit at a place of the plan.
+    pub fn unit(&self, index: UnitIndex) -> Option<&PlannedUnit> {
+        self.units.get(index.0 as usize)
+    }
+
+    /// All units with their places.
+    pub fn units(&self) -> impl Iterator<Item = (UnitIndex, &PlannedUnit)> {
+        self.units.iter().enumerate().map(|(index, unit)| (unit_index(index), unit))
+    }
+
+    /// The unit that a stripe deals after `dealt` others; `None` where it is exhausted.
+    pub fn dealt(&self, stripe: usize, dealt: u32) -> Option<UnitIndex> {
+        let index = stripe + dealt as usize * self.stripes;
+        (index < self.units.len()).then(|| unit_index(index))
+    }
+}
+
+fn unit_index(index: usize) -> UnitIndex {
+    UnitIndex(u32::try_from(index).expect("a plan has fewer than four thousand million units"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn unit(test: &str, skip: bool) -> PlannedUnit {
+        PlannedUnit {
+            test: TestCaseId::new("p", "b", test),
+            environment: "local".into(),
+            estimate: None,
+            skip: skip.then(|| "why".into()),
+        }
+    }
+
+    fn histories(known: &[(&str, u64, bool)]) -> Histories {
+        let history = |&(test, millis, failed): &(&str, u64, bool)| {
+            let history = History { duration: Some(Duration::from_millis(millis)), failed };
+            ((TestCaseId::new("p", "b", test), "local".into()), history)
+        };
+        known.iter().map(history).collect()
+    }
+
+    #[test]
+    fn failed_first_then_longest_with_unknown_ones_in_the_middle_and_skipped_ones_last() {
+        let units = ["short", "long", "broken", "new", "off"].map(|name| unit(name, name == "off"));
+        let known = histories(&[
+            ("short", 1, false),
+            ("middle", 5, false),
+            ("long", 900, false),
+            ("broken", 2, true),
+        ]);
+        let plan = Plan::new(units, &known);
+        let names: Vec<&str> = plan.units().map(|(_, unit)| unit.test.test.as_str()).collect();
+        assert_eq!(names, ["broken", "long", "new", "short", "off"]);
+    }
+
+    #[test]
+    fn every_unit_is_dealt_by_exactly_one_stripe_and_the_plan_reads_back_from_its_chunks() {
+        let plan = Plan::new((0..5000).map(|n| unit(&format!("t{n}"), false)), &Histories::new());
+        let mut dealt: Vec<UnitIndex> = (0..plan.stripes())
+            .flat_map(|stripe| (0..).map_while(|n| plan.dealt(stripe, n)).collect::<Vec<_>>())
+            .collect();
+        dealt.sort_unstable();
+        assert!(dealt.into_iter().eq(plan.units().map(|(index, _)| index)));
+        let stripes = u32::try_from(plan.stripes()).unwrap();
+        assert_eq!(Plan::from_chunks(plan.chunks(), stripes), plan);
+    }
+}

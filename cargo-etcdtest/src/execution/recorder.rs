@@ -1,0 +1,265 @@
+//! The one task of a worker that writes to the store: claims units and stores results,
+//! never both at once.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until};
+
+use super::claims::{Claimed, Claims};
+use super::error::Result;
+use super::events::{AttemptOutput, RunEvent};
+use super::work::Work;
+use super::worker::{EventSink, Executed};
+use crate::config::StoreOutput;
+use crate::model::{Attempt, Fence, RunState, StoredOutput, UnitIndex, UnitResult};
+use crate::store::{Key, Op, encode_output};
+
+/// How long a result may wait for others that are stored with it.
+const LINGER: Duration = Duration::from_millis(200);
+/// How many results are stored together at the most.
+const BATCH: usize = 500;
+/// How much time a claim should take, at the most.
+const SLICE: Duration = Duration::from_secs(1);
+/// How long a unit is expected to take that was never executed.
+const UNKNOWN: Duration = Duration::from_millis(100);
+/// After how long somebody is told that the store does not answer.
+const AWAY: Duration = Duration::from_secs(3);
+/// How many bytes and operations one transaction of output carries.
+const OUTPUT_BYTES: usize = 900 << 10;
+const OUTPUT_OPERATIONS: usize = 64;
+
+/// What a worker asks of its recorder.
+#[derive(Debug)]
+pub(super) enum Request {
+    /// More units, while these are being executed.
+    Claim {
+        /// What is being executed.
+        running: Vec<UnitIndex>,
+    },
+    /// A unit was executed.
+    Store(Executed),
+    /// No unit shall be dealt any more.
+    Stop {
+        /// Why.
+        reason: String,
+    },
+}
+
+/// What a recorder answers to a claim.
+#[derive(Debug)]
+pub(super) enum Dealt {
+    /// These units.
+    Units(Vec<UnitIndex>, Fence),
+    /// All have been dealt.
+    NoMore,
+    /// The run was cancelled.
+    Cancelled,
+}
+
+struct Recorder {
+    work: Arc<Work>,
+    claims: Claims,
+    running: Vec<UnitIndex>,
+    waiting: Vec<Executed>,
+    events: EventSink,
+    pace: Pace,
+}
+
+/// How long units take against what was expected.
+#[derive(Debug)]
+struct Pace {
+    expected: Duration,
+    taken: Duration,
+    units: u32,
+    /// What is expected of all units that are not dealt yet.
+    undealt: Duration,
+}
+
+/// Serves requests until nobody is left to ask, then stores what is left.
+///
+/// # Errors
+/// What the store said, where it failed for good.
+pub(super) async fn record(
+    work: Arc<Work>,
+    claims: Claims,
+    mut requests: mpsc::UnboundedReceiver<Request>,
+    dealt: mpsc::UnboundedSender<Dealt>,
+    events: EventSink,
+) -> Result<Claims> {
+    let undealt = work.plan.units().map(|(_, unit)| unit.estimate.unwrap_or(UNKNOWN)).sum();
+    let pace = Pace { expected: Duration::ZERO, taken: Duration::ZERO, units: 0, undealt };
+    let mut recorder = Recorder { work, claims, running: Vec::new(), waiting: Vec::new(), events, pace };
+    let mut due: Option<Instant> = None;
+    loop {
+        let request = tokio::select! {
+            biased;
+            request = requests.recv() => request,
+            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                due = None;
+                recorder.flush().await?;
+                continue;
+            }
+        };
+        match request {
+            Some(Request::Claim { running }) => {
+                recorder.running = running;
+                // A worker that has stopped needs no answer.
+                let _ = dealt.send(recorder.claim().await?);
+            }
+            Some(Request::Store(executed)) => {
+                recorder.pace.add(&executed, &recorder.work);
+                recorder.running.retain(|unit| *unit != executed.result.unit);
+                recorder.waiting.push(executed);
+                due.get_or_insert_with(|| Instant::now() + LINGER);
+            }
+            Some(Request::Stop { reason }) => recorder.stop(reason).await?,
+            None => {
+                recorder.flush().await?;
+                return Ok(recorder.claims);
+            }
+        }
+        if recorder.waiting.len() >= BATCH || due.is_some_and(|due| due <= Instant::now()) {
+            due = None;
+            recorder.flush().await?;
+        }
+    }
+}
+
+impl Recorder {
+    async fn claim(&mut self) -> Result<Dealt> {
+        let lanes = u32::try_from(self.work.policy.lanes.get()).unwrap_or(u32::MAX);
+        let factor = self.pace.factor();
+        let wanted = SLICE.min(self.pace.undealt.mul_f64(factor) / lanes.saturating_mul(2));
+        let work = self.work.clone();
+        let expected = |unit| expected(&work, unit);
+        let estimate = |unit| expected(unit).mul_f64(factor);
+        let claim = self.claims.claim(&work.plan, wanted, estimate, &self.running);
+        Ok(match patiently(claim, &self.events).await? {
+            Claimed::Units(units, fence) => {
+                let taken = units.iter().map(|&unit| expected(unit)).sum();
+                self.pace.undealt = self.pace.undealt.saturating_sub(taken);
+                Dealt::Units(units, fence)
+            }
+            Claimed::Exhausted => Dealt::NoMore,
+            Claimed::Cancelled => Dealt::Cancelled,
+        })
+    }
+
+    async fn stop(&mut self, reason: String) -> Result<()> {
+        let _ = self.events.send(RunEvent::Cancelled { reason });
+        let membership = self.claims.membership_mut();
+        if membership.run().state == RunState::Running {
+            membership.change_state(RunState::Cancelling, vec![]).await?;
+        }
+        Ok(())
+    }
+
+    /// Stores output first, then the results that name it.
+    async fn flush(&mut self) -> Result<()> {
+        let mut results = Vec::with_capacity(self.waiting.len());
+        let mut writes = Vec::new();
+        for mut executed in std::mem::take(&mut self.waiting) {
+            let UnitResult { unit, token, .. } = executed.result;
+            for (attempt, output) in executed.result.attempts.iter_mut().zip(&executed.outputs) {
+                self.store_output(unit, token, attempt, output, &mut writes);
+            }
+            results.push(executed.result);
+        }
+        let events = self.events.clone();
+        let store = async {
+            for batch in batches(writes) {
+                let Some((proof, _)) = batch.last().cloned() else { continue };
+                let puts = batch.into_iter().map(|(key, value)| Op::put(key, value)).collect();
+                self.claims.membership_mut().write(&proof, puts).await?;
+            }
+            self.claims.flush(results, &self.running).await
+        };
+        patiently(store, &events).await
+    }
+
+    /// Notes what is to be stored of an attempt, in the attempt and in `writes`.
+    fn store_output(
+        &self,
+        unit: UnitIndex,
+        token: Fence,
+        attempt: &mut Attempt,
+        output: &AttemptOutput,
+        writes: &mut Vec<(Key, Vec<u8>)>,
+    ) {
+        let wanted = match self.work.policy.store_output {
+            StoreOutput::None => return,
+            StoreOutput::Failed => attempt.outcome.is_failure(),
+            StoreOutput::All => true,
+        };
+        let mut put = |name: String, content: &[u8], size, left_out| {
+            let chunks = encode_output(&self.work.run, unit, token, attempt.number, &name, content);
+            attempt.output.push(StoredOutput { name, size, left_out, chunks: chunks.len() });
+            writes.extend(chunks);
+        };
+        for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+            if wanted && !stream.is_empty() {
+                put(name.into(), &stream.bytes(), stream.size(), stream.left_out());
+            }
+        }
+        // What a test attaches it wants kept.
+        let mut names = HashMap::<&str, u32>::new();
+        for (name, content) in &output.attachments {
+            let count = names.entry(name).and_modify(|count| *count += 1).or_insert(1);
+            let name = if *count == 1 { name.clone() } else { format!("{name}.{count}") };
+            put(format!("attachments/{name}"), content, content.len() as u64, 0);
+        }
+    }
+}
+
+impl Pace {
+    fn add(&mut self, executed: &Executed, work: &Work) {
+        if !executed.result.attempts.is_empty() {
+            self.units += 1;
+            self.taken += executed.result.attempts.iter().map(|attempt| attempt.duration).sum::<Duration>();
+            self.expected += expected(work, executed.result.unit);
+        }
+    }
+
+    /// By how much more time units take than was expected; 1 until a few have been seen.
+    fn factor(&self) -> f64 {
+        if self.units < 8 {
+            return 1.0;
+        }
+        (self.taken.as_secs_f64() / self.expected.as_secs_f64().max(1e-6)).clamp(1e-3, 1e3)
+    }
+}
+
+fn expected(work: &Work, unit: UnitIndex) -> Duration {
+    work.plan.unit(unit).and_then(|unit| unit.estimate).unwrap_or(UNKNOWN)
+}
+
+/// Waits for the store, and says so once where that takes long.
+async fn patiently<T>(request: impl Future<Output = Result<T>>, events: &EventSink) -> Result<T> {
+    tokio::pin!(request);
+    tokio::select! {
+        done = &mut request => return done,
+        () = sleep(AWAY) => {}
+    }
+    let _ = events.send(RunEvent::StoreAway);
+    request.await
+}
+
+/// Groups writes into transactions that are not too large.
+fn batches(writes: Vec<(Key, Vec<u8>)>) -> Vec<Vec<(Key, Vec<u8>)>> {
+    let mut batches: Vec<Vec<(Key, Vec<u8>)>> = Vec::new();
+    let mut bytes = 0;
+    for write in writes {
+        bytes += write.1.len();
+        match batches.last_mut() {
+            Some(batch) if bytes <= OUTPUT_BYTES && batch.len() < OUTPUT_OPERATIONS => batch.push(write),
+            _ => {
+                bytes = write.1.len();
+                batches.push(vec![write]);
+            }
+        }
+    }
+    batches
+}

@@ -1,0 +1,172 @@
+//! One run, from its plan to its reports, by the worker that created it.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use super::attempt::Leave;
+use super::claims::Claims;
+use super::error::Result;
+use super::events::RunEvent;
+use super::finish::{Latest, finish};
+use super::membership::Membership;
+use super::plan::{Histories, History, Plan};
+use super::work::{EnvironmentFiles, Policy, Work};
+use super::worker::{EventSink, execute};
+use crate::model::{
+    Commit, Environment, LatestResult, PlannedUnit, Run, RunId, TestCaseId, Worker, WorkerId,
+};
+use crate::reports::RunDetails;
+use crate::store::{KeyRange, SharedStore, decode, keys, list};
+use crate::testcases::ListedTest;
+
+/// A run that somebody wants.
+#[derive(Debug)]
+pub struct Order {
+    /// Its id.
+    pub id: RunId,
+    /// The tests.
+    pub tests: Vec<Selected>,
+    /// Digest of all tests that were listed, selected or not.
+    pub tests_digest: String,
+    /// What they run against.
+    pub environments: Vec<Environment>,
+    /// The rules.
+    pub policy: Policy,
+    /// What was typed.
+    pub command: Vec<String>,
+    /// Who typed it: `user@host`.
+    pub author: String,
+    /// This machine's name.
+    pub host: String,
+    /// The code.
+    pub commit: Option<Commit>,
+    /// How long an unreachable store is waited for.
+    pub patience: Duration,
+}
+
+/// A test that was selected.
+#[derive(Clone, Debug)]
+pub struct Selected {
+    /// The test.
+    pub test: ListedTest,
+    /// For each environment by name, why it is not run there; nothing where it is.
+    pub skipped: HashMap<String, String>,
+}
+
+/// Creates, executes and finishes a run. `leave` says how far tests under way may go;
+/// `events` hears what happens.
+///
+/// # Errors
+/// What the store said, where it failed for good; the run can then be seen in the store as
+/// far as it came.
+pub async fn run(
+    store: SharedStore,
+    order: Order,
+    leave: watch::Receiver<Leave>,
+    events: &EventSink,
+) -> Result<RunDetails> {
+    let Order { id, tests, environments, policy, patience, .. } = order;
+    let latest = read_latest(&store, &tests).await?;
+    let histories: Histories = histories(&latest, &tests, &environments);
+    let units = environments.iter().flat_map(|environment| {
+        tests.iter().map(|selected| PlannedUnit {
+            test: selected.test.id.clone(),
+            environment: environment.name.clone(),
+            estimate: None,
+            skip: selected.skipped.get(&environment.name).cloned(),
+        })
+    });
+    let plan = Plan::new(units, &histories);
+
+    let worker = Worker {
+        id: WorkerId::generate(&order.host),
+        host: order.host,
+        pid: std::process::id(),
+        run: id.clone(),
+        since: Timestamp::now(),
+        lanes: u32::try_from(policy.lanes.get()).unwrap_or(u32::MAX),
+    };
+    let describe = |state| Run {
+        id: id.clone(),
+        state,
+        created: Timestamp::now(),
+        finished: None,
+        command: order.command,
+        author: order.author,
+        commit: order.commit,
+        environments: environments.iter().map(Environment::identity).collect(),
+        units: u32::try_from(plan.len()).unwrap_or(u32::MAX),
+        stripes: u32::try_from(plan.stripes()).unwrap_or(u32::MAX),
+        tests_digest: order.tests_digest,
+        plan_digest: plan.digest(),
+        summary: None,
+    };
+    let membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
+    let _ = events.send(RunEvent::Started {
+        run: membership.id().clone(),
+        units: membership.run().units,
+        tests: u32::try_from(tests.len()).unwrap_or(u32::MAX),
+        environments: membership.run().environments.clone(),
+    });
+
+    let tests: HashMap<TestCaseId, ListedTest> =
+        tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
+    let work = Arc::new(Work {
+        run: membership.id().clone(),
+        worker: membership.worker().id.clone(),
+        files: EnvironmentFiles::write(&environments, &tests)?,
+        plan,
+        tests,
+        environments: environments
+            .into_iter()
+            .map(|environment| (environment.name.clone(), environment))
+            .collect(),
+        policy,
+    });
+    let claims = Claims::new(membership).await?;
+    let (claims, cancelled) = execute(&work, claims, leave, events).await?;
+    let mut membership = claims.into_membership();
+    let details = finish(&mut membership, &latest, cancelled).await?;
+    membership.leave().await;
+    let _ = events.send(RunEvent::Ended {
+        run: details.run.id.clone(),
+        summary: details.run.summary.unwrap_or_default(),
+        cancelled,
+    });
+    Ok(details)
+}
+
+/// The latest results of all tests of the selected tests' binaries.
+async fn read_latest(store: &SharedStore, tests: &[Selected]) -> Result<Latest> {
+    let binaries: BTreeSet<(&str, &str)> = tests
+        .iter()
+        .map(|selected| (selected.test.id.package.as_str(), selected.test.id.binary.as_str()))
+        .collect();
+    let mut latest = Latest::new();
+    for (package, binary) in binaries {
+        let page = list(store.as_ref(), KeyRange::prefix(keys::latest_results_of(package, binary))).await?;
+        for pair in page.pairs {
+            // What cannot be read tells nothing of the past.
+            if let Ok(result) = decode::<LatestResult>(&pair) {
+                latest.insert(pair.key, (result, pair.modified));
+            }
+        }
+    }
+    Ok(latest)
+}
+
+fn histories(latest: &Latest, tests: &[Selected], environments: &[Environment]) -> Histories {
+    let units = environments.iter().flat_map(|environment| {
+        tests.iter().map(|selected| (selected.test.id.clone(), environment.name.clone()))
+    });
+    units
+        .filter_map(|unit| {
+            let (result, _) = latest.get(&keys::latest_result(&unit.0, &unit.1))?;
+            Some((unit, History::of(result)))
+        })
+        .collect()
+}

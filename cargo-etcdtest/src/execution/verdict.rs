@@ -1,0 +1,215 @@
+//! What an attempt came to, by what it said and how its process ended.
+
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use etcdtest::protocol;
+use regex::Regex;
+
+use super::events::AttemptOutput;
+use crate::model::Outcome;
+
+/// The longest message that is kept, in bytes.
+const MAX_MESSAGE: usize = 32 << 10;
+/// Within how many bytes from its end libtest's closing line is looked for.
+const CLOSING: usize = 4 << 10;
+
+/// An outcome with its reasons.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Ending {
+    /// The outcome.
+    pub(super) outcome: Outcome,
+    /// The panic message, the error, the signal or the reason.
+    pub(super) message: Option<String>,
+    /// Where it panicked.
+    pub(super) location: Option<String>,
+}
+
+impl Ending {
+    /// It took too long.
+    pub(super) fn timed_out(timeout: Duration) -> Self {
+        let message = format!("timed out after {}", humantime::format_duration(timeout));
+        Self { outcome: Outcome::TimedOut, message: Some(message), location: None }
+    }
+
+    /// Its process ended without saying how the test went.
+    pub(super) fn crashed(message: String) -> Self {
+        Self { outcome: Outcome::Crashed, message: Some(message), location: None }
+    }
+
+    fn passed() -> Self {
+        Self { outcome: Outcome::Passed, message: None, location: None }
+    }
+}
+
+/// The ending of an annotated test. It passed if it said so on its socket, or, where the
+/// test closed that, by exiting with the code that was agreed on.
+pub(super) fn annotated(said: Option<protocol::Outcome>, status: ExitStatus, agreed: i32) -> Ending {
+    match said {
+        Some(protocol::Outcome::Failed { message, location }) => {
+            Ending { outcome: Outcome::Failed, message: Some(bounded(message)), location }
+        }
+        Some(protocol::Outcome::Skipped(reason)) => {
+            Ending { outcome: Outcome::Skipped, message: Some(bounded(reason)), location: None }
+        }
+        Some(protocol::Outcome::Passed) | None if status.code() == Some(agreed) => Ending::passed(),
+        Some(protocol::Outcome::Passed) => {
+            Ending::crashed(format!("the test passed, but then its process {}", ended(status)))
+        }
+        None => Ending::crashed(format!("its process {} before the test was over", ended(status))),
+    }
+}
+
+/// The ending of a plain libtest test: exit code and closing line must agree.
+pub(super) fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
+    static CLOSING_LINE: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?m)^test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; .*$")
+            .expect("it is well formed")
+    });
+    let tail = output.stdout.end(CLOSING);
+    let closing = CLOSING_LINE.captures_iter(&tail).last().filter(|found| {
+        let end = found.get(0).map_or(0, |line| line.end());
+        tail[end..].trim().is_empty()
+    });
+    let counts = closing.map(|found| (found[1].to_owned(), found[2].to_owned(), found[3].to_owned()));
+    let counts =
+        counts.as_ref().map(|(word, passed, failed)| (word.as_str(), passed.as_str(), failed.as_str()));
+    match (status.code(), counts) {
+        (Some(0), Some(("ok", "1", "0"))) => Ending::passed(),
+        (Some(0), Some((_, "0", "0"))) => {
+            Ending::crashed("the binary ran no test of this name: it lists other tests than it runs".into())
+        }
+        (Some(101), Some(("FAILED", _, _))) => failed_plainly(output),
+        _ => Ending::crashed(format!("its process {} before the test was over", ended(status))),
+    }
+}
+
+/// The panic's message and place, out of what the default panic hook prints.
+fn failed_plainly(output: &AttemptOutput) -> Ending {
+    static PANIC: LazyLock<Regex> = LazyLock::new(|| {
+        Regex::new(r"(?m)^thread '[^\n]*' (?:\(\d+\) )?panicked at ([^\n]+?:\d+:\d+):\n")
+            .expect("it is well formed")
+    });
+    let text = String::from_utf8_lossy(&output.stderr.bytes()).into_owned();
+    let found = PANIC.captures_iter(&text).last();
+    let Some((found, place)) = found.as_ref().and_then(|found| Some((found.get(0)?, found.get(1)?))) else {
+        let error = String::from_utf8_lossy(&output.stdout.bytes())
+            .lines()
+            .chain(text.lines())
+            .find(|line| line.starts_with("Error: "))
+            .map(str::to_owned);
+        return Ending { outcome: Outcome::Failed, message: error, location: None };
+    };
+    let rest = &text[found.end()..];
+    let end = rest.find("\nnote: run with `RUST_BACKTRACE").or_else(|| rest.find("\nstack backtrace:"));
+    Ending {
+        outcome: Outcome::Failed,
+        message: Some(bounded(rest[..end.unwrap_or(rest.len())].trim_end().to_owned())),
+        location: Some(place.as_str().to_owned()),
+    }
+}
+
+fn bounded(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE {
+        message.truncate(message.floor_char_boundary(MAX_MESSAGE));
+        message.push_str("\n[… the rest was left out …]");
+    }
+    message
+}
+
+/// "exited with code 3", "was killed by SIGSEGV (core dumped)".
+fn ended(status: ExitStatus) -> String {
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exited with code {code}"),
+        (None, Some(signal)) => {
+            let core = if status.core_dumped() { " (core dumped)" } else { "" };
+            format!("was killed by {}{core}", signal_name(signal))
+        }
+        (None, None) => "ended".into(),
+    }
+}
+
+/// The name of a signal, as `kill -l` gives it.
+pub fn signal_name(signal: i32) -> String {
+    use rustix::process::Signal;
+    let names = [
+        (Signal::HUP, "SIGHUP"),
+        (Signal::INT, "SIGINT"),
+        (Signal::QUIT, "SIGQUIT"),
+        (Signal::ILL, "SIGILL"),
+        (Signal::TRAP, "SIGTRAP"),
+        (Signal::ABORT, "SIGABRT"),
+        (Signal::BUS, "SIGBUS"),
+        (Signal::FPE, "SIGFPE"),
+        (Signal::KILL, "SIGKILL"),
+        (Signal::USR1, "SIGUSR1"),
+        (Signal::SEGV, "SIGSEGV"),
+        (Signal::USR2, "SIGUSR2"),
+        (Signal::PIPE, "SIGPIPE"),
+        (Signal::ALARM, "SIGALRM"),
+        (Signal::TERM, "SIGTERM"),
+        (Signal::XCPU, "SIGXCPU"),
+        (Signal::XFSZ, "SIGXFSZ"),
+        (Signal::SYS, "SIGSYS"),
+    ];
+    let name = names.iter().find(|(known, _)| known.as_raw() == signal);
+    name.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::execution::output::Output;
+
+    const KILLED: i32 = 9;
+
+    fn exited(code: i32) -> ExitStatus {
+        ExitStatus::from_raw(code << 8)
+    }
+
+    fn printed(stdout: &str, stderr: &str) -> AttemptOutput {
+        let output = |text: &str| {
+            let mut output = Output::default();
+            output.push(text.as_bytes());
+            output
+        };
+        AttemptOutput { stdout: output(stdout), stderr: output(stderr), attachments: vec![] }
+    }
+
+    const OK: &str = "\nrunning 1 test\ntest a ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.00s\n\n";
+
+    #[test]
+    fn a_plain_test_passes_only_with_its_closing_line() {
+        let outcome = |status, output: &str| plain(status, &printed(output, "")).outcome;
+        assert_eq!(outcome(exited(0), OK), Outcome::Passed);
+        assert_eq!(outcome(exited(0), "running 1 test\n"), Outcome::Crashed);
+        assert_eq!(outcome(exited(0), &format!("{OK}and more")), Outcome::Crashed);
+        assert_eq!(outcome(exited(0), &OK.replace("1 passed", "0 passed")), Outcome::Crashed);
+        assert_eq!(outcome(exited(7), OK), Outcome::Crashed);
+        assert_eq!(outcome(ExitStatus::from_raw(KILLED), OK), Outcome::Crashed);
+    }
+
+    #[test]
+    fn a_plain_failure_tells_message_and_place_of_the_panic() {
+        let closing = OK.replace("ok. 1 passed; 0 failed", "FAILED. 0 passed; 1 failed");
+        let stderr = "\nthread 'a' (77) panicked at src/lib.rs:3:5:\nleft is 1\n right is 2\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+        let ending = plain(exited(101), &printed(&closing, stderr));
+        assert_eq!(ending.message.as_deref(), Some("left is 1\n right is 2"));
+        assert_eq!(ending.location.as_deref(), Some("src/lib.rs:3:5"));
+    }
+
+    #[test]
+    fn an_annotated_test_passes_by_its_word_or_by_the_agreed_code_and_never_by_exit_0() {
+        use protocol::Outcome::Passed;
+        assert_eq!(annotated(Some(Passed), exited(77), 77).outcome, Outcome::Passed);
+        assert_eq!(annotated(None, exited(77), 77).outcome, Outcome::Passed);
+        assert_eq!(annotated(None, exited(0), 77).outcome, Outcome::Crashed);
+        let ending = annotated(Some(Passed), ExitStatus::from_raw(11), 77);
+        assert_eq!(
+            ending.message.as_deref(),
+            Some("the test passed, but then its process was killed by SIGSEGV")
+        );
+    }
+}

@@ -1,0 +1,201 @@
+//! Following a run from anywhere: what the store has of it, then every change, without a
+//! gap between them.
+
+use std::collections::{HashMap, HashSet};
+
+use super::error::{Result, RunError};
+use super::events::{AttemptOutput, RunEvent, Unit};
+use super::plan::Plan;
+use super::worker::EventSink;
+use crate::model::{Block, Claim, PlanChunk, Run, RunId, RunState, RunSummary, UnitIndex, Worker};
+use crate::store::{
+    Change, Key, KeyRange, KeyValue, Notice, Revision, SharedStore, Watch, decode, decode_block, get, keys,
+    list_at,
+};
+
+/// A run that is being followed.
+struct Follower<'a> {
+    store: &'a SharedStore,
+    id: &'a RunId,
+    events: &'a EventSink,
+    plan: Plan,
+    told: HashSet<UnitIndex>,
+    /// The units announced as being executed, by claim record.
+    running: HashMap<Key, Vec<UnitIndex>>,
+    cancelling: bool,
+}
+
+/// Tells `events` what happened in a run so far and what happens from now on, until it is
+/// over, and says what came of it.
+///
+/// # Errors
+/// [`RunError::Gone`] where there is no such run, or it is deleted meanwhile.
+pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Result<(RunSummary, bool)> {
+    let page = store.read(crate::store::Read::key(keys::run(id))).await?;
+    let snapshot = page.revision;
+    let run: Run = page.pairs.first().map(decode).transpose()?.ok_or_else(|| RunError::Gone(id.clone()))?;
+    let after = Revision(snapshot.0 + 1);
+    let mut records = store.watch(KeyRange::key(keys::run(id)), after).await?;
+    let mut shares = store.watch(KeyRange::prefix(keys::execution(id)), after).await?;
+    let mut workers = store.watch(KeyRange::prefix(keys::WORKERS), after).await?;
+
+    let mut follower = Follower {
+        store,
+        id,
+        events,
+        plan: Plan::from_chunks([], 1),
+        told: HashSet::new(),
+        running: HashMap::new(),
+        cancelling: false,
+    };
+    if matches!(run.state, RunState::Planning { .. }) {
+        follower.planned(&mut records).await?;
+    }
+    follower.start(&run, snapshot).await?;
+    if let Some(end) = follower.take_run(&run).await? {
+        return Ok(end);
+    }
+    follower.look_for_workers().await?;
+    loop {
+        tokio::select! {
+            notice = next(&mut records) => {
+                let run = match notice? {
+                    Notice::Changed { changes, .. } => changes.into_iter().last(),
+                    Notice::Compacted { .. } => get(store.as_ref(), keys::run(id)).await?.map(Change::Put),
+                };
+                let Some(Change::Put(pair)) = run else { return Err(RunError::Gone(id.clone())) };
+                if let Some(end) = follower.take_run(&decode(&pair)?).await? {
+                    return Ok(end);
+                }
+            }
+            notice = next(&mut shares) => match notice? {
+                Notice::Changed { changes, .. } => changes.iter().try_for_each(|change| follower.take_share(change))?,
+                Notice::Compacted { .. } => follower.catch_up(None).await?,
+            },
+            notice = next(&mut workers) => {
+                notice?;
+                follower.look_for_workers().await?;
+            }
+        }
+    }
+}
+
+async fn next(watch: &mut Watch) -> Result<Notice> {
+    match watch.next().await {
+        Some(notice) => Ok(notice?),
+        // A watch ends only with an error, which was told before.
+        None => std::future::pending().await,
+    }
+}
+
+impl Follower<'_> {
+    /// Waits until the run's plan is written.
+    async fn planned(&mut self, records: &mut Watch) -> Result<()> {
+        loop {
+            let pair = get(self.store.as_ref(), keys::run(self.id)).await?;
+            let run: Run =
+                pair.as_ref().map(decode).transpose()?.ok_or_else(|| RunError::Gone(self.id.clone()))?;
+            if !matches!(run.state, RunState::Planning { .. }) {
+                return Ok(());
+            }
+            next(records).await?;
+        }
+    }
+
+    /// Reads the plan, and tells what has happened up to the snapshot.
+    async fn start(&mut self, run: &Run, snapshot: Revision) -> Result<()> {
+        let page = list_at(self.store.as_ref(), KeyRange::prefix(keys::plan(self.id)), None).await?;
+        let chunks: Vec<PlanChunk> = page.pairs.iter().map(decode).collect::<std::result::Result<_, _>>()?;
+        self.plan = Plan::from_chunks(chunks, run.stripes);
+        let tests: HashSet<_> = self.plan.units().map(|(_, unit)| &unit.test).collect();
+        self.tell(RunEvent::Started {
+            run: self.id.clone(),
+            units: run.units,
+            tests: u32::try_from(tests.len()).unwrap_or(u32::MAX),
+            environments: run.environments.clone(),
+        });
+        self.catch_up(Some(snapshot)).await
+    }
+
+    /// Tells all results and all that is being executed, as far as not told before.
+    async fn catch_up(&mut self, at: Option<Revision>) -> Result<()> {
+        for prefix in [keys::blocks(self.id), keys::claims(self.id)] {
+            let page = list_at(self.store.as_ref(), KeyRange::prefix(prefix), at).await?;
+            page.pairs.iter().try_for_each(|pair| self.take_pair(pair))?;
+        }
+        Ok(())
+    }
+
+    fn take_share(&mut self, change: &Change) -> Result<()> {
+        match change {
+            Change::Put(pair) => self.take_pair(pair),
+            Change::Deleted(key) => {
+                self.running.remove(key);
+                Ok(())
+            }
+        }
+    }
+
+    fn take_pair(&mut self, pair: &KeyValue) -> Result<()> {
+        let below = |prefix: Key| KeyRange::prefix(prefix).contains(&pair.key);
+        if below(keys::blocks(self.id)) {
+            self.take_block(decode_block(pair)?);
+        } else if below(keys::claims(self.id)) {
+            let claim: Claim = decode(pair)?;
+            let before = self.running.insert(pair.key.clone(), claim.running.clone()).unwrap_or_default();
+            for index in claim.running {
+                if let Some(planned) = self.plan.unit(index)
+                    && !before.contains(&index)
+                    && !self.told.contains(&index)
+                {
+                    self.tell(RunEvent::AttemptStarted { unit: Unit::new(index, planned), attempt: 1 });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn take_block(&mut self, block: Block) {
+        for result in block.results {
+            if let Some(planned) = self.plan.unit(result.unit)
+                && self.told.insert(result.unit)
+            {
+                let unit = Unit::new(result.unit, planned);
+                self.tell(RunEvent::Finished { unit, result, output: AttemptOutput::default().into() });
+            }
+        }
+    }
+
+    /// Takes in the run's record; says what came of the run where it is over.
+    async fn take_run(&mut self, run: &Run) -> Result<Option<(RunSummary, bool)>> {
+        if run.state == RunState::Cancelling && !self.cancelling {
+            self.cancelling = true;
+            self.tell(RunEvent::Cancelled { reason: "its worker said so".into() });
+        }
+        let RunState::Finished { cancelled } = run.state else { return Ok(None) };
+        // The watches are two: results may still be on their way by the other one.
+        self.catch_up(None).await?;
+        let summary = run.summary.unwrap_or_default();
+        self.tell(RunEvent::Ended { run: self.id.clone(), summary, cancelled });
+        Ok(Some((summary, cancelled)))
+    }
+
+    /// Says so where no live worker works for the run.
+    async fn look_for_workers(&mut self) -> Result<()> {
+        let page = list_at(self.store.as_ref(), KeyRange::prefix(keys::WORKERS), None).await?;
+        let live = page.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
+        if !live.into_iter().any(|worker| worker.run == *self.id) {
+            let run = get(self.store.as_ref(), keys::run(self.id)).await?;
+            let over = run.as_ref().and_then(|run| decode::<Run>(run).ok()).is_none_or(|run| run.is_over());
+            if !over {
+                self.tell(RunEvent::Stalled);
+            }
+        }
+        Ok(())
+    }
+
+    fn tell(&self, event: RunEvent) {
+        // A display that went away is no reason to fail.
+        let _ = self.events.send(event);
+    }
+}

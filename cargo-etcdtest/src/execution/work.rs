@@ -1,0 +1,123 @@
+//! What a worker executes, and by which rules.
+
+use std::collections::HashMap;
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use etcdtest::protocol::EnvironmentData;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+use super::error::{Result, RunError};
+use super::plan::Plan;
+use crate::config::StoreOutput;
+use crate::model::{Environment, RunId, TestCaseId, TestKind, WorkerId};
+use crate::testcases::ListedTest;
+
+/// A run as one worker sees it.
+#[derive(Debug)]
+pub struct Work {
+    /// The run.
+    pub run: RunId,
+    /// The worker.
+    pub worker: WorkerId,
+    /// All units.
+    pub plan: Plan,
+    /// The tests that the units name.
+    pub tests: HashMap<TestCaseId, ListedTest>,
+    /// The environments that the units name.
+    pub environments: HashMap<String, Environment>,
+    /// The same as files, for tests that are not told by socket.
+    pub files: EnvironmentFiles,
+    /// The rules.
+    pub policy: Policy,
+}
+
+/// The rules by which tests are executed.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    /// How many attempts are executed at once.
+    pub lanes: NonZeroUsize,
+    /// How often a failed attempt is tried again, whatever the test says.
+    pub retries: Option<u32>,
+    /// How often it is where the test says nothing.
+    pub default_retries: u32,
+    /// Longest time an attempt may take where the test says nothing.
+    pub timeout: Option<Duration>,
+    /// After how long an attempt is called slow.
+    pub slow: Duration,
+    /// Time between the request to end and the kill.
+    pub grace: Duration,
+    /// Stop dealing units after the first failure.
+    pub fail_fast: bool,
+    /// Which output is stored.
+    pub store_output: StoreOutput,
+    /// Pass output on as it comes.
+    pub show: bool,
+}
+
+/// A folder with a file for each environment, gone with this value.
+#[derive(Debug, Default)]
+pub struct EnvironmentFiles {
+    folder: Option<TempDir>,
+    names: HashMap<String, String>,
+}
+
+impl Policy {
+    /// How often a failed attempt of a test is tried again.
+    pub fn retries_of(&self, test: &ListedTest) -> u32 {
+        self.retries.or(test.code.retries).unwrap_or(self.default_retries)
+    }
+
+    /// How long an attempt of a test may take.
+    pub fn timeout_of(&self, test: &ListedTest) -> Option<Duration> {
+        test.code.timeout.or(self.timeout)
+    }
+}
+
+impl EnvironmentFiles {
+    /// Writes the environments, readable by this user only, if there is a plain test that
+    /// needs them.
+    ///
+    /// # Errors
+    /// [`RunError::Io`] where the folder for temporary files cannot be written.
+    pub fn write<'a>(
+        environments: impl IntoIterator<Item = &'a Environment>,
+        tests: &HashMap<TestCaseId, ListedTest>,
+    ) -> Result<Self> {
+        if tests.values().all(|test| test.code.kind == TestKind::Annotated) {
+            return Ok(Self::default());
+        }
+        let failed = |source| RunError::Io { what: "write the environments for the tests".into(), source };
+        let folder = tempfile::Builder::new().prefix("etcdtest-").tempdir().map_err(failed)?;
+        let mut names = HashMap::new();
+        for (index, environment) in environments.into_iter().enumerate() {
+            let name = format!("{index}.json");
+            let content = json!({
+                "name": environment.name,
+                "version": environment.version,
+                "revision": environment.revision,
+                "config": environment.config,
+            });
+            std::fs::write(folder.path().join(&name), content.to_string()).map_err(failed)?;
+            names.insert(environment.name.clone(), name);
+        }
+        Ok(Self { folder: Some(folder), names })
+    }
+
+    /// The file of an environment.
+    pub fn of(&self, environment: &str) -> Option<PathBuf> {
+        Some(self.folder.as_ref()?.path().join(self.names.get(environment)?))
+    }
+}
+
+/// An environment as a test is told it.
+pub(super) fn environment_data(environment: &Environment) -> EnvironmentData {
+    EnvironmentData {
+        name: environment.name.clone(),
+        version: environment.version,
+        revision: environment.revision,
+        config: Value::Object(environment.config.clone()),
+    }
+}

@@ -1,0 +1,239 @@
+//! `summary.json`: a run for programs, stable and documented in `docs/reports.md`.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use super::details::{RunDetails, UnitDetails};
+use super::text;
+use crate::model::{
+    Attempt, Commit, EnvironmentVersion, Outcome, Record, RunId, RunSummary, StoredOutput, UnitResult,
+    Verdict, WorkerId,
+};
+
+/// The document. Times are RFC 3339 in UTC, durations seconds to the microsecond.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SummaryReport {
+    /// Grows when a field changes its meaning or goes away; fields may be added at any time.
+    pub schema: u64,
+    /// The run.
+    pub run: RunId,
+    /// What was typed.
+    pub command: Vec<String>,
+    /// Who typed it: `user@host`.
+    pub author: String,
+    /// The code it ran.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub commit: Option<Commit>,
+    /// What it ran against.
+    pub environments: Vec<EnvironmentVersion>,
+    /// When the run was created.
+    pub started: Timestamp,
+    /// When it ended.
+    pub finished: Timestamp,
+    /// From the one to the other.
+    pub duration: f64,
+    /// How many units of each kind.
+    pub counts: Counts,
+    /// The units in the order of the plan.
+    pub units: Vec<UnitSummary>,
+}
+
+impl Record for SummaryReport {
+    const SCHEMA: u64 = 1;
+}
+
+/// How many units of each kind.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Counts {
+    /// All.
+    pub units: u32,
+    /// Passed at the first attempt.
+    pub passed: u32,
+    /// Passed after a failed attempt.
+    pub flaky: u32,
+    /// Failed with a panic or an error.
+    pub failed: u32,
+    /// Took too long.
+    pub timed_out: u32,
+    /// Their process died.
+    pub crashed: u32,
+    /// Not run on purpose.
+    pub skipped: u32,
+    /// Without a result.
+    pub not_run: u32,
+}
+
+/// One unit of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct UnitSummary {
+    /// The test case.
+    pub id: String,
+    /// The environment's name.
+    pub environment: String,
+    /// How its last attempt ended; `None` where it has no result.
+    pub outcome: Option<Outcome>,
+    /// What it comes to; `None` where it has no result.
+    pub verdict: Option<Verdict>,
+    /// How long its last attempt took.
+    pub duration: f64,
+    /// Why it did not pass or was not run, in one line.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// Who executed it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub worker: Option<WorkerId>,
+    /// Every try, in order.
+    pub attempts: Vec<AttemptSummary>,
+}
+
+/// One try at a unit.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct AttemptSummary {
+    /// Its number, from 1.
+    pub number: u32,
+    /// How it ended.
+    pub outcome: Outcome,
+    /// When it began.
+    pub started: Timestamp,
+    /// How long it took.
+    pub duration: f64,
+    /// What it said, whole.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub message: Option<String>,
+    /// `file:line:column` of the panic.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub location: Option<String>,
+    /// The exit code of its process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub exit_code: Option<i32>,
+    /// The signal that ended its process.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<i32>,
+    /// The steps it went through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub steps: Vec<StepSummary>,
+    /// What of its output is stored.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub output: Vec<StoredOutput>,
+}
+
+/// A step of an attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct StepSummary {
+    /// Its name.
+    pub name: String,
+    /// Whether it succeeded; `None` where the attempt ended inside it.
+    pub ok: Option<bool>,
+    /// How long it took.
+    pub duration: f64,
+}
+
+/// A run as `summary.json`; indented, so that people can read and compare it as well.
+pub fn summary(details: &RunDetails) -> Vec<u8> {
+    let report = SummaryReport::from(details);
+    let mut bytes = serde_json::to_vec_pretty(&report).expect("the document is maps with text keys");
+    bytes.push(b'\n');
+    bytes
+}
+
+impl From<&RunDetails> for SummaryReport {
+    fn from(details: &RunDetails) -> Self {
+        let (run, summary) = (details.run.clone(), details.summary());
+        Self {
+            schema: Self::SCHEMA,
+            run: run.id,
+            command: run.command,
+            author: run.author,
+            commit: run.commit,
+            environments: run.environments,
+            started: run.created,
+            finished: details.ended(),
+            duration: seconds(summary.duration),
+            counts: summary.into(),
+            units: details.units.iter().map(UnitSummary::from).collect(),
+        }
+    }
+}
+
+impl From<RunSummary> for Counts {
+    fn from(summary: RunSummary) -> Self {
+        let RunSummary { passed, flaky, failed, timed_out, crashed, skipped, not_run, duration: _ } = summary;
+        let units = passed + flaky + failed + timed_out + crashed + skipped + not_run;
+        Self { units, passed, flaky, failed, timed_out, crashed, skipped, not_run }
+    }
+}
+
+impl From<&UnitDetails> for UnitSummary {
+    fn from(unit: &UnitDetails) -> Self {
+        let result = unit.result.as_ref();
+        Self {
+            id: unit.planned.test.to_string(),
+            environment: unit.planned.environment.clone(),
+            outcome: result.map(|result| result.outcome),
+            verdict: result.map(UnitResult::verdict),
+            duration: result.map_or(0.0, |result| seconds(result.duration())),
+            message: unit.message(),
+            worker: result.map(|result| result.worker.clone()),
+            attempts: result.into_iter().flat_map(|result| &result.attempts).map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<&Attempt> for AttemptSummary {
+    fn from(attempt: &Attempt) -> Self {
+        let steps = attempt.steps.iter().map(|step| StepSummary {
+            name: step.name.clone(),
+            ok: step.ok,
+            duration: seconds(step.duration),
+        });
+        Self {
+            number: attempt.number,
+            outcome: attempt.outcome,
+            started: attempt.started,
+            duration: seconds(attempt.duration),
+            message: attempt.message.as_deref().map(text::plain),
+            location: attempt.location.clone(),
+            exit_code: attempt.exit_code,
+            signal: attempt.signal,
+            steps: steps.collect(),
+            output: attempt.output.clone(),
+        }
+    }
+}
+
+/// Seconds to the microsecond.
+fn seconds(duration: Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e6
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::reports::sample::every_kind;
+    use crate::store::decode_value;
+
+    #[test]
+    fn the_summary_says_everything_in_a_stable_form() {
+        insta::assert_snapshot!(String::from_utf8(summary(&every_kind())).unwrap());
+    }
+
+    #[test]
+    fn the_summary_reads_back_and_a_newer_schema_is_refused() {
+        let details = every_kind();
+        let bytes = summary(&details);
+        let read: SummaryReport = decode_value(&"/r".into(), &bytes).unwrap();
+        assert_eq!(read, SummaryReport::from(&details));
+        let newer = String::from_utf8(bytes).unwrap().replace("\"schema\": 1", "\"schema\": 2");
+        assert!(decode_value::<SummaryReport>(&"/r".into(), newer.as_bytes()).is_err());
+    }
+
+    #[test]
+    fn units_whose_plan_was_lost_count_as_not_run() {
+        let mut details = every_kind();
+        details.units.truncate(2);
+        assert_eq!(details.summary().not_run, 6);
+        assert_eq!(details.summary().passed + details.summary().flaky, 2);
+    }
+}

@@ -1,0 +1,79 @@
+//! Transactions whose answer may get lost.
+
+use std::time::Duration;
+
+use backon::{BackoffBuilder, ExponentialBuilder};
+use tokio::time::Instant;
+
+use super::api::{Key, Op, Result, Revision, Store, Txn, TxnOutcome};
+use super::error::StoreError;
+use super::read::get;
+
+/// What came of a [`commit`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Commit {
+    /// The transaction's writes were made at this revision, by this try or an earlier one.
+    Applied(Revision),
+    /// A compare did not hold; the outcome carries the answers of the other branch.
+    Refused(TxnOutcome),
+}
+
+/// Carries out a transaction and stays with it through an outage of the store, for
+/// `patience` at the longest.
+///
+/// `proof` is a key that the transaction puts with a value that nobody else would write.
+/// Where an answer was lost, that key tells whether the transaction was applied; if not,
+/// the identical transaction is sent again. Its compares must name what it changes, so
+/// that of two copies only one can be applied.
+///
+/// # Errors
+/// As [`Store::txn`], once the patience is at its end.
+pub async fn commit(store: &dyn Store, txn: &Txn, proof: &Key, patience: Duration) -> Result<Commit> {
+    let deadline = Instant::now() + patience;
+    let mut pauses = ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(2))
+        .with_jitter()
+        .without_max_times()
+        .build();
+    let mut in_doubt = false;
+    loop {
+        let error = match attempt(store, txn, proof, in_doubt).await {
+            Ok(commit) => return Ok(commit),
+            Err(error) => error,
+        };
+        in_doubt |= matches!(error, StoreError::UnknownOutcome { .. });
+        let pause = pauses.next().unwrap_or_default();
+        if !(error.is_transient() || matches!(error, StoreError::NoSpace { .. }))
+            || Instant::now() + pause > deadline
+        {
+            return Err(error);
+        }
+        tokio::time::sleep(pause).await;
+    }
+}
+
+async fn attempt(store: &dyn Store, txn: &Txn, proof: &Key, in_doubt: bool) -> Result<Commit> {
+    if in_doubt && let Some(revision) = proven(store, txn, proof).await? {
+        return Ok(Commit::Applied(revision));
+    }
+    let outcome = store.txn(txn.clone()).await?;
+    if outcome.succeeded {
+        return Ok(Commit::Applied(outcome.revision));
+    }
+    // An earlier copy may have been applied between the look and this try.
+    if in_doubt && let Some(revision) = proven(store, txn, proof).await? {
+        return Ok(Commit::Applied(revision));
+    }
+    Ok(Commit::Refused(outcome))
+}
+
+/// At which revision the transaction's own value came to stand at the key.
+async fn proven(store: &dyn Store, txn: &Txn, proof: &Key) -> Result<Option<Revision>> {
+    let ours = txn.then.iter().find_map(|op| match op {
+        Op::Put { key, value, .. } if key == proof => Some(value),
+        _ => None,
+    });
+    let found = get(store, proof.clone()).await?;
+    Ok(found.filter(|pair| Some(&pair.value) == ours).map(|pair| pair.modified))
+}

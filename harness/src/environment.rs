@@ -1,0 +1,138 @@
+//! What a test runs against.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde_core::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::config::{self, Wrong};
+use crate::protocol::EnvironmentData;
+
+/// The environment of an attempt: a name, a version and its configuration.
+///
+/// ```
+/// # fn orders(environment: &etcdtest::Environment) -> Result<(), etcdtest::ConfigError> {
+/// let url: String = environment.get("orders.url")?;
+/// # Ok(())
+/// # }
+/// ```
+pub struct Environment {
+    data: EnvironmentData,
+    origin: Origin,
+}
+
+/// Where an environment was read.
+pub(crate) enum Origin {
+    /// The runner sent it.
+    Runner,
+    /// A file.
+    File(PathBuf),
+    /// Nowhere: this file, which would have been read, is not there.
+    Nowhere(PathBuf),
+}
+
+impl Environment {
+    pub(crate) fn new(data: EnvironmentData, origin: Origin) -> Self {
+        Self { data, origin }
+    }
+
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.data.name
+    }
+
+    /// Its version, from 1; 0 when it does not come from a store.
+    pub fn version(&self) -> u64 {
+        self.data.version
+    }
+
+    /// The store revision at which it was written; 0 when it does not come from a store.
+    pub fn revision(&self) -> i64 {
+        self.data.revision
+    }
+
+    /// The whole configuration, a JSON object.
+    pub fn config(&self) -> &Value {
+        &self.data.config
+    }
+
+    /// Reads the value at a key; the dots of `key` lead into tables: `orders.url`.
+    ///
+    /// # Errors
+    /// There is no such key, or its value is of another type.
+    pub fn get<T: DeserializeOwned>(&self, key: &str) -> Result<T, ConfigError> {
+        let found = key.split('.').try_fold(self.config(), |value, part| value.get(part));
+        let read = found.map_or_else(|| Err(Wrong::missing()), config::read);
+        read.map_err(|wrong| self.error(&wrong.below(key), std::any::type_name::<T>(), None))
+    }
+
+    /// Reads a parameter of a test: the value of its own name, otherwise the whole
+    /// configuration. `ty` is the type as the author wrote it.
+    pub(crate) fn parameter<T: DeserializeOwned>(&self, name: &str, ty: &str) -> Result<T, ConfigError> {
+        let read = match self.config().get(name) {
+            Some(value) => config::read(value).map_err(|wrong| wrong.below(name)),
+            None => config::read(self.config()).or_else(|wrong| {
+                if wrong.at_root() {
+                    // It takes no table: what lacks is the value of its own name, which
+                    // an `Option` can do without.
+                    config::read(&Value::Null).map_err(|_| Wrong::missing().below(name))
+                } else {
+                    Err(wrong)
+                }
+            }),
+        };
+        read.map_err(|wrong| self.error(&wrong, ty, Some(name)))
+    }
+
+    fn error(&self, wrong: &Wrong, ty: &str, parameter: Option<&str>) -> ConfigError {
+        let environment = self.name();
+        let needed = parameter.map_or_else(
+            || format!("read as `{ty}`"),
+            |name| format!("which the parameter `{name}: {ty}` needs"),
+        );
+        let origin = match &self.origin {
+            Origin::Runner => String::new(),
+            Origin::File(path) => format!(" (it was read from {})", path.display()),
+            Origin::Nowhere(path) => {
+                format!(" (it is empty: no runner gave one, and there is no {})", path.display())
+            }
+        };
+        let key = wrong.key();
+        ConfigError(match wrong.reason() {
+            None => format!("environment `{environment}` has no `{key}`, {needed}{origin}"),
+            Some(reason) => {
+                format!("environment `{environment}`: `{key}`, {needed}, is wrong: {reason}{origin}")
+            }
+        })
+    }
+}
+
+/// The configuration may hold what must not be printed.
+impl fmt::Debug for Environment {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_struct("Environment")
+            .field("name", &self.name())
+            .field("version", &self.version())
+            .finish_non_exhaustive()
+    }
+}
+
+/// The environment lacks what a test needs of it, or holds something else there. It names
+/// the environment, the key and the type, and never a value.
+pub struct ConfigError(String);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// As `Display`: an `unwrap` shows it to people.
+impl fmt::Debug for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for ConfigError {}

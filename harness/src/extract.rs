@@ -1,0 +1,57 @@
+//! The parameters of a test.
+
+use serde_core::de::DeserializeOwned;
+
+use crate::result::Failure;
+use crate::{Context, Environment};
+
+/// What a test can take as a parameter: [`&Context`](Context), [`&Environment`](Environment),
+/// or any owned type that can be deserialized from the environment's config. The latter
+/// reads the config key of the parameter's own name; where there is none, the whole config.
+#[diagnostic::on_unimplemented(
+    message = "a test cannot take a `{Self}`",
+    label = "not a type that a test can take",
+    note = "a test takes `&etcdtest::Context`, `&etcdtest::Environment`, and owned types with `#[derive(serde::Deserialize)]`, which are read from the environment"
+)]
+pub trait Extract<'a>: Sized {
+    /// Reads the parameter, or says what the environment lacks for it.
+    #[doc(hidden)]
+    fn extract(context: &'a Context, parameter: Parameter) -> Result<Self, Failure>;
+}
+
+/// A parameter as it stands in the source.
+#[doc(hidden)]
+#[derive(Clone, Copy, Debug)]
+pub struct Parameter {
+    pub name: &'static str,
+    pub ty: &'static str,
+}
+
+impl<'a> Extract<'a> for &'a Context {
+    fn extract(context: &'a Context, _: Parameter) -> Result<Self, Failure> {
+        Ok(context)
+    }
+}
+
+impl<'a> Extract<'a> for &'a Environment {
+    fn extract(context: &'a Context, _: Parameter) -> Result<Self, Failure> {
+        Ok(context.environment())
+    }
+}
+
+#[diagnostic::do_not_recommend]
+impl<'a, T: DeserializeOwned> Extract<'a> for T {
+    fn extract(context: &'a Context, Parameter { name, ty }: Parameter) -> Result<Self, Failure> {
+        context.environment().parameter(name, ty).map_err(|error| Failure(error.to_string()))
+    }
+}
+
+/// What the macro calls for each parameter.
+#[doc(hidden)]
+pub fn extract<'a, T: Extract<'a>>(
+    context: &'a Context,
+    name: &'static str,
+    ty: &'static str,
+) -> Result<T, Failure> {
+    T::extract(context, Parameter { name, ty })
+}

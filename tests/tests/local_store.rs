@@ -184,7 +184,7 @@ async fn two_processes_count_together_and_a_third_sees_every_step() {
     let mut watch = store.watch(KeyRange::key("count"), Revision(0)).await.unwrap();
     let others = [Other::start("count", folder.path()), Other::start("count", folder.path())];
     for expected in 1..=2 * COUNTS {
-        let notice = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
+        let notice = tokio::time::timeout(Duration::from_mins(1), watch.next()).await;
         let Some(Ok(Notice::Changed { changes, .. })) = notice.expect("the others count on") else {
             panic!("the watch ended");
         };
@@ -219,7 +219,7 @@ async fn a_lease_of_a_killed_process_ends_for_those_who_watch_and_those_who_only
         let mut other = Other::start("lease", folder.path());
         other.numbers().expect("it says when the key is there");
     }
-    let patience = Duration::from_secs(60);
+    let patience = Duration::from_mins(1);
     let told = tokio::time::timeout(patience, async { [watch.next().await, watch.next().await] }).await;
     let [Some(Ok(_)), Some(Ok(Notice::Changed { changes, .. }))] = told.expect("two notices") else {
         panic!("the watch ended");

@@ -191,7 +191,7 @@ mod tests {
             })
             .await
             .unwrap();
-        let gone = tokio::time::timeout(Duration::from_secs(60), watch.next()).await;
+        let gone = tokio::time::timeout(Duration::from_mins(1), watch.next()).await;
         assert!(gone.is_ok(), "the lease outlived its year");
         assert!(get(&store, "leased".into()).await.unwrap().is_none());
     }

@@ -106,7 +106,9 @@ impl StoreError {
                 "free space: on etcd compact, defragment and disarm the alarm (`etcdctl alarm disarm`); \
                  for a local store free the disk",
             ),
-            Self::Unsupported { .. } => Some("use etcd 3.4 or newer, or the local store"),
+            Self::Unsupported { .. } => {
+                Some("use etcd 3.4 or newer, or a local store on a disk of this machine")
+            }
             Self::Record { .. } => Some("if it was written by a newer cargo-etcdtest, update this one"),
             _ => None,
         }

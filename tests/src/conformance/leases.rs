@@ -20,7 +20,7 @@ cases![
 
 async fn a_lease_lives_at_least_as_long_as_asked_in_whole_seconds(store: SharedStore) {
     for asked in
-        [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(61_500), Duration::from_secs(60)]
+        [Duration::ZERO, Duration::from_millis(1), Duration::from_millis(61_500), Duration::from_mins(1)]
     {
         let lease = store.grant(asked).await.unwrap();
         assert!(lease.ttl >= asked && lease.ttl >= SHORT && lease.ttl.subsec_nanos() == 0, "{lease:?}");

@@ -3,6 +3,9 @@
 //!
 //! An empty store may stand at any revision; nobody else writes to it.
 
+#![expect(clippy::unwrap_used, reason = "by a panic a case says what failed")]
+#![allow(clippy::wildcard_imports, reason = "every module of cases speaks in the words of this one")]
+
 mod compaction;
 mod keys;
 mod leases;
@@ -20,10 +23,11 @@ use cargo_etcdtest::store::{
     Txn, TxnOutcome, Watch,
 };
 
+pub use transactions::increment;
 pub use transcript::transcript;
 
 /// How long to wait for what must happen.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// One case of the suite.
 #[derive(Clone, Copy)]

@@ -45,7 +45,7 @@ impl<'a> Player<'a> {
         match step {
             Step::Read(get) => {
                 let read = self.read(get);
-                self.answer(self.store.read(read).await, Self::page)
+                self.answer(self.store.read(read).await, |this, page| this.page(&page))
             }
             Step::Txn { compares, then, otherwise } => {
                 let txn = Txn {
@@ -138,7 +138,7 @@ impl<'a> Player<'a> {
                 for change in changes {
                     match change {
                         Change::Put(pair) => text += &self.pair(pair),
-                        Change::Deleted(key) => text += &format!(" -{key}"),
+                        Change::Deleted(key) => text.extend([" -", &key.to_string()]),
                     }
                 }
                 (text, *revision)
@@ -162,7 +162,7 @@ impl<'a> Player<'a> {
         let mut text = format!("{} at {}", outcome.succeeded, self.since(outcome.revision));
         for answer in outcome.answers {
             match answer {
-                Answer::Page(page) => write!(text, "; page {}", self.page(page)),
+                Answer::Page(page) => write!(text, "; page {}", self.page(&page)),
                 Answer::Put => write!(text, "; put"),
                 Answer::Deleted(count) => write!(text, "; {count} deleted"),
             }
@@ -171,7 +171,7 @@ impl<'a> Player<'a> {
         text
     }
 
-    fn page(&self, page: Page) -> String {
+    fn page(&self, page: &Page) -> String {
         let pairs: String = page.pairs.iter().map(|pair| self.pair(pair)).collect();
         format!("at {}, more {}:{pairs}", self.since(page.revision), page.more)
     }

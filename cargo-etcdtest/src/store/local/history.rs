@@ -73,16 +73,16 @@ pub(super) fn page(connection: &Connection, read: &Read, now: Revision) -> Outco
     let fetched = limit.map_or(-1, |limit| i64::try_from(limit).map_or(-1, |limit| limit.saturating_add(1)));
     let past = past(read.at).filter(|&at| at < now);
     let until = past.map_or(i64::MAX, |at| first_row(Revision(at.0 + 1)));
-    let newest = match past {
-        None => "current",
+    let (source, newest) = match past {
+        None => ("current", ""),
         Some(_) => {
-            "(SELECT key, max(id) AS id FROM log WHERE key >= ?1 AND key < ?2 AND id < ?4 GROUP BY key)"
+            ("log", "AND n.id = (SELECT max(id) FROM log other WHERE other.key = n.key AND other.id < ?4)")
         }
     };
     let value = if read.keys_only { "x''" } else { "l.value" };
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT l.id, l.key, l.created, l.version, l.lease, {value} FROM {newest} n JOIN log l ON l.id = n.id
-         WHERE n.key >= ?1 AND n.key < ?2 AND n.id < ?4 AND l.value IS NOT NULL ORDER BY n.key LIMIT ?3"
+        "SELECT l.id, l.key, l.created, l.version, l.lease, {value} FROM {source} n CROSS JOIN log l ON l.id = n.id
+         WHERE n.key >= ?1 AND n.key < ?2 AND n.id < ?4 {newest} AND l.value IS NOT NULL ORDER BY n.key LIMIT ?3"
     ))?;
     let mut pairs =
         statement.query_map(params![start, end, fetched, until], pair)?.collect::<Result<Vec<_>, _>>()?;
@@ -144,6 +144,14 @@ pub(super) fn compact(connection: &Connection, upto: Revision) -> Outcome<()> {
         [first_row(upto), first_row(Revision(upto.0 + 1))],
     )?;
     connection.execute("UPDATE position SET compacted = ?1", [upto.0])?;
+    give_back_space(connection)
+}
+
+/// Cuts off the end of the file what is no longer used.
+fn give_back_space(connection: &Connection) -> Outcome<()> {
+    let mut statement = connection.prepare("PRAGMA incremental_vacuum")?;
+    let mut pages = statement.raw_query();
+    while pages.next()?.is_some() {}
     Ok(())
 }
 

@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::{fs, net};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use whole_program::{FreshCopy, etcd, root};
+use whole_program::{FreshCopy, root};
 
 #[test]
 fn the_commands_of_the_readme_work() {

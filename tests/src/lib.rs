@@ -6,6 +6,7 @@ pub mod etcd;
 mod program;
 mod project;
 pub mod stores;
+pub mod subject;
 
 pub use program::{program, root};
 pub use project::Project;

@@ -7,6 +7,7 @@ mod fresh_copy;
 mod program;
 mod project;
 pub mod stores;
+pub mod subject;
 
 pub use fresh_copy::FreshCopy;
 pub use program::{program, root};

@@ -82,6 +82,11 @@ impl Project {
 
     /// Sets up a process as one that somebody starts in the project.
     pub fn prepare<'a>(&self, command: &'a mut Command) -> &'a mut Command {
+        Self::prepare_in(&self.folder, command)
+    }
+
+    /// The same for any folder.
+    pub(crate) fn prepare_in<'a>(folder: &Path, command: &'a mut Command) -> &'a mut Command {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR" {
@@ -89,7 +94,7 @@ impl Project {
             }
         }
         command
-            .current_dir(&self.folder)
+            .current_dir(folder)
             .env("CARGO_TARGET_DIR", Self::target())
             .env("CARGO_NET_OFFLINE", "true")
             .env("CARGO_TERM_COLOR", "never")

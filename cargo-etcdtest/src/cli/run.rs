@@ -100,7 +100,8 @@ impl HowArgs {
             grace: GRACE,
             fail_fast: settings.fail_fast,
             store_output: settings.store_output,
-            show: self.no_capture,
+            // Machine-readable events carry the output: beside them it would break the lines.
+            show: self.no_capture && settings.format == Format::Human,
         }
     }
 }
@@ -242,7 +243,16 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
         RunError::Exists(_) => {
             Failure::usage(miette::miette!(help = "choose another --run-id, or leave it out", "{error}"))
         }
-        error => Failure::new(Exit::Store, miette::miette!("{error}")),
+        RunError::Io { .. } => Failure::usage(miette::miette!(
+            help = "make room there, or name another folder for temporary files in TMPDIR",
+            "{error}"
+        )),
+        RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {
+            Failure::usage(miette::miette!(
+                help = "run the tests again; `cargo etcdtest runs list` shows what the store has",
+                "{error}"
+            ))
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use serde_json::{Value, json};
 
 use super::progress::Display;
 use crate::execution::{AttemptOutput, RunEvent, Unit};
+use crate::reports::{AttemptSummary, Counts, UnitSummary, seconds};
 
 /// The machine-readable display.
 #[derive(Debug)]
@@ -25,36 +26,40 @@ fn to_json(event: RunEvent) -> Value {
             "event": "run-started", "run": run, "units": units, "tests": tests, "environments": environments,
         }),
         RunEvent::AttemptStarted { unit, attempt } => {
-            with_unit(&unit, "attempt-started", json!({ "attempt": attempt }))
+            with_unit(&unit, "attempt-started", json!({ "number": attempt }))
         }
         RunEvent::Slow { unit, elapsed } => {
-            with_unit(&unit, "attempt-slow", json!({ "elapsed_seconds": elapsed.as_secs_f64() }))
+            with_unit(&unit, "attempt-slow", json!({ "elapsed": seconds(elapsed) }))
         }
         RunEvent::AttemptFailed { unit, attempt, output, of } => {
-            let body = json!({ "attempt": attempt, "attempts": of, "output": output_json(&output) });
+            let attempt = AttemptSummary::from(&attempt);
+            let body = json!({ "attempt": attempt, "of": of, "output": output_json(&output) });
             with_unit(&unit, "attempt-failed", body)
         }
         RunEvent::Finished { unit, result, output } => {
-            let body =
-                json!({ "verdict": result.verdict(), "result": result, "output": output_json(&output) });
+            let mut body = json!(UnitSummary::new(&unit.test, &unit.environment, Some(&result)));
+            body["output"] = output_json(&output);
             with_unit(&unit, "unit-finished", body)
         }
         RunEvent::Cancelled { reason } => json!({ "event": "run-cancelled", "reason": reason }),
         RunEvent::Stalled => json!({ "event": "run-stalled" }),
         RunEvent::StoreAway => json!({ "event": "store-away" }),
         RunEvent::Ended { run, summary, cancelled } => json!({
-            "event": "run-ended", "run": run, "summary": summary, "cancelled": cancelled,
+            "event": "run-ended", "run": run, "duration": seconds(summary.duration),
+            "counts": Counts::from(summary), "cancelled": cancelled,
         }),
     }
 }
 
-fn with_unit(unit: &Unit, event: &str, mut body: Value) -> Value {
-    let Value::Object(fields) = &mut body else { return body };
-    fields.insert("event".into(), event.into());
-    fields.insert("unit".into(), unit.index.0.into());
-    fields.insert("test".into(), unit.test.to_string().into());
-    fields.insert("environment".into(), unit.environment.clone().into());
-    body
+/// An event about a unit: its name, and which unit, before what there is to say.
+fn with_unit(unit: &Unit, event: &str, body: Value) -> Value {
+    let mut whole = json!({
+        "event": event, "unit": unit.index, "id": unit.test.to_string(), "environment": unit.environment,
+    });
+    if let (Value::Object(whole), Value::Object(body)) = (&mut whole, body) {
+        whole.extend(body);
+    }
+    whole
 }
 
 fn output_json(output: &AttemptOutput) -> Value {

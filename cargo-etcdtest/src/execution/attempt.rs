@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use etcdtest::protocol::{self, Event, Frame, Start};
@@ -65,6 +66,13 @@ struct Said {
     outcome: Option<protocol::Outcome>,
 }
 
+/// What a task takes in while it goes on.
+#[derive(Debug)]
+struct Intake<T> {
+    so_far: Arc<Mutex<T>>,
+    task: JoinHandle<()>,
+}
+
 /// Why a process is being ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopped {
@@ -105,14 +113,20 @@ impl Launch {
             }
         };
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let stdout = tokio::spawn(capture(child.stdout.take(), self.show.then(tokio::io::stdout)));
-        let stderr = tokio::spawn(capture(child.stderr.take(), self.show.then(tokio::io::stderr)));
-        let said = socket.map(|socket| tokio::spawn(listen(socket, self.start.to_frame())));
+        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
+        let (show_out, show_err) = (self.show.then(tokio::io::stdout), self.show.then(tokio::io::stderr));
+        let stdout = Intake::start(|output| capture(stdout, show_out, output));
+        let stderr = Intake::start(|output| capture(stderr, show_err, output));
+        let start = self.start.to_frame();
+        let said = Intake::start(|said| listen(socket, start, said));
 
         let (status, stopped) = self.wait(&mut child, group, clock, &mut leave, on_slow).await;
         let duration = clock.elapsed();
-        if stopped == Some(Stopped::Cancelled) {
+        if stopped.is_some() {
+            // Its children may be deaf to the request, or hold no stream to be known by.
             end_group(group, Signal::KILL);
+        }
+        if stopped == Some(Stopped::Cancelled) {
             return None;
         }
         let (stdout, stderr, said) = collect(group, stdout, stderr, said).await;
@@ -236,48 +250,62 @@ fn end_group(group: Option<Pid>, signal: Signal) {
 /// is killed.
 async fn collect(
     group: Option<Pid>,
-    mut stdout: JoinHandle<Output>,
-    mut stderr: JoinHandle<Output>,
-    said: Option<JoinHandle<Said>>,
+    mut stdout: Intake<Output>,
+    mut stderr: Intake<Output>,
+    mut said: Intake<Said>,
 ) -> (Output, Output, Said) {
-    let mut said = said.unwrap_or_else(|| tokio::spawn(async { Said::default() }));
-    let all = async {
-        let (stdout, stderr, said) = tokio::join!(&mut stdout, &mut stderr, &mut said);
-        (stdout.unwrap_or_default(), stderr.unwrap_or_default(), said.unwrap_or_default())
-    };
-    tokio::pin!(all);
-    if let Ok(all) = timeout(HELD_STREAMS, &mut all).await {
-        return all;
+    {
+        let all = async { tokio::join!(&mut stdout.task, &mut stderr.task, &mut said.task) };
+        tokio::pin!(all);
+        if timeout(HELD_STREAMS, &mut all).await.is_err() {
+            end_group(group, Signal::KILL);
+            // Who left the group may hold them for ever: what came until now is what there is.
+            let _ = timeout(HELD_STREAMS, &mut all).await;
+        }
     }
-    end_group(group, Signal::KILL);
-    timeout(HELD_STREAMS, &mut all).await.unwrap_or_default()
+    (stdout.end(), stderr.end(), said.end())
+}
+
+impl<T: Default + Send + 'static> Intake<T> {
+    fn start<F: Future<Output = ()> + Send + 'static>(task: impl FnOnce(Arc<Mutex<T>>) -> F) -> Self {
+        let so_far = Arc::default();
+        Self { task: tokio::spawn(task(Arc::clone(&so_far))), so_far }
+    }
+
+    /// Takes in no more, and gives what came until now.
+    fn end(self) -> T {
+        self.task.abort();
+        std::mem::take(&mut *locked(&self.so_far))
+    }
+}
+
+fn locked<T>(so_far: &Mutex<T>) -> MutexGuard<'_, T> {
+    so_far.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads a stream to its end, bounded, and passes it on where somebody looks.
 async fn capture(
     stream: Option<impl AsyncRead + Unpin>,
     mut show: Option<impl AsyncWriteExt + Unpin>,
-) -> Output {
-    let mut output = Output::default();
-    let Some(mut stream) = stream else { return output };
+    output: Arc<Mutex<Output>>,
+) {
+    let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 16 << 10];
     while let Ok(length @ 1..) = stream.read(&mut buffer).await {
-        output.push(&buffer[..length]);
+        locked(&output).push(&buffer[..length]);
         if let Some(to) = &mut show {
             // A terminal that went away is no reason to stop the test.
             let _ = to.write_all(&buffer[..length]).await;
             let _ = to.flush().await;
         }
     }
-    output
 }
 
 /// Tells the test what to do and takes in what it says, to the end of the socket.
-async fn listen(mut socket: UnixStream, start: Frame) -> Said {
-    let mut said = Said::default();
-    let Ok(start) = start.encode() else { return said };
+async fn listen(socket: Option<UnixStream>, start: Frame, said: Arc<Mutex<Said>>) {
+    let (Some(mut socket), Ok(start)) = (socket, start.encode()) else { return };
     if socket.write_all(&start).await.is_err() {
-        return said;
+        return;
     }
     let mut attached = 0;
     while let Ok(length) = socket.read_u32_le().await {
@@ -289,7 +317,9 @@ async fn listen(mut socket: UnixStream, start: Frame) -> Said {
         if socket.read_exact(&mut body).await.is_err() {
             break;
         }
-        match Frame::decode(&body).ok().and_then(Event::from_frame) {
+        let event = Frame::decode(&body).ok().and_then(Event::from_frame);
+        let mut said = locked(&said);
+        match event {
             Some(Event::StepStarted { name, .. }) => {
                 said.steps.push(Step { name, ok: None, duration: Duration::ZERO });
             }
@@ -310,5 +340,4 @@ async fn listen(mut socket: UnixStream, start: Frame) -> Said {
             None => {}
         }
     }
-    said
 }

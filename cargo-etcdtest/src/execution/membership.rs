@@ -82,7 +82,10 @@ impl Membership {
         };
         match commit(membership.store.as_ref(), &create, &keys::run(&id), patience).await? {
             Commit::Applied(revision) => membership.generation = revision,
-            Commit::Refused(_) => return Err(RunError::Exists(id)),
+            Commit::Refused(_) => {
+                membership.leave().await;
+                return Err(RunError::Exists(id));
+            }
         }
         for (index, chunk) in plan.chunks().enumerate() {
             membership.put(keys::plan_chunk(&id, index), encode(&chunk)).await?;
@@ -169,16 +172,16 @@ impl Membership {
     /// Writes one key of the run under the fence, again if the run changed meanwhile.
     ///
     /// # Errors
-    /// [`RunError::Superseded`] where the worker is no longer registered.
+    /// As [`Membership::write`].
     pub async fn put(&mut self, key: Key, value: Vec<u8>) -> Result<()> {
         self.write(&key.clone(), vec![Op::put(key, value)]).await.map(drop)
     }
 
-    /// Carries out writes under the fence, again if the run changed meanwhile; `proof` is
-    /// one of the keys put.
+    /// Carries out writes under the fence, again if the run changed meanwhile, and under a
+    /// new registration if the lease was lost; `proof` is one of the keys put.
     ///
     /// # Errors
-    /// [`RunError::Superseded`] where the worker is no longer registered.
+    /// [`RunError::Gone`] where the run was deleted, and what the store says.
     pub async fn write(&mut self, proof: &Key, then: Vec<Op>) -> Result<Revision> {
         let mut txn = Txn { compares: self.fence(), then, otherwise: self.questions() };
         loop {
@@ -186,7 +189,7 @@ impl Membership {
                 Commit::Applied(revision) => return Ok(revision),
                 Commit::Refused(outcome) => {
                     if !self.take_answers(&mut outcome.pages())? {
-                        return Err(self.superseded());
+                        self.register_again().await?;
                     }
                     txn.compares = self.fence();
                 }

@@ -105,6 +105,9 @@ pub async fn run(
         plan_digest: plan.digest(),
         summary: None,
     };
+    let tests: HashMap<TestCaseId, ListedTest> =
+        tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
+    let files = EnvironmentFiles::write(&environments, &tests)?;
     let membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
     let _ = events.send(RunEvent::Started {
         run: membership.id().clone(),
@@ -113,12 +116,10 @@ pub async fn run(
         environments: membership.run().environments.clone(),
     });
 
-    let tests: HashMap<TestCaseId, ListedTest> =
-        tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
     let work = Arc::new(Work {
         run: membership.id().clone(),
         worker: membership.worker().id.clone(),
-        files: EnvironmentFiles::write(&environments, &tests)?,
+        files,
         plan,
         tests,
         environments: environments

@@ -23,6 +23,7 @@ struct Follower<'a> {
     /// The units announced as being executed, by claim record.
     running: HashMap<Key, Vec<UnitIndex>>,
     cancelling: bool,
+    stalled: bool,
 }
 
 /// Tells `events` what happened in a run so far and what happens from now on, until it is
@@ -46,10 +47,12 @@ pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Resu
         told: HashSet::new(),
         running: HashMap::new(),
         cancelling: false,
+        stalled: false,
     };
-    if matches!(run.state, RunState::Planning { .. }) {
-        follower.planned(&mut records).await?;
-    }
+    let run = match run.state {
+        RunState::Planning { .. } => follower.planned(&mut records).await?,
+        _ => run,
+    };
     follower.start(&run).await?;
     if let Some(end) = follower.take_run(&run).await? {
         return Ok(end);
@@ -88,14 +91,14 @@ async fn next(watch: &mut Watch) -> Result<Notice> {
 }
 
 impl Follower<'_> {
-    /// Waits until the run's plan is written.
-    async fn planned(&mut self, records: &mut Watch) -> Result<()> {
+    /// Waits until the run's plan is written, and gives the run as it is then.
+    async fn planned(&mut self, records: &mut Watch) -> Result<Run> {
         loop {
             let pair = get(self.store.as_ref(), keys::run(self.id)).await?;
             let run: Run =
                 pair.as_ref().map(decode).transpose()?.ok_or_else(|| RunError::Gone(self.id.clone()))?;
             if !matches!(run.state, RunState::Planning { .. }) {
-                return Ok(());
+                return Ok(run);
             }
             next(records).await?;
         }
@@ -184,13 +187,15 @@ impl Follower<'_> {
     async fn look_for_workers(&mut self) -> Result<()> {
         let page = list(self.store.as_ref(), KeyRange::prefix(keys::WORKERS)).await?;
         let live = page.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
-        if !live.into_iter().any(|worker| worker.run == *self.id) {
+        let stalled = !live.into_iter().any(|worker| worker.run == *self.id);
+        if stalled && !self.stalled {
             let run = get(self.store.as_ref(), keys::run(self.id)).await?;
             let over = run.as_ref().and_then(|run| decode::<Run>(run).ok()).is_none_or(|run| run.is_over());
             if !over {
                 self.tell(RunEvent::Stalled);
             }
         }
+        self.stalled = stalled;
         Ok(())
     }
 

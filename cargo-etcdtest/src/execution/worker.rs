@@ -46,8 +46,13 @@ pub async fn execute(
     let mut lanes = JoinSet::new();
     let mut queue: VecDeque<(UnitIndex, Fence)> = VecDeque::new();
     let mut running = BTreeSet::new();
-    let (mut asked, mut more, mut stopped) = (false, true, false);
+    let (mut asked, mut more, mut giving_up, mut stopped) = (false, true, false, false);
     loop {
+        // A run is cancelled only where something is left that will not run.
+        if giving_up && !stopped && !queue.is_empty() {
+            stopped = true;
+            let _ = requests.send(Request::Stop { reason: "a test failed".into() });
+        }
         while !stopped
             && lanes.len() < work.policy.lanes.get()
             && let Some((index, fence)) = queue.pop_front()
@@ -67,15 +72,9 @@ pub async fn execute(
                 let Ok((index, executed)) = joined else { continue };
                 running.remove(&index);
                 let Some(executed) = executed else { continue };
-                let failed = executed.result.outcome.is_failure();
+                giving_up |= work.policy.fail_fast && executed.result.outcome.is_failure();
                 // A recorder that has ended says why when it is joined.
                 let _ = requests.send(Request::Store(executed));
-                if failed && work.policy.fail_fast && !stopped {
-                    stopped = !(queue.is_empty() && !more && lanes.is_empty());
-                    if stopped {
-                        let _ = requests.send(Request::Stop { reason: "a test failed".into() });
-                    }
-                }
             }
             answer = dealt.recv(), if asked => {
                 asked = false;

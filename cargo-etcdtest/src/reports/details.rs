@@ -95,15 +95,7 @@ impl UnitDetails {
     /// Why it did not pass or was not run, in one line; `None` where it passed or nothing is
     /// known.
     pub fn message(&self) -> Option<String> {
-        let result = self.result.as_ref()?;
-        let last = result.attempts.last();
-        let said = result.reason.as_deref().or_else(|| last.and_then(|last| last.message.as_deref()));
-        let said = text::one_line(said.unwrap_or_default(), text::MESSAGE);
-        match result.outcome {
-            Outcome::Passed => None,
-            outcome if said.is_empty() => last.filter(|_| outcome.is_failure()).map(story::ending),
-            _ => Some(said),
-        }
+        self.result.as_ref().and_then(message)
     }
 
     /// The output that was loaded of an attempt's stream.
@@ -112,5 +104,17 @@ impl UnitDetails {
         streams
             .find(|output| output.attempt == attempt && output.name == name)
             .map(|output| output.text.as_str())
+    }
+}
+
+/// Why a unit did not pass, in one line.
+pub(super) fn message(result: &UnitResult) -> Option<String> {
+    let last = result.attempts.last();
+    let said = result.reason.as_deref().or_else(|| last.and_then(|last| last.message.as_deref()));
+    let said = text::one_line(said.unwrap_or_default(), text::MESSAGE);
+    match result.outcome {
+        Outcome::Passed => None,
+        outcome if said.is_empty() => last.filter(|_| outcome.is_failure()).map(story::ending),
+        _ => Some(said),
     }
 }

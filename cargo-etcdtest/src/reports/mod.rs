@@ -17,4 +17,4 @@ pub use error::ReportError;
 pub use junit::junit;
 pub use resolve::{LATEST, resolve_run};
 pub use service::{JUNIT, Rendered, Reports, SUMMARY, render_all};
-pub use summary::{Counts, SummaryReport, UnitSummary, summary};
+pub use summary::{AttemptSummary, Counts, SummaryReport, UnitSummary, seconds, summary};

@@ -5,11 +5,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::details::{RunDetails, UnitDetails};
+use super::details::{RunDetails, UnitDetails, message};
 use super::text;
 use crate::model::{
-    Attempt, Commit, EnvironmentVersion, Outcome, Record, RunId, RunSummary, StoredOutput, UnitResult,
-    Verdict, WorkerId,
+    Attempt, Commit, EnvironmentVersion, Outcome, Record, RunId, RunSummary, StoredOutput, TestCaseId,
+    UnitResult, Verdict, WorkerId,
 };
 
 /// The document. Times are RFC 3339 in UTC, durations seconds to the microsecond.
@@ -167,14 +167,20 @@ impl From<RunSummary> for Counts {
 
 impl From<&UnitDetails> for UnitSummary {
     fn from(unit: &UnitDetails) -> Self {
-        let result = unit.result.as_ref();
+        Self::new(&unit.planned.test, &unit.planned.environment, unit.result.as_ref())
+    }
+}
+
+impl UnitSummary {
+    /// What there is to say of a test case in an environment.
+    pub fn new(test: &TestCaseId, environment: &str, result: Option<&UnitResult>) -> Self {
         Self {
-            id: unit.planned.test.to_string(),
-            environment: unit.planned.environment.clone(),
+            id: test.to_string(),
+            environment: environment.to_owned(),
             outcome: result.map(|result| result.outcome),
             verdict: result.map(UnitResult::verdict),
             duration: result.map_or(0.0, |result| seconds(result.duration())),
-            message: unit.message(),
+            message: result.and_then(message),
             worker: result.map(|result| result.worker.clone()),
             attempts: result.into_iter().flat_map(|result| &result.attempts).map(Into::into).collect(),
         }
@@ -204,7 +210,7 @@ impl From<&Attempt> for AttemptSummary {
 }
 
 /// Seconds to the microsecond.
-fn seconds(duration: Duration) -> f64 {
+pub fn seconds(duration: Duration) -> f64 {
     (duration.as_secs_f64() * 1e6).round() / 1e6
 }
 

@@ -1,0 +1,230 @@
+//! The project whose tests the runner's tests run: copies of one that is built once.
+
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{BufRead, BufReader, Read};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::thread::JoinHandle;
+use std::time::{Duration, SystemTime};
+
+use rustix::process::{Pid, Signal, kill_process};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{Project, program, root};
+
+const FILES: [(&str, &str); 3] = [
+    ("src/lib.rs", ""),
+    ("tests/annotated.rs", include_str!("../fixtures/subject/annotated.rs")),
+    ("tests/plain.rs", include_str!("../fixtures/subject/plain.rs")),
+];
+
+/// A project of its own for one test, with its own store, and a folder in which its tests
+/// meet the one that runs them. All copies look alike to cargo, so only the first is built.
+#[derive(Debug)]
+pub struct Subject {
+    folder: TempDir,
+    meeting: TempDir,
+}
+
+/// What came of the program.
+#[derive(Debug)]
+pub struct Ran {
+    /// What it exited with.
+    pub code: Option<i32>,
+    /// What it printed.
+    pub stdout: String,
+    /// What it said.
+    pub stderr: String,
+}
+
+/// The program under way, killed on drop.
+#[derive(Debug)]
+pub struct Running {
+    child: Child,
+    stdout: BufReader<std::process::ChildStdout>,
+    stderr: JoinHandle<String>,
+    seen: String,
+}
+
+impl Subject {
+    /// A project without a store, and without environments.
+    pub fn new() -> Self {
+        let projects = Project::target();
+        let projects = projects.parent().expect("projects are in a folder");
+        fs::create_dir_all(projects).expect("a folder can be made");
+        let folder = tempfile::Builder::new().prefix("subject-").tempdir_in(projects).expect("make a folder");
+        let subject = Self { folder, meeting: tempfile::tempdir().expect("make a folder") };
+        let mut content = DefaultHasher::new();
+        FILES.hash(&mut content);
+        let manifest = format!(
+            "[workspace]\n[package]\nname = \"subject\"\nversion = \"0.1.{}\"\nedition = \"2024\"\n\
+             [dev-dependencies]\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\
+             etcdtest = {{ path = {:?}, default-features = false }}\n\
+             [[test]]\nname = \"annotated\"\nharness = false\n",
+            content.finish() >> 32,
+            root().join("harness"),
+        );
+        subject.write("Cargo.toml", &manifest);
+        FILES.iter().for_each(|(path, content)| subject.write(path, content));
+        // Older than whatever was built: the version in the manifest tells the contents apart.
+        for path in FILES.iter().map(|(path, _)| *path).chain(["Cargo.toml"]) {
+            let file = File::options().write(true).open(subject.path().join(path)).expect("open a file");
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).expect("set its time");
+        }
+        fs::copy(root().join("Cargo.lock"), subject.path().join("Cargo.lock")).expect("copy a file");
+        subject
+    }
+
+    /// Its root folder.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// A file in the folder in which its tests meet the one that runs them.
+    pub fn meeting(&self, name: &str) -> PathBuf {
+        self.meeting.path().join(name)
+    }
+
+    /// Writes a file of the project.
+    pub fn write(&self, path: &str, content: &str) {
+        let path = self.path().join(path);
+        fs::create_dir_all(path.parent().expect("a file is in a folder")).expect("a folder can be made");
+        fs::write(path, content).expect("a file can be written");
+    }
+
+    /// An environment of the store, of this configuration.
+    pub fn environment(&self, name: &str, config: &str, store: &[&str]) {
+        self.write(&format!("environments/{name}.toml"), &format!("[config]\n{config}\n"));
+        let file = format!("environments/{name}.toml");
+        let applied = self.etcdtest(&[&["env", "apply", &file], store].concat());
+        assert_eq!(applied.code, Some(0), "{applied:?}");
+    }
+
+    /// The program with arguments, to be started in the project.
+    pub fn command(&self, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program());
+        Project::prepare_in(self.path(), &mut command);
+        command.arg("etcdtest").args(arguments).env("SUBJECT_FOLDER", self.meeting.path());
+        command
+    }
+
+    /// Runs the program to its end.
+    pub fn etcdtest(&self, arguments: &[&str]) -> Ran {
+        self.command(arguments).output().expect("the program starts").into()
+    }
+
+    /// Runs tests to their end, and reads the events.
+    pub fn events(&self, arguments: &[&str]) -> (Ran, Vec<Value>) {
+        let ran = self.etcdtest(&[&["run", "--format", "json"], arguments].concat());
+        let events = ran.events();
+        (ran, events)
+    }
+
+    /// Starts the program.
+    pub fn start(&self, arguments: &[&str]) -> Running {
+        Running::start(&mut self.command(arguments))
+    }
+}
+
+impl Default for Subject {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl From<Output> for Ran {
+    fn from(output: Output) -> Self {
+        Self {
+            code: output.status.code(),
+            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
+            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
+        }
+    }
+}
+
+impl Ran {
+    /// The events it printed.
+    ///
+    /// # Panics
+    /// A line is no JSON.
+    pub fn events(&self) -> Vec<Value> {
+        let event = |line: &str| {
+            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{}", self.stderr))
+        };
+        self.stdout.lines().map(event).collect()
+    }
+
+    /// Fails where the program did not end this way, said something of a panic of its own,
+    /// or left one of these texts out.
+    #[track_caller]
+    pub fn refuses(&self, code: i32, texts: &[&str]) {
+        assert_eq!(self.code, Some(code), "{self:?}");
+        assert!(!self.stderr.contains("panicked at"), "{}", self.stderr);
+        // Messages are broken into lines to fit the screen.
+        let said: String = self.stderr.split(|c: char| c.is_whitespace() || c == '│').collect();
+        for text in texts {
+            let wanted: String = text.split_whitespace().collect();
+            assert!(said.contains(&wanted), "no {text:?} in:\n{}", self.stderr);
+        }
+    }
+}
+
+impl Running {
+    /// Starts a program.
+    pub fn start(command: &mut Command) -> Self {
+        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = child.spawn().expect("the program starts");
+        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let mut stderr = child.stderr.take().expect("it is piped");
+        let stderr = std::thread::spawn(move || {
+            let mut said = Vec::new();
+            let _ = stderr.read_to_end(&mut said);
+            String::from_utf8_lossy(&said).into_owned()
+        });
+        Self { child, stdout, stderr, seen: String::new() }
+    }
+
+    /// Reads on until a line with this text, and gives it back; `None` where it ended before.
+    pub fn line_with(&mut self, text: &str) -> Option<String> {
+        loop {
+            let mut line = String::new();
+            if self.stdout.read_line(&mut line).expect("it prints text") == 0 {
+                return None;
+            }
+            self.seen += &line;
+            if line.contains(text) {
+                return Some(line);
+            }
+        }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Sends it a signal.
+    pub fn signal(&self, signal: Signal) {
+        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("it has an id");
+        kill_process(id, signal).expect("it runs");
+    }
+
+    /// Waits for its end. What was read before stands in front of its output.
+    pub fn end(mut self) -> Ran {
+        let mut rest = Vec::new();
+        self.stdout.read_to_end(&mut rest).expect("it prints");
+        let code = self.child.wait().expect("it was started").code();
+        let stdout = std::mem::take(&mut self.seen) + &String::from_utf8_lossy(&rest);
+        let stderr = std::mem::replace(&mut self.stderr, std::thread::spawn(String::new));
+        Ran { code, stdout, stderr: stderr.join().expect("reading does not panic") }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

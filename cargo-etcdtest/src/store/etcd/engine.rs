@@ -167,7 +167,7 @@ impl Store for EtcdStore {
     }
 
     async fn status(&self) -> Result<StoreStatus> {
-        status::status(&self.cluster, self.revision(&KeyRange::key("/")).await).await
+        status::status(&self.cluster, self.revision(&KeyRange::key("/"))).await
     }
 }
 

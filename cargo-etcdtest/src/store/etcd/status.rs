@@ -87,15 +87,25 @@ pub(super) fn check(url: &str, status: Option<&StatusResponse>) -> Result<()> {
     }
 }
 
-/// What the cluster says of itself.
-pub(super) async fn status(cluster: &Cluster, revision: Result<Revision>) -> Result<StoreStatus> {
+/// What the cluster says of itself; an error only where no member says anything.
+pub(super) async fn status(
+    cluster: &Cluster,
+    revision: impl Future<Output = Result<Revision>>,
+) -> Result<StoreStatus> {
     let asked = cluster.members().iter().map(|member| timeout(cluster.request_timeout(), ask(member)));
-    let answers = join_all(asked).await;
+    let (answers, revision) = tokio::join!(join_all(asked), revision);
+    let heard = answers.iter().any(|answer| matches!(answer, Ok(Ok(_))));
+    let mut warnings = Vec::new();
     let revision = match revision {
-        Err(error @ (StoreError::Unavailable { .. } | StoreError::Unauthenticated { .. })) => {
-            return Err(error);
+        Ok(revision) => revision,
+        Err(error) if !heard => return Err(error),
+        Err(error) => {
+            // A user may be denied the key that is read for this.
+            if error.is_transient() {
+                warnings.push(error.to_string());
+            }
+            Revision(0)
         }
-        other => other.unwrap_or_default(),
     };
     let mut status = StoreStatus {
         kind: "etcd",
@@ -105,7 +115,7 @@ pub(super) async fn status(cluster: &Cluster, revision: Result<Revision>) -> Res
         quota: None,
         revision,
         members: Vec::new(),
-        warnings: Vec::new(),
+        warnings,
     };
     for (member, answer) in cluster.members().iter().zip(answers) {
         let state = match answer {

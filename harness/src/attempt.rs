@@ -8,11 +8,14 @@ use crate::unix as system;
 #[cfg(not(unix))]
 use crate::windows as system;
 
-use crate::protocol::{Event, Frame, Outcome, Start};
+use crate::protocol::{Frame, Outcome, Start};
+use crate::registry::ShouldPanic;
 use crate::{Context, panics, registry, run};
 
 /// The exit code after a failure, as libtest has it.
-pub(crate) const FAILED: i32 = 101;
+const FAILED: i32 = 101;
+/// The longest message that is sent, in bytes.
+const LONGEST_MESSAGE: usize = 1 << 20;
 
 /// Runs the attempt that stands on standard input, and exits.
 ///
@@ -28,7 +31,7 @@ pub(crate) fn main() -> io::Result<std::convert::Infallible> {
     let context = Context::of_runner(start, socket);
     let outcome = run(&name, &context);
     let code = if matches!(outcome, Outcome::Failed { .. }) { FAILED } else { exit_code };
-    context.tell(|| Event::Finished(outcome));
+    context.finish(outcome);
     exit(code)
 }
 
@@ -39,14 +42,28 @@ fn run(name: &str, context: &Context) -> Outcome {
         Err(same_name) => return failed(same_name.to_string()),
     };
     panics::watch();
-    let outcome = run::in_thread(entry, context);
-    if let Outcome::Failed { message, location: None } = &outcome {
-        eprintln!("{message}");
+    match run::in_thread(entry, context) {
+        Outcome::Failed { message, location } => {
+            // The hook has printed a panic that is the failure itself.
+            if location.is_none() || !matches!(entry.should_panic, ShouldPanic::No) {
+                eprintln!("{message}");
+            }
+            Outcome::Failed { message: cut(message), location }
+        }
+        outcome => outcome,
     }
-    outcome
 }
 
 fn failed(message: String) -> Outcome {
     eprintln!("{message}");
     Outcome::Failed { message, location: None }
+}
+
+/// Comparing large values makes messages that no frame would carry; their end is left out.
+fn cut(message: String) -> String {
+    if message.len() <= LONGEST_MESSAGE {
+        return message;
+    }
+    let end = (0..=LONGEST_MESSAGE).rev().find(|&end| message.is_char_boundary(end)).unwrap_or(0);
+    format!("{}\n… {} more bytes, which are in the output", &message[..end], message.len() - end)
 }

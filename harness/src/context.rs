@@ -6,11 +6,11 @@ use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
 use std::mem::{self, discriminant};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use crate::environment::{Environment, Origin};
-use crate::protocol::{Event, Start};
+use crate::protocol::{Event, Outcome, Start};
 
 /// The attempt that a test runs in. Take it as a parameter, `cx: &Context`; a clone of it
 /// goes where a reference cannot, such as into a spawned task.
@@ -24,17 +24,17 @@ struct Inner {
     steps: AtomicU32,
     uniques: AtomicU32,
     unique: OnceLock<String>,
-    runner: Option<Channel>,
+    runner: Mutex<Option<Runner>>,
 }
 
-/// Where events go. They must not fail a test, so it keeps errors to itself.
-type Channel = Mutex<Box<dyn Write + Send>>;
+/// Where events go.
+type Runner = Box<dyn Write + Send>;
 
 impl Context {
     /// The context of an attempt that the runner started and hears.
     pub(crate) fn of_runner(mut start: Start, runner: impl Write + Send + 'static) -> Self {
         let environment = Environment::new(mem::take(&mut start.environment), Origin::Runner);
-        Self::new(start, Arc::new(environment), Some(Mutex::new(Box::new(runner))))
+        Self::new(start, Arc::new(environment), Some(Box::new(runner)))
     }
 
     /// The context of a test that runs without the runner.
@@ -49,9 +49,10 @@ impl Context {
         Self::new(start, environment, None)
     }
 
-    fn new(start: Start, environment: Arc<Environment>, runner: Option<Channel>) -> Self {
+    fn new(start: Start, environment: Arc<Environment>, runner: Option<Runner>) -> Self {
         let (steps, uniques) = (AtomicU32::new(0), AtomicU32::new(0));
-        Self(Arc::new(Inner { start, environment, steps, uniques, unique: OnceLock::new(), runner }))
+        let (unique, runner) = (OnceLock::new(), Mutex::new(runner));
+        Self(Arc::new(Inner { start, environment, steps, uniques, unique, runner }))
     }
 
     /// What the test runs against.
@@ -136,16 +137,32 @@ impl Context {
         Step { context: self, number, started: Instant::now(), ok: false }
     }
 
+    /// Sends the last event; what other threads of the test say from then on is dropped.
+    pub(crate) fn finish(&self, outcome: Outcome) {
+        // Both under one lock, so that nothing comes between.
+        if let Some(mut runner) = self.runner().take() {
+            send(&mut runner, Event::Finished(outcome));
+        }
+    }
+
     /// Sends an event to the runner, if there is one.
-    pub(crate) fn tell(&self, event: impl FnOnce() -> Event) {
-        let Some(runner) = &self.0.runner else { return };
-        let frame = match event().into_frame().encode() {
-            Ok(frame) => frame,
-            Err(error) => return eprintln!("etcdtest: left out, {error}"),
-        };
-        let mut runner = runner.lock().unwrap_or_else(PoisonError::into_inner);
-        // A runner that is gone hears nothing; that is no reason for the test to fail.
-        let _ = runner.write_all(&frame);
+    fn tell(&self, event: impl FnOnce() -> Event) {
+        if let Some(runner) = &mut *self.runner() {
+            send(runner, event());
+        }
+    }
+
+    fn runner(&self) -> MutexGuard<'_, Option<Runner>> {
+        self.0.runner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends an event; the test must not fail where that cannot be done.
+fn send(runner: &mut Runner, event: Event) {
+    match event.into_frame().encode() {
+        // A runner that is gone hears nothing.
+        Ok(frame) => drop(runner.write_all(&frame)),
+        Err(error) => eprintln!("etcdtest: left out, {error}"),
     }
 }
 

@@ -1,11 +1,15 @@
 //! What the tests of the whole program share.
 
+#![allow(clippy::unwrap_used, clippy::wildcard_imports, reason = "this library is test code")]
+
 pub mod certificates;
 pub mod conformance;
 pub mod etcd;
+mod fresh_copy;
 mod program;
 mod project;
 pub mod stores;
 
+pub use fresh_copy::FreshCopy;
 pub use program::{program, root};
 pub use project::Project;

@@ -1,5 +1,7 @@
 //! Building and listing real cargo projects.
 
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Output};
@@ -9,7 +11,7 @@ use cargo_etcdtest::testcases::{Built, CargoCommand, ListError, build, discover}
 use rustix::process::{Pid, test_kill_process};
 use whole_program::{Project, root};
 
-const PATIENCE: Duration = Duration::from_secs(120);
+const PATIENCE: Duration = Duration::from_mins(2);
 
 fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
@@ -26,10 +28,9 @@ fn listed(project: &Project, arguments: &[&str]) -> String {
 }
 
 async fn built(project: &Project) -> Built {
-    let target = Project::target().to_str().unwrap().to_owned();
     let cargo = CargoCommand {
         directory: Some(project.folder().to_owned()),
-        selection: vec!["--target-dir".into(), target],
+        target_directory: Some(Project::target()),
         ..CargoCommand::default()
     };
     build(&cargo).await.unwrap()
@@ -169,9 +170,9 @@ async fn a_process_gets_from_us_what_it_gets_from_cargo() {
 
 /// A project in which every binary has a `main` of its own.
 fn foreign(name: &str, mains: &[(&str, &str)]) -> Project {
-    let targets: String =
+    let targets: Vec<_> =
         mains.iter().map(|(target, _)| format!("[[test]]\nname = {target:?}\nharness = false\n")).collect();
-    let project = Project::package(name, &targets).file("src/lib.rs", "#[test] fn fine() {}");
+    let project = Project::package(name, &targets.concat()).file("src/lib.rs", "#[test] fn fine() {}");
     mains.iter().fold(project, |project, (target, main)| {
         project.file(&format!("tests/{target}.rs"), &format!("fn main() {{ {main} }}"))
     })
@@ -288,12 +289,8 @@ fn a_failed_build_is_told_in_cargos_own_words() {
     );
 
     let missing = project.etcdtest(&["list", "--manifest-path", "none/Cargo.toml"]);
-    assert_eq!(missing.status.code(), Some(101));
-    assert!(
-        stderr(&missing).contains("manifest path `none/Cargo.toml` does not exist"),
-        "{}",
-        stderr(&missing)
-    );
+    assert_eq!(missing.status.code(), Some(2), "that is wrong usage, known before cargo is asked");
+    assert!(stderr(&missing).contains("none/Cargo.toml"), "{}", stderr(&missing));
 }
 
 #[test]

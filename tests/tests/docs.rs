@@ -3,15 +3,14 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
-use std::ffi::OsString;
 use std::fmt::Write as _;
 use std::os::unix::process::CommandExt;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
-use std::{env, fs, net};
+use std::path::Path;
+use std::process::Stdio;
+use std::{fs, net};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use whole_program::{etcd, program, root};
+use whole_program::{FreshCopy, etcd, root};
 
 #[test]
 fn the_commands_of_the_readme_work() {
@@ -41,7 +40,7 @@ fn every_guide_with_commands_is_tested() {
 /// in the environment that the guide shows.
 #[test]
 fn the_code_of_the_guides_compiles_and_passes() {
-    let copy = Copy::new("code");
+    let copy = FreshCopy::new("code");
     let mut source = String::from("//! The code of the guides.\n#![allow(dead_code)]\n");
     let mut environment = None;
     for guide in ["README.md", "docs/writing-tests.md"] {
@@ -59,16 +58,17 @@ fn the_code_of_the_guides_compiles_and_passes() {
         }
     }
     source.push_str("etcdtest::main!();\n");
-    let shop = copy.0.join("examples/shop");
+    let shop = copy.folder().join("examples/shop");
     fs::write(shop.join("tests/guides.rs"), source).unwrap();
     let mut manifest = fs::read_to_string(shop.join("Cargo.toml")).unwrap();
     manifest.push_str("\n[[test]]\nname = \"guides\"\nharness = false\n");
     fs::write(shop.join("Cargo.toml"), manifest).unwrap();
-    fs::write(copy.0.join("environment.toml"), environment.expect("the guide shows an environment")).unwrap();
+    fs::write(copy.folder().join("environment.toml"), environment.expect("the guide shows an environment"))
+        .unwrap();
 
     let mut test = copy.command("cargo");
     test.args(["test", "--package", "shop", "--test", "guides", "--", "--skip", "compiled_only"]);
-    let output = test.env("ETCDTEST_ENVIRONMENT", copy.0.join("environment.toml")).output().unwrap();
+    let output = test.env("ETCDTEST_ENVIRONMENT", copy.folder().join("environment.toml")).output().unwrap();
     let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     assert!(output.status.success(), "{stdout}\n{stderr}");
     assert!(
@@ -90,12 +90,17 @@ impl Guide {
     fn read(path: &str) -> Self {
         // All ends with the test's own process, however that ends: with it, standard input does.
         // Each command is shown before its output, so that a failure says which it was.
-        let mut script = String::from("set -eu; exec 3<&0 </dev/null\n(read -r _ <&3; kill -KILL 0) &\n");
+        let mut script =
+            String::from("set -euo pipefail; exec 3<&0 </dev/null\n(read -r _ <&3; kill -KILL 0) &\n");
         for block in blocks(&fs::read_to_string(root().join(path)).unwrap()) {
             let commands = block.text.lines().filter(|line| !line.is_empty() && !DONE.contains(line));
             for command in commands {
                 let shown = format!("echo '$ {}'\n", command.replace('\'', "'\\''"));
                 match &*block.info {
+                    // What is not there is shown as nothing, and no error.
+                    "sh" if command.starts_with("etcdctl get ") => {
+                        writeln!(script, "{shown}{command} | grep .")
+                    }
                     "sh" => writeln!(script, "{shown}{command}"),
                     "sh fails" => {
                         writeln!(script, "{shown}if {command}; then echo 'it did not fail'; exit 1; fi")
@@ -117,14 +122,14 @@ impl Guide {
 
     /// Types the commands into a shell; what they start ends with them.
     fn run(&self) {
-        let copy = Copy::new(&self.name);
+        let copy = FreshCopy::new(&self.name);
         let port = free_port();
         let script = self.script.replace("127.0.0.1:2379", &format!("127.0.0.1:{port}"));
         let (url, mut shell) = (format!("http://127.0.0.1:{port}"), copy.command("bash"));
         shell.arg("-c").arg(&script).env("ETCDCTL_ENDPOINTS", &url);
         shell.env("ETCD_LISTEN_CLIENT_URLS", &url).env("ETCD_ADVERTISE_CLIENT_URLS", &url);
         shell.env("ETCD_LISTEN_PEER_URLS", "http://127.0.0.1:0");
-        let log = fs::File::create(copy.0.join("shell.log")).unwrap();
+        let log = fs::File::create(copy.folder().join("shell.log")).unwrap();
         shell.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::piped()).process_group(0);
         let mut shell = shell.spawn().unwrap();
         let lifeline = shell.stdin.take();
@@ -133,63 +138,8 @@ impl Guide {
         // The guide's etcd goes on until here.
         let group = Pid::from_raw(i32::try_from(shell.id()).unwrap()).unwrap();
         let _ = kill_process_group(group, Signal::KILL);
-        let said = fs::read_to_string(copy.0.join("shell.log")).unwrap();
+        let said = fs::read_to_string(copy.folder().join("shell.log")).unwrap();
         assert!(status.success(), "{status}:\n{said}");
-    }
-}
-
-/// A fresh copy of the checkout. Its path stays the same, so that what was built for it can be
-/// used again.
-struct Copy(PathBuf);
-
-impl Copy {
-    fn new(name: &str) -> Self {
-        let copy = Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs").join(name);
-        let _ = fs::remove_dir_all(&copy);
-        let listed = Command::new("git")
-            .args(["ls-files", "-z", "--cached", "--others", "--exclude-standard"])
-            .current_dir(root())
-            .output()
-            .unwrap();
-        for file in String::from_utf8(listed.stdout).unwrap().split('\0').filter(|file| !file.is_empty()) {
-            let (from, to) = (root().join(file), copy.join(file));
-            // One that is deleted but not yet committed is listed as well.
-            let Ok(modified) = from.metadata().and_then(|file| file.modified()) else { continue };
-            fs::create_dir_all(to.parent().unwrap()).unwrap();
-            fs::copy(from, &to).unwrap();
-            fs::File::options().write(true).open(to).unwrap().set_modified(modified).unwrap();
-        }
-        fs::create_dir_all(copy.join("target")).unwrap();
-        Self(copy)
-    }
-
-    /// A command in the copy, with the built program and etcd at hand and no setting of ours.
-    fn command(&self, name: &str) -> Command {
-        let mut command = Command::new(name);
-        let etcd = etcd::binary();
-        let folders = [program().parent().unwrap(), etcd.parent().unwrap()];
-        let path = env::var_os("PATH").unwrap();
-        let path =
-            env::join_paths(folders.into_iter().map(PathBuf::from).chain(env::split_paths(&path))).unwrap();
-        let ours = |name: &OsString| {
-            let name = name.to_string_lossy();
-            name.starts_with("CARGO_") && name != "CARGO_HOME" || name.starts_with("ETCDTEST_")
-        };
-        for (name, _) in env::vars_os().filter(|(name, _)| ours(name)) {
-            command.env_remove(name);
-        }
-        command
-            .current_dir(&self.0)
-            .env("PATH", path)
-            .env("CARGO_NET_OFFLINE", "true")
-            .env("CARGO_TARGET_DIR", Path::new(env!("CARGO_TARGET_TMPDIR")).join("docs/target"));
-        command
-    }
-}
-
-impl Drop for Copy {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
     }
 }
 

@@ -83,7 +83,7 @@ fn fetch_in(work: &Path, to: &Path) -> Result<()> {
     }
     // Whole or not at all, also when two of us fetch at once.
     if let Err(error) = fs::rename(&unpacked, to)
-        && complete(&to.join("usr/bin")).is_none()
+        && !is_complete(&to.join("usr/bin"))
     {
         return Err(error).with_context(|| format!("failed to create {}", to.display()));
     }

@@ -1,6 +1,6 @@
 //! Cargo's own flags for what is built.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -31,7 +31,7 @@ pub struct CargoOptions {
     target: Option<String>,
     /// Folder of all build artifacts
     #[arg(long, value_name = "FOLDER")]
-    target_dir: Option<String>,
+    target_dir: Option<PathBuf>,
     /// Number of compilers at once
     #[arg(long, value_name = "N", allow_hyphen_values = true)]
     build_jobs: Option<String>,
@@ -118,6 +118,7 @@ impl CargoOptions {
             selection: self.selection(),
             config: self.config.clone(),
             target: self.target.clone(),
+            target_directory: self.target_dir.clone(),
         }
     }
 
@@ -152,7 +153,6 @@ impl CargoOptions {
         arguments.flag("--no-default-features", self.features.no_default_features);
         arguments.flag("--release", self.release);
         arguments.value("--profile", self.cargo_profile.as_ref());
-        arguments.value("--target-dir", self.target_dir.as_ref());
         arguments.value("--jobs", self.build_jobs.as_ref());
         arguments.flag("--ignore-rust-version", self.ignore_rust_version);
         arguments.0
@@ -204,7 +204,7 @@ mod tests {
     #[test]
     fn cargos_flags_reach_cargo() {
         let line = "x -p a --package b --exclude c --lib --test t --test u -F f,g --all-features -r \
-                    --target x86 -j 2 --offline --config a.b=1 --manifest-path x/Cargo.toml -Z unstable";
+                    --target x86 --build-jobs 2 --offline --config a.b=1 --manifest-path x/Cargo.toml -Z unstable";
         let command = Line::try_parse_from(line.split_whitespace()).unwrap().cargo.command();
         assert_eq!(
             command.selection.join(" "),

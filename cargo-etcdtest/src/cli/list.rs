@@ -1,14 +1,15 @@
 //! `list`: which tests there are. No store is needed for it.
 
-use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
 use serde_json::json;
 
+use super::print::{json_line, print};
 use super::style::{FAINT, STRONG, painted};
-use super::{CargoOptions, Exit, Failure, FilterOptions, Format};
+use super::{CargoOptions, Exit, Failure, FilterOptions};
+use crate::config::Format;
 use crate::testcases::{ListedTest, Selected};
 
 /// Arguments of `list`.
@@ -36,37 +37,40 @@ pub(super) async fn run(args: ListArgs, format: Format, timeout: Duration) -> Re
     let list = args.cargo.list_tests(timeout).await?;
     let tests = list.tests.iter().filter_map(|test| Some((test, filter.select(test)?)));
     let tests: Vec<_> = tests.collect();
-    // A reader that has seen enough closes the stream: no reason to fail.
-    let _ = print(&tests, format);
+    print(&match format {
+        Format::Human => list_text(&tests),
+        Format::Json => list_json(&tests),
+    })?;
     if tests.is_empty() {
         anstream::eprintln!("no test is selected, of {}", list.tests.len());
     }
     Ok(Exit::Passed)
 }
 
-fn print(tests: &[(&ListedTest, Selected)], format: Format) -> io::Result<()> {
-    let mut out = BufWriter::new(anstream::stdout().lock());
-    if format == Format::Json {
-        for (test, selected) in tests {
-            let runs = *selected == Selected::Run;
-            writeln!(out, "{}", json!({ "id": test.id.to_string(), "runs": runs, "code": test.code }))?;
-        }
-        return out.flush();
-    }
+fn list_text(tests: &[(&ListedTest, Selected)]) -> String {
+    let mut lines = Vec::new();
     for binary in tests.chunk_by(|(a, _), (b, _)| a.binary == b.binary) {
-        writeln!(out, "{}:", painted(STRONG, &binary[0].0.binary))?;
-        for (test, selected) in binary {
+        lines.push(format!("{}:\n", painted(STRONG, &binary[0].0.binary)));
+        lines.extend(binary.iter().map(|(test, selected)| {
             let name = &test.id.test;
             match (selected, test.code.ignore.as_deref()) {
-                (Selected::Run, _) => writeln!(out, "    {name}")?,
+                (Selected::Run, _) => format!("    {name}\n"),
                 (Selected::Ignored, None | Some("")) => {
-                    writeln!(out, "    {}", painted(FAINT, format_args!("{name} (ignored)")))?;
+                    format!("    {}\n", painted(FAINT, format_args!("{name} (ignored)")))
                 }
                 (Selected::Ignored, Some(why)) => {
-                    writeln!(out, "    {}", painted(FAINT, format_args!("{name} (ignored: {why})")))?;
+                    format!("    {}\n", painted(FAINT, format_args!("{name} (ignored: {why})")))
                 }
             }
-        }
+        }));
     }
-    out.flush()
+    lines.concat()
+}
+
+fn list_json(tests: &[(&ListedTest, Selected)]) -> String {
+    let document = |(test, selected): &(&ListedTest, Selected)| {
+        let runs = *selected == Selected::Run;
+        json_line(&json!({ "id": test.id.to_string(), "runs": runs, "code": test.code }))
+    };
+    tests.iter().map(document).collect()
 }

@@ -12,7 +12,7 @@ use tokio::sync::mpsc;
 use super::style::{FAINT, Label, STRONG, WARNING, painted};
 use crate::execution::{AttemptOutput, Output, RunEvent, Unit};
 use crate::model::{Attempt, Outcome, RunSummary, UnitIndex, UnitResult};
-use crate::reports::text;
+use crate::reports::{story, text};
 
 /// In how many columns the first word of a line stands.
 const COLUMN: usize = 12;
@@ -159,19 +159,8 @@ impl Progress {
         output: &AttemptOutput,
     ) -> io::Result<()> {
         let indent = " ".repeat(COLUMN + 1);
-        if let Some(location) = &attempt.location {
-            writeln!(out, "{indent}at {location}")?;
-        }
-        for line in attempt.message.iter().flat_map(|message| message.lines()) {
-            writeln!(out, "{indent}{line}")?;
-        }
-        for step in &attempt.steps {
-            let outcome = match step.ok {
-                Some(true) => painted(FAINT, "done"),
-                Some(false) => painted(WARNING, "failed"),
-                None => painted(WARNING, "not finished"),
-            };
-            writeln!(out, "{indent}step: {} ({outcome})", step.name)?;
+        for line in story::whole(attempt).lines() {
+            writeln!(out, "{}", format!("{indent}{line}").trim_end())?;
         }
         if self.quiet {
             return Ok(());
@@ -298,17 +287,10 @@ fn show_stream(out: &mut dyn Write, unit: &Unit, name: &str, stream: &Output) ->
 
 /// `14 passed, 1 flaky, 1 failed, 2 skipped`: what there is of each.
 fn counted(summary: &RunSummary) -> String {
-    let counts = [
-        (summary.passed + summary.flaky, "passed", Label::Pass),
-        (summary.flaky, "of them flaky", Label::Flaky),
-        (summary.failed, "failed", Label::Fail),
-        (summary.timed_out, "timed out", Label::Timeout),
-        (summary.crashed, "crashed", Label::Crash),
-        (summary.skipped, "skipped", Label::Skip),
-        (summary.not_run, "not run", Label::NotRun),
-    ];
-    let shown = counts.iter().filter(|(count, word, _)| *count > 0 || *word == "passed");
-    let words: Vec<String> =
-        shown.map(|(count, word, label)| painted(label.style(), format_args!("{count} {word}"))).collect();
+    let counts = Label::counts(summary).into_iter();
+    let told = counts.filter(|(count, label)| *count > 0 || *label == Label::Pass);
+    let words: Vec<String> = told
+        .map(|(count, label)| painted(label.style(), format_args!("{count} {}", label.participle())))
+        .collect();
     words.join(", ")
 }

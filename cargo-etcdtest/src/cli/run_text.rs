@@ -174,17 +174,9 @@ pub(crate) fn warnings(broken: &[StoreError]) -> String {
 
 /// How many of each verdict, those that there are: `12 passed, 1 flaky, 2 failed`.
 pub(crate) fn counts(summary: &RunSummary) -> String {
-    let kinds = [
-        (summary.passed, "passed"),
-        (summary.flaky, "flaky"),
-        (summary.failed, "failed"),
-        (summary.timed_out, "timed out"),
-        (summary.crashed, "crashed"),
-        (summary.skipped, "skipped"),
-        (summary.not_run, "not run"),
-    ];
-    let counted = kinds.into_iter().filter(|(count, _)| *count > 0);
-    let counted: Vec<String> = counted.map(|(count, kind)| format!("{count} {kind}")).collect();
+    let counted = Label::counts(summary).into_iter().filter(|(count, _)| *count > 0);
+    let counted: Vec<String> =
+        counted.map(|(count, label)| format!("{count} {}", label.participle())).collect();
     if counted.is_empty() { "nothing ran".into() } else { counted.join(", ") }
 }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anstyle::{AnsiColor, Style};
 use jiff::{Timestamp, tz::TimeZone};
 
-use crate::model::{Attempt, Outcome, UnitResult};
+use crate::model::{Attempt, Outcome, RunSummary, UnitResult};
 
 /// What is emphasised: headings, names.
 pub const STRONG: Style = Style::new().bold();
@@ -39,6 +39,32 @@ impl Label {
         match result.outcome {
             Outcome::Passed if result.attempts.len() > 1 => Self::Flaky,
             outcome => outcome.into(),
+        }
+    }
+
+    /// How many there are of each in a run, in the order in which they are told.
+    pub fn counts(summary: &RunSummary) -> [(u32, Self); 7] {
+        [
+            (summary.passed, Self::Pass),
+            (summary.flaky, Self::Flaky),
+            (summary.failed, Self::Fail),
+            (summary.timed_out, Self::Timeout),
+            (summary.crashed, Self::Crash),
+            (summary.skipped, Self::Skip),
+            (summary.not_run, Self::NotRun),
+        ]
+    }
+
+    /// What units with it are, after their number: `2 timed out`.
+    pub fn participle(self) -> &'static str {
+        match self {
+            Self::Pass => "passed",
+            Self::Flaky => "flaky",
+            Self::Fail => "failed",
+            Self::Timeout => "timed out",
+            Self::Crash => "crashed",
+            Self::Skip => "skipped",
+            Self::NotRun => "not run",
         }
     }
 

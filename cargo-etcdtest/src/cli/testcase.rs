@@ -1,14 +1,16 @@
 //! `testcase`: what the store knows of test cases, and what people write of them.
 
-use std::io::{self, BufWriter, Write};
 use std::path::Path;
 use std::time::Duration;
 
 use clap::{Args, Subcommand, ValueEnum};
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::testcase_text;
-use super::{CargoOptions, Exit, Failure, Format};
+use super::print::{json_line, print};
+use super::testcase_text::{counts_text, details_text, list_text};
+use super::{CargoOptions, Exit, Failure};
+use crate::config::Format;
 use crate::model::{Description, TestCaseId, TestCaseState};
 use crate::store::{Revision, SharedStore};
 use crate::testcases::{Catalog, CatalogError, StoredTestCase};
@@ -184,27 +186,41 @@ pub(super) async fn run(
     format: Format,
     timeout: Duration,
 ) -> Result<Exit, Failure> {
-    let catalog = Catalog::new(store);
-    match args.verb {
+    print(&answer(args.verb, &Catalog::new(store), format, timeout).await?)?;
+    Ok(Exit::Passed)
+}
+
+async fn answer(
+    verb: TestCaseVerb,
+    catalog: &Catalog,
+    format: Format,
+    timeout: Duration,
+) -> Result<String, Failure> {
+    Ok(match verb {
         TestCaseVerb::List(args) => {
             let mut found = catalog.list().await?;
             found.retain(|stored| args.matches(stored));
-            print(format, &found, testcase_text::table, |all| all.iter().map(json_of).collect());
+            match format {
+                Format::Human => list_text(&found),
+                Format::Json => found.iter().map(|stored| json_line(&json_of(stored))).collect(),
+            }
         }
         TestCaseVerb::Show { id } => {
             let found = catalog.get(&id).await?;
             let latest = catalog.latest_results(&found.case.id).await?;
-            let json = |_: &_| {
-                let mut value = json_of(&found);
-                value["latest_results"] = json!(latest);
-                vec![value]
-            };
-            print(format, &found, |out, found| testcase_text::details(out, found, &latest), json);
+            match format {
+                Format::Human => details_text(&found, &latest, Timestamp::now()),
+                Format::Json => {
+                    let mut document = json_of(&found);
+                    document["latest_results"] = json!(latest);
+                    json_line(&document)
+                }
+            }
         }
         TestCaseVerb::Create { id, written } => {
             let mut description = Description::default();
             written.apply(&mut description);
-            changed("created", &catalog.create(id, description).await?, format);
+            changed("created", &catalog.create(id, description).await?, format)
         }
         TestCaseVerb::Update { id, written, clear, if_revision } => {
             if written.is_empty() && !clear {
@@ -219,27 +235,19 @@ pub(super) async fn run(
                 }
                 written.apply(description);
             };
-            changed("updated", &catalog.update(&id, if_revision.map(Revision), edit).await?, format);
+            changed("updated", &catalog.update(&id, if_revision.map(Revision), edit).await?, format)
         }
         TestCaseVerb::Delete { id, yes, if_revision } => {
-            changed("deleted", &catalog.delete(&id, if_revision.map(Revision), yes).await?, format);
+            changed("deleted", &catalog.delete(&id, if_revision.map(Revision), yes).await?, format)
         }
         TestCaseVerb::Sync { cargo } => {
             let counts = catalog.sync(&cargo.list_tests(timeout).await?).await?;
-            let json = |_: &_| {
-                vec![json!({
-                    "added": counts.added,
-                    "changed": counts.changed,
-                    "vanished": counts.vanished,
-                    "returned": counts.returned,
-                    "adopted": counts.adopted,
-                    "unchanged": counts.unchanged,
-                })]
-            };
-            print(format, &counts, testcase_text::counts, json);
+            match format {
+                Format::Human => counts_text(&counts),
+                Format::Json => json_line(&counts),
+            }
         }
-    }
-    Ok(Exit::Passed)
+    })
 }
 
 /// One document of stable JSON: the record, its id as people write it, its state, the
@@ -256,26 +264,11 @@ fn json_of(stored: &StoredTestCase) -> Value {
     })
 }
 
-fn changed(what: &str, stored: &StoredTestCase, format: Format) {
-    let text = |out: &mut dyn Write, stored: &StoredTestCase| {
-        writeln!(out, "{what} {} at revision {}", stored.case.id, stored.revision)
-    };
-    print(format, stored, text, |stored| vec![json_of(stored)]);
-}
-
-fn print<T: ?Sized>(
-    format: Format,
-    what: &T,
-    text: impl FnOnce(&mut dyn Write, &T) -> io::Result<()>,
-    json: impl FnOnce(&T) -> Vec<Value>,
-) {
-    let mut out = BufWriter::new(anstream::stdout().lock());
-    let written = match format {
-        Format::Human => text(&mut out, what),
-        Format::Json => json(what).into_iter().try_for_each(|document| writeln!(out, "{document}")),
-    };
-    // A reader that has seen enough closes the stream: no reason to fail.
-    let _ = written.and_then(|()| out.flush());
+fn changed(what: &str, stored: &StoredTestCase, format: Format) -> String {
+    match format {
+        Format::Human => format!("{what} {} at revision {}\n", stored.case.id, stored.revision),
+        Format::Json => json_line(&json_of(stored)),
+    }
 }
 
 impl From<CatalogError> for Failure {

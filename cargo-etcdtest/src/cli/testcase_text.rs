@@ -1,11 +1,12 @@
 //! Test cases as people read them.
 
-use std::io::{self, Write};
+use std::fmt::{self, Write};
 
 use anstyle::{AnsiColor, Style};
 use jiff::Timestamp;
 
 use super::style::{FAINT, Label, STRONG, ago, painted, seconds};
+use super::table::Table;
 use crate::model::{LatestResult, TestCaseState, TestKind};
 use crate::testcases::{StoredTestCase, SyncCounts};
 
@@ -21,31 +22,42 @@ fn state(state: TestCaseState) -> (&'static str, Style) {
     }
 }
 
-/// One line for each test case: state, id, owner and tags.
-pub(super) fn table(out: &mut dyn Write, cases: &Vec<StoredTestCase>) -> io::Result<()> {
+/// A table of test cases.
+pub(super) fn list_text(cases: &[StoredTestCase]) -> String {
+    if cases.is_empty() {
+        return "no test cases: `cargo etcdtest testcase sync` registers what the code has\n".into();
+    }
+    let mut table = Table::new(&["STATE", "TEST CASE", "OWNER", "TAGS"]);
     for stored in cases {
         let (word, style) = state(stored.case.state());
         let description = stored.case.description();
-        let owner = description.owner.map(|owner| format!("  @{owner}")).unwrap_or_default();
-        let tags: Vec<String> = description.tags.iter().map(|tag| format!(" #{tag}")).collect();
-        let tags = tags.concat();
-        let tags = if tags.is_empty() { tags } else { format!(" {tags}") };
-        let rest = painted(FAINT, format_args!("{owner}{tags}"));
-        writeln!(out, "{} {}{rest}", painted(style, format_args!("{word:<11}")), stored.case.id)?;
+        table.row([
+            (word.into(), style),
+            (stored.case.id.to_string(), Style::new()),
+            (description.owner.unwrap_or_default(), FAINT),
+            (description.tags.join(", "), FAINT),
+        ]);
     }
-    Ok(())
+    table.to_string()
 }
 
 /// Everything about one test case.
-pub(super) fn details(
-    out: &mut dyn Write,
+pub(super) fn details_text(stored: &StoredTestCase, latest: &[LatestResult], now: Timestamp) -> String {
+    let mut text = String::new();
+    write_details(&mut text, stored, latest, now).expect("a text takes everything");
+    text
+}
+
+fn write_details(
+    out: &mut String,
     stored: &StoredTestCase,
     latest: &[LatestResult],
-) -> io::Result<()> {
+    now: Timestamp,
+) -> fmt::Result {
     let case = &stored.case;
     let (word, style) = state(case.state());
     writeln!(out, "{}", painted(STRONG, &case.id))?;
-    let since = case.vanished.map(|time| format!(" ({})", ago(time, Timestamp::now()))).unwrap_or_default();
+    let since = case.vanished.map(|time| format!(" ({})", ago(time, now))).unwrap_or_default();
     field(out, "state", &format!("{}{since}", painted(style, word)))?;
     let description = case.description();
     field(out, "description", &description.description)?;
@@ -74,19 +86,19 @@ pub(super) fn details(
         }
     }
     field(out, "revision", &stored.revision.to_string())?;
-    for (number, result) in latest.iter().enumerate() {
-        let name = if number == 0 { "results" } else { "" };
+    for (number, result) in (1..).zip(latest) {
         let label = Label::of_result(&result.result).painted(0);
-        let when = ago(result.created, Timestamp::now());
         let took = seconds(result.result.duration());
-        let environment = &result.environment.name;
-        field(out, name, &format!("{label} in {environment}, {took}, run {} ({when})", result.run))?;
+        let (environment, run) = (&result.environment.name, &result.run);
+        let when = ago(result.created, now);
+        let name = if number == 1 { "results" } else { "" };
+        field(out, name, &format!("{label} in {environment}, {took}, run {run} ({when})"))?;
     }
     Ok(())
 }
 
 /// A named value, left out where it is empty; further lines are set below the first.
-fn field(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
+fn field(out: &mut String, name: &str, value: &str) -> fmt::Result {
     let mut lines = value.lines();
     let Some(first) = lines.next() else { return Ok(()) };
     writeln!(out, "  {} {first}", painted(FAINT, format_args!("{name:<12}")))?;
@@ -94,7 +106,7 @@ fn field(out: &mut dyn Write, name: &str, value: &str) -> io::Result<()> {
 }
 
 /// What a sync did, in a line.
-pub(super) fn counts(out: &mut dyn Write, counts: &SyncCounts) -> io::Result<()> {
+pub(super) fn counts_text(counts: &SyncCounts) -> String {
     let parts = [
         (counts.added, "added"),
         (counts.changed, "changed"),
@@ -104,5 +116,5 @@ pub(super) fn counts(out: &mut dyn Write, counts: &SyncCounts) -> io::Result<()>
         (counts.unchanged, "unchanged"),
     ];
     let parts: Vec<_> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
-    writeln!(out, "test cases: {}", if parts.is_empty() { "none".into() } else { parts.join(", ") })
+    format!("test cases: {}\n", if parts.is_empty() { "none".into() } else { parts.join(", ") })
 }

@@ -140,9 +140,9 @@ settings! {
     /// How long an attempt may take, if the test does not say it; without, as long as it likes
     timeout: Option<Duration> = "",
     /// After how long a running test is shown as slow
-    slow_timeout: Duration = "60s",
+    slow_timeout: Duration = "1m",
     /// How long a test binary may take to list its tests
-    list_timeout: Duration = "60s",
+    list_timeout: Duration = "1m",
     /// Whether the run ends at the first test that fails
     fail_fast: bool = "true",
     /// Whose output is stored: that of failed attempts, of all, or none
@@ -200,6 +200,38 @@ impl fmt::Display for Origin {
             }
             Self::Variable { name } => f.write_str(name),
             Self::Flag => f.write_str("flag"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_every_setting_as_it_is_declared() {
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/settings.md");
+        let document = std::fs::read_to_string(path).unwrap();
+        let line = |declaration: &Declaration| {
+            let (name, variable) = (declaration.name(), declaration.variable());
+            let default = match declaration.default {
+                "" => "none".to_owned(),
+                default => format!("`{default}`"),
+            };
+            format!("| `{name}` | `{variable}` | {default} | {} |", declaration.meaning)
+        };
+        let expected: Vec<_> = Declaration::ALL.iter().map(line).collect();
+        let listed: Vec<_> =
+            document.lines().filter(|line| line.contains("`ETCDTEST_") && line.starts_with('|')).collect();
+        assert_eq!(listed, expected, "\n{}\n", expected.join("\n"));
+    }
+
+    #[test]
+    fn a_default_is_written_as_it_is_shown() {
+        let root = tempfile::tempdir().unwrap();
+        let settings = Settings::load(Flags::default(), root.path(), []).unwrap();
+        for (declaration, setting) in Declaration::ALL.iter().zip(&settings.origins) {
+            assert_eq!(setting.value, declaration.default, "{}", declaration.name());
         }
     }
 }

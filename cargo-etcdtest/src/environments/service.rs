@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use backon::{ExponentialBuilder, Retryable};
 use jiff::Timestamp;
 use serde_json::Map;
 
@@ -11,8 +12,8 @@ use super::name::check_name;
 use crate::model::Environment;
 use crate::nearest::suggestion;
 use crate::store::{
-    self, Commit, Compare, Key, KeyRange, KeyValue, Op, Read, Revision, SharedStore, StoreError, Target, Txn,
-    decode, encode, keys,
+    self, Commit, Compare, Key, KeyRange, KeyValue, Op, Read, Revision, SharedStore, StoreError, Txn, decode,
+    encode, keys,
 };
 
 /// The environment that need not exist: without a record it is empty.
@@ -23,6 +24,9 @@ const LARGEST: usize = 512 * 1024;
 
 /// How long a write stays with a store that does not answer.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long it waits before it tries a second time.
+const PAUSE: Duration = Duration::from_millis(50);
 
 /// How many keys of a history are read at once.
 const PAGE: usize = 1000;
@@ -116,19 +120,21 @@ impl Environments {
     /// # Errors
     /// [`EnvironmentError::Unknown`], or as the store fails.
     pub async fn delete(&self, name: &str) -> Result<(), EnvironmentError> {
-        let range = KeyRange::key(keys::environment(name));
-        let exists = Compare { range: range.clone(), target: Target::Version(0), equal: false };
-        let txn = Txn { compares: vec![exists], then: vec![Op::Delete(range)], otherwise: vec![] };
-        let deleted = match self.store.txn(txn).await {
-            Ok(outcome) => outcome.succeeded,
-            // Whoever deleted it: it is gone, as was wanted.
-            Err(StoreError::UnknownOutcome { reason }) => match self.find(name).await? {
-                None => true,
-                Some(_) => return Err(StoreError::UnknownOutcome { reason }.into()),
-            },
-            Err(error) => return Err(error.into()),
+        let key = keys::environment(name);
+        let Some(pair) = store::get(&*self.store, key.clone()).await? else {
+            return Err(self.unknown(vec![name.to_owned()]).await?);
         };
-        if deleted { Ok(()) } else { Err(self.unknown(vec![name.to_owned()]).await?) }
+        // Bound to this very incarnation, it can be sent again and never deletes another;
+        // and where it is refused, somebody else has deleted it.
+        let txn = Txn {
+            compares: vec![Compare::created(key.clone(), pair.created)],
+            then: vec![Op::Delete(KeyRange::key(key))],
+            otherwise: vec![],
+        };
+        let pauses = ExponentialBuilder::default().with_jitter().with_total_delay(Some(PATIENCE));
+        let in_doubt = |error: &StoreError| matches!(error, StoreError::UnknownOutcome { .. });
+        (|| self.store.txn(txn.clone())).retry(pauses.with_min_delay(PAUSE)).when(in_doubt).await?;
+        Ok(())
     }
 
     /// The environments that a run uses: those chosen, each once, in the order given; if
@@ -299,165 +305,4 @@ fn version_of(key: &Key, history: &Key) -> Result<u64, StoreError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::store::local::LocalStore;
-
-    fn fixture() -> (tempfile::TempDir, Environments) {
-        let folder = tempfile::tempdir().unwrap();
-        let store = LocalStore::open(folder.path()).unwrap();
-        (folder, Environments::new(Arc::new(store)))
-    }
-
-    fn file(name: &str, value: impl Into<Value>) -> EnvironmentFile {
-        let config = Map::from_iter([("value".to_owned(), value.into())]);
-        EnvironmentFile { name: name.into(), description: String::new(), config }
-    }
-
-    fn written(applied: Applied) -> Environment {
-        match applied {
-            Applied::Written(environment) => environment,
-            Applied::Unchanged(environment) => panic!("unchanged: {environment:?}"),
-        }
-    }
-
-    async fn versions(environments: &Environments, name: &str) -> Vec<u64> {
-        environments.history(name).await.unwrap().iter().map(|version| version.version).collect()
-    }
-
-    #[tokio::test]
-    async fn every_apply_that_changes_something_is_a_version_and_no_other() {
-        let (_folder, environments) = fixture();
-        let first = written(environments.apply(&file("a", 1), "me@here").await.unwrap());
-        assert_eq!((first.version, first.author.as_str()), (1, "me@here"));
-        let again = environments.apply(&file("a", 1), "you@there").await.unwrap();
-        assert_eq!(again, Applied::Unchanged(first.clone()));
-        let described = EnvironmentFile { description: "x".into(), ..file("a", 1) };
-        let second = written(environments.apply(&described, "me@here").await.unwrap());
-        assert_eq!(second.version, 2);
-        assert!(second.revision > first.revision);
-        assert_eq!(environments.get("a").await.unwrap(), second);
-        assert_eq!(environments.history("a").await.unwrap(), [first, second]);
-    }
-
-    #[tokio::test]
-    async fn numbers_go_on_after_a_delete_and_the_history_stays() {
-        let (_folder, environments) = fixture();
-        for value in [1, 2] {
-            environments.apply(&file("a", value), "me").await.unwrap();
-        }
-        environments.apply(&file("ab", 1), "me").await.unwrap();
-        environments.delete("a").await.unwrap();
-        assert!(matches!(environments.get("a").await, Err(EnvironmentError::Unknown { .. })));
-        assert!(matches!(environments.delete("a").await, Err(EnvironmentError::Unknown { .. })));
-        assert_eq!(written(environments.apply(&file("a", 2), "me").await.unwrap()).version, 3);
-        assert_eq!(versions(&environments, "a").await, [1, 2, 3]);
-        assert_eq!(versions(&environments, "ab").await, [1]);
-    }
-
-    #[tokio::test]
-    async fn a_history_of_more_than_a_page_is_continued() {
-        let (_folder, environments) = fixture();
-        let last = PAGE as u64 + 2;
-        for version in [1, last] {
-            let old = Environment { version, ..empty("a") };
-            let put = Op::put(keys::environment_version("a", version), encode(&old));
-            environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
-        }
-        assert_eq!(written(environments.apply(&file("a", 2), "me").await.unwrap()).version, last + 1);
-    }
-
-    #[tokio::test(flavor = "multi_thread")]
-    async fn applies_at_the_same_time_are_versions_one_after_the_other_without_loss() {
-        let (_folder, environments) = fixture();
-        let writers = (0..8).map(|writer| {
-            let environments = environments.clone();
-            tokio::spawn(async move {
-                for round in 0..4 {
-                    let value = json!([writer, round]);
-                    written(environments.apply(&file("a", value), "me").await.unwrap());
-                }
-            })
-        });
-        futures::future::try_join_all(writers).await.unwrap();
-        let history = environments.history("a").await.unwrap();
-        assert_eq!(versions(&environments, "a").await, (1..=32).collect::<Vec<_>>());
-        let mut values: Vec<_> = history.iter().map(|version| version.config["value"].to_string()).collect();
-        values.sort();
-        values.dedup();
-        assert_eq!(values.len(), 32);
-        assert_eq!(environments.get("a").await.unwrap(), *history.last().unwrap());
-    }
-
-    #[tokio::test]
-    async fn an_edit_does_not_undo_what_somebody_else_did_meanwhile() {
-        let (_folder, environments) = fixture();
-        environments.apply(&file("a", 1), "me").await.unwrap();
-        let seen = environments.get("a").await.unwrap();
-        environments.apply(&file("a", 2), "you@there").await.unwrap();
-        let error = environments.replace(&seen, &file("a", 3), "me").await.unwrap_err().to_string();
-        assert_eq!(
-            error,
-            "the environment `a` was changed by somebody else meanwhile: \
-             it is at version 2 now, applied by you@there"
-        );
-        environments.delete("a").await.unwrap();
-        let error = environments.replace(&seen, &file("a", 3), "me").await.unwrap_err();
-        assert!(matches!(error, EnvironmentError::Conflict { .. }));
-        assert_eq!(versions(&environments, "a").await, [1, 2]);
-    }
-
-    #[tokio::test]
-    async fn what_is_chosen_is_resolved_once_each_and_in_order() {
-        let (_folder, environments) = fixture();
-        for name in ["a", "b"] {
-            environments.apply(&file(name, 1), "me").await.unwrap();
-        }
-        let resolve = async |chosen: &[&str], default: &str| {
-            let chosen: Vec<_> = chosen.iter().map(ToString::to_string).collect();
-            let resolved = environments.resolve(&chosen, default).await?;
-            let identities =
-                resolved.iter().map(|environment| format!("{}@{}", environment.name, environment.version));
-            Ok::<_, EnvironmentError>(identities.collect::<Vec<_>>())
-        };
-        assert_eq!(resolve(&["b", "a", "b"], "local").await.unwrap(), ["b@1", "a@1"]);
-        assert_eq!(resolve(&[], "a").await.unwrap(), ["a@1"]);
-        assert_eq!(resolve(&[], LOCAL).await.unwrap(), ["local@0"]);
-        assert!(environments.resolve(&["a".into()], "x").await.unwrap()[0].revision > 0);
-        let error = resolve(&["a", "bb", "c"], "local").await.unwrap_err();
-        assert_eq!(error.to_string(), "there is no environment `bb`, `c`");
-        let help = miette::Diagnostic::help(&error).unwrap().to_string();
-        assert_eq!(help, "did you mean `b`? there is: a, b");
-        assert!(resolve(&[], "missing").await.is_err());
-        environments.apply(&file(LOCAL, 1), "me").await.unwrap();
-        assert_eq!(resolve(&[], LOCAL).await.unwrap(), ["local@1"]);
-    }
-
-    #[tokio::test]
-    async fn what_cannot_be_stored_is_refused_before_it_is() {
-        let (_folder, environments) = fixture();
-        let error = environments.apply(&file("a", "x".repeat(LARGEST)), "me").await.unwrap_err();
-        assert!(matches!(error, EnvironmentError::TooLarge { .. }), "{error}");
-        let error = environments.apply(&file("a/b", 1), "me").await.unwrap_err();
-        assert!(matches!(error, EnvironmentError::WrongName { .. }), "{error}");
-        assert!(environments.list().await.unwrap().is_empty());
-    }
-
-    #[tokio::test]
-    async fn a_record_of_a_newer_version_is_refused_and_an_older_one_read() {
-        let (_folder, environments) = fixture();
-        let put = async |value: &str| {
-            let put = Op::put(keys::environment("a"), value);
-            environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
-        };
-        put(r#"{"schema":99}"#).await;
-        let error = environments.get("a").await.unwrap_err().to_string();
-        assert!(error.contains("/environments/a") && error.contains("99"), "{error}");
-        put(r#"{"schema":1,"name":"a","version":7,"applied":"2026-01-01T00:00:00Z","author":"me"}"#).await;
-        assert_eq!(environments.get("a").await.unwrap().version, 7);
-    }
-}
+mod tests;

@@ -26,7 +26,6 @@ pub use membership::Membership;
 pub use output::Output;
 pub use plan::{Histories, History, Plan};
 pub use run::{Order, Selected, run};
-pub use verdict::signal_name;
 pub use watch::follow;
 pub use work::{EnvironmentFiles, Policy, Work};
 pub use worker::{EventSink, execute};

@@ -70,7 +70,7 @@ mod tests {
         let mut output = Output::default();
         output.push(b"begin");
         for _ in 0..100 {
-            output.push(&[b'x'; 100_000]);
+            output.push(&vec![b'x'; 100_000]);
         }
         output.push(b"end");
         let bytes = output.bytes();
@@ -83,8 +83,8 @@ mod tests {
     #[test]
     fn short_output_is_kept_whole() {
         let mut output = Output::default();
-        output.push(&[b'a'; END]);
-        output.push(&[b'b'; END]);
+        output.push(&vec![b'a'; END]);
+        output.push(&vec![b'b'; END]);
         assert_eq!(output.left_out(), 0);
         assert_eq!(output.bytes().len(), 2 * END);
         assert_eq!(output.end(3), "bbb");

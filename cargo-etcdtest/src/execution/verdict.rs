@@ -10,6 +10,7 @@ use regex::Regex;
 
 use super::events::AttemptOutput;
 use crate::model::Outcome;
+use crate::reports::story::signal_name;
 
 /// The longest message that is kept, in bytes.
 const MAX_MESSAGE: usize = 32 << 10;
@@ -129,33 +130,6 @@ fn ended(status: ExitStatus) -> String {
         }
         (None, None) => "ended".into(),
     }
-}
-
-/// The name of a signal, as `kill -l` gives it.
-pub fn signal_name(signal: i32) -> String {
-    use rustix::process::Signal;
-    let names = [
-        (Signal::HUP, "SIGHUP"),
-        (Signal::INT, "SIGINT"),
-        (Signal::QUIT, "SIGQUIT"),
-        (Signal::ILL, "SIGILL"),
-        (Signal::TRAP, "SIGTRAP"),
-        (Signal::ABORT, "SIGABRT"),
-        (Signal::BUS, "SIGBUS"),
-        (Signal::FPE, "SIGFPE"),
-        (Signal::KILL, "SIGKILL"),
-        (Signal::USR1, "SIGUSR1"),
-        (Signal::SEGV, "SIGSEGV"),
-        (Signal::USR2, "SIGUSR2"),
-        (Signal::PIPE, "SIGPIPE"),
-        (Signal::ALARM, "SIGALRM"),
-        (Signal::TERM, "SIGTERM"),
-        (Signal::XCPU, "SIGXCPU"),
-        (Signal::XFSZ, "SIGXFSZ"),
-        (Signal::SYS, "SIGSYS"),
-    ];
-    let name = names.iter().find(|(known, _)| known.as_raw() == signal);
-    name.map_or_else(|| format!("signal {signal}"), |(_, name)| (*name).into())
 }
 
 #[cfg(test)]

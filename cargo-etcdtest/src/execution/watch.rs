@@ -10,7 +10,7 @@ use super::worker::EventSink;
 use crate::model::{Block, Claim, PlanChunk, Run, RunId, RunState, RunSummary, UnitIndex, Worker};
 use crate::store::{
     Change, Key, KeyRange, KeyValue, Notice, Revision, SharedStore, Watch, decode, decode_block, get, keys,
-    list_at,
+    list,
 };
 
 /// A run that is being followed.
@@ -32,9 +32,8 @@ struct Follower<'a> {
 /// [`RunError::Gone`] where there is no such run, or it is deleted meanwhile.
 pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Result<(RunSummary, bool)> {
     let page = store.read(crate::store::Read::key(keys::run(id))).await?;
-    let snapshot = page.revision;
     let run: Run = page.pairs.first().map(decode).transpose()?.ok_or_else(|| RunError::Gone(id.clone()))?;
-    let after = Revision(snapshot.0 + 1);
+    let after = Revision(page.revision.0 + 1);
     let mut records = store.watch(KeyRange::key(keys::run(id)), after).await?;
     let mut shares = store.watch(KeyRange::prefix(keys::execution(id)), after).await?;
     let mut workers = store.watch(KeyRange::prefix(keys::WORKERS), after).await?;
@@ -51,7 +50,7 @@ pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Resu
     if matches!(run.state, RunState::Planning { .. }) {
         follower.planned(&mut records).await?;
     }
-    follower.start(&run, snapshot).await?;
+    follower.start(&run).await?;
     if let Some(end) = follower.take_run(&run).await? {
         return Ok(end);
     }
@@ -70,7 +69,7 @@ pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Resu
             }
             notice = next(&mut shares) => match notice? {
                 Notice::Changed { changes, .. } => changes.iter().try_for_each(|change| follower.take_share(change))?,
-                Notice::Compacted { .. } => follower.catch_up(None).await?,
+                Notice::Compacted { .. } => follower.catch_up().await?,
             },
             notice = next(&mut workers) => {
                 notice?;
@@ -102,9 +101,9 @@ impl Follower<'_> {
         }
     }
 
-    /// Reads the plan, and tells what has happened up to the snapshot.
-    async fn start(&mut self, run: &Run, snapshot: Revision) -> Result<()> {
-        let page = list_at(self.store.as_ref(), KeyRange::prefix(keys::plan(self.id)), None).await?;
+    /// Reads the plan, and tells what has happened so far.
+    async fn start(&mut self, run: &Run) -> Result<()> {
+        let page = list(self.store.as_ref(), KeyRange::prefix(keys::plan(self.id))).await?;
         let chunks: Vec<PlanChunk> = page.pairs.iter().map(decode).collect::<std::result::Result<_, _>>()?;
         self.plan = Plan::from_chunks(chunks, run.stripes);
         let tests: HashSet<_> = self.plan.units().map(|(_, unit)| &unit.test).collect();
@@ -114,13 +113,14 @@ impl Follower<'_> {
             tests: u32::try_from(tests.len()).unwrap_or(u32::MAX),
             environments: run.environments.clone(),
         });
-        self.catch_up(Some(snapshot)).await
+        self.catch_up().await
     }
 
-    /// Tells all results and all that is being executed, as far as not told before.
-    async fn catch_up(&mut self, at: Option<Revision>) -> Result<()> {
+    /// Tells all results and all that is being executed, as far as not told before. What
+    /// the watches deliver of it again is known then.
+    async fn catch_up(&mut self) -> Result<()> {
         for prefix in [keys::blocks(self.id), keys::claims(self.id)] {
-            let page = list_at(self.store.as_ref(), KeyRange::prefix(prefix), at).await?;
+            let page = list(self.store.as_ref(), KeyRange::prefix(prefix)).await?;
             page.pairs.iter().try_for_each(|pair| self.take_pair(pair))?;
         }
         Ok(())
@@ -174,7 +174,7 @@ impl Follower<'_> {
         }
         let RunState::Finished { cancelled } = run.state else { return Ok(None) };
         // The watches are two: results may still be on their way by the other one.
-        self.catch_up(None).await?;
+        self.catch_up().await?;
         let summary = run.summary.unwrap_or_default();
         self.tell(RunEvent::Ended { run: self.id.clone(), summary, cancelled });
         Ok(Some((summary, cancelled)))
@@ -182,7 +182,7 @@ impl Follower<'_> {
 
     /// Says so where no live worker works for the run.
     async fn look_for_workers(&mut self) -> Result<()> {
-        let page = list_at(self.store.as_ref(), KeyRange::prefix(keys::WORKERS), None).await?;
+        let page = list(self.store.as_ref(), KeyRange::prefix(keys::WORKERS)).await?;
         let live = page.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
         if !live.into_iter().any(|worker| worker.run == *self.id) {
             let run = get(self.store.as_ref(), keys::run(self.id)).await?;

@@ -5,6 +5,7 @@ mod ids;
 mod record;
 mod result;
 mod run;
+mod seconds;
 mod test_case;
 
 pub use environment::{Environment, EnvironmentVersion};

@@ -66,6 +66,7 @@ pub struct Attempt {
     /// When it began, by the worker's clock.
     pub started: Timestamp,
     /// How long it took.
+    #[serde(with = "super::seconds")]
     pub duration: Duration,
     /// The panic message, the error with its chain, the signal, or the skip's reason.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -95,6 +96,7 @@ pub struct Step {
     /// Whether it succeeded; `None` where the attempt ended inside it.
     pub ok: Option<bool>,
     /// How long it took, as far as is known.
+    #[serde(with = "super::seconds")]
     pub duration: Duration,
 }
 
@@ -160,6 +162,7 @@ pub struct RecentOutcome {
     /// What came of it.
     pub verdict: Verdict,
     /// How long its last attempt took.
+    #[serde(with = "super::seconds")]
     pub duration: Duration,
 }
 

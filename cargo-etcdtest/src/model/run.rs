@@ -119,6 +119,7 @@ pub struct RunSummary {
     /// Without a result: the run was cancelled before.
     pub not_run: u32,
     /// From the run's creation to its end.
+    #[serde(with = "super::seconds")]
     pub duration: Duration,
 }
 
@@ -145,7 +146,7 @@ pub struct PlannedUnit {
     #[serde(rename = "e")]
     pub environment: String,
     /// How long it is expected to take.
-    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "d", default, skip_serializing_if = "Option::is_none", with = "super::seconds::option")]
     pub estimate: Option<Duration>,
     /// Why it is skipped without a try.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]

@@ -57,7 +57,7 @@ pub struct Code {
     #[serde(flatten)]
     pub description: Description,
     /// Longest time an attempt may take.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", with = "super::seconds::option")]
     pub timeout: Option<Duration>,
     /// How often a failed attempt is tried again.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -17,19 +17,15 @@ pub fn headline(attempt: &Attempt) -> String {
     if said.is_empty() { ending(attempt) } else { said }
 }
 
-/// All that is known of an attempt that did not pass but its output: message, location, how
-/// its process ended, steps. Without line break at its end.
+/// All that is known of an attempt that did not pass but its output: message or how its
+/// process ended, location, steps. Without line break at its end.
 pub fn whole(attempt: &Attempt) -> String {
     let said = attempt.message.as_deref().map(text::plain).unwrap_or_default();
     let said = text::bounded(said.trim_end().trim_start_matches('\n'), MESSAGE, MESSAGE);
-    let mut story = if said.is_empty() { ending(attempt) } else { said.clone().into_owned() };
+    let mut story = if said.is_empty() { ending(attempt) } else { said.into_owned() };
     // Writing to a text cannot fail.
     if let Some(location) = &attempt.location {
         let _ = write!(story, "\nat {}", text::one_line(location, NAME));
-    }
-    let speaks = attempt.exit_code.is_some() || attempt.signal.is_some();
-    if speaks && !said.is_empty() {
-        let _ = write!(story, "\n{}", ending(attempt));
     }
     if !attempt.steps.is_empty() {
         story.push_str("\n\nsteps:");
@@ -45,28 +41,31 @@ pub fn whole(attempt: &Attempt) -> String {
 pub fn ending(attempt: &Attempt) -> String {
     match (attempt.outcome, attempt.signal, attempt.exit_code) {
         (Outcome::TimedOut, _, _) => format!("timed out after {:.3}s", attempt.duration.as_secs_f64()),
-        (_, Some(signal), _) => format!("ended by signal {signal}{}", signal_name(signal)),
+        (_, Some(signal), _) => format!("killed by {}", signal_name(signal)),
         (_, None, Some(code)) => format!("exited with code {code}"),
         (Outcome::Crashed, None, None) => "its process ended without a word".into(),
         (_, None, None) => "it gave no reason".into(),
     }
 }
 
-/// The names of the signals that end tests, where they are the same on every Unix.
-fn signal_name(signal: i32) -> &'static str {
-    match signal {
-        1 => " (SIGHUP)",
-        2 => " (SIGINT)",
-        3 => " (SIGQUIT)",
-        4 => " (SIGILL)",
-        6 => " (SIGABRT)",
-        8 => " (SIGFPE)",
-        9 => " (SIGKILL)",
-        11 => " (SIGSEGV)",
-        13 => " (SIGPIPE)",
-        15 => " (SIGTERM)",
-        _ => "",
-    }
+/// The name of a signal that ends processes, the same on every Unix; another one's number.
+pub fn signal_name(signal: i32) -> String {
+    let name = match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        5 => "SIGTRAP",
+        6 => "SIGABRT",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        14 => "SIGALRM",
+        15 => "SIGTERM",
+        _ => return format!("signal {signal}"),
+    };
+    name.into()
 }
 
 /// How a step ended, and after how long.

@@ -27,6 +27,8 @@ pub struct CargoCommand {
     pub config: Vec<String>,
     /// The target triple, told to `cargo test`.
     pub target: Option<String>,
+    /// Where both put artifacts; `None` for where cargo does.
+    pub target_directory: Option<PathBuf>,
 }
 
 /// What cargo built.
@@ -107,6 +109,8 @@ impl CargoCommand {
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
         }
+        // `cargo metadata` knows no `--target-dir`, but this variable, which means the same.
+        command.envs(self.target_directory.as_ref().map(|directory| ("CARGO_TARGET_DIR", directory)));
         command
     }
 }
@@ -158,21 +162,20 @@ async fn artifacts(cargo: &CargoCommand) -> Result<Artifacts, BuildError> {
     if status.success() { Ok(found) } else { Err(BuildError::Cargo { verb, status }) }
 }
 
-/// Where rustc's own dynamic libraries are; none where rustc does not say, since few
-/// binaries need them.
-async fn rust_libraries(cargo: &CargoCommand) -> Vec<PathBuf> {
+/// Where rustc's own dynamic libraries for the target are; none where rustc does not say,
+/// since few binaries need them.
+async fn rust_libraries(cargo: &CargoCommand) -> Option<PathBuf> {
     let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
-    command.args(["--print", "target-libdir", "--print", "sysroot"]).stdin(Stdio::null());
+    command.args(["--print", "target-libdir"]).stdin(Stdio::null());
     if let Some(target) = &cargo.target {
         command.args(["--target", target]);
     }
     if let Some(directory) = &cargo.directory {
         command.current_dir(directory);
     }
-    let Ok(output) = command.output().await else { return Vec::new() };
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    let mut lines = text.lines().map(PathBuf::from);
-    lines.next().into_iter().chain(lines.next().map(|sysroot| sysroot.join("lib"))).collect()
+    let output = command.output().await.ok()?;
+    let text = String::from_utf8(output.stdout).ok()?;
+    text.lines().next().map(PathBuf::from)
 }
 
 /// Everything that is known once the build is done.
@@ -180,7 +183,7 @@ struct Assembly<'a> {
     metadata: &'a Metadata,
     artifacts: &'a Artifacts,
     variables: BTreeMap<String, OsString>,
-    rust_libraries: Vec<PathBuf>,
+    rust_libraries: Option<PathBuf>,
 }
 
 impl Assembly<'_> {
@@ -248,24 +251,23 @@ impl Assembly<'_> {
         variables.into_iter().collect()
     }
 
-    /// Where dynamic libraries are looked for, in cargo's order: what build scripts link
-    /// to inside the target folder, the folder of artifacts, its `deps`, rustc's own.
+    /// Where dynamic libraries are looked for, in cargo's order: what build scripts link to
+    /// inside the folder of artifacts, that folder, its `deps`, rustc's own.
     fn library_path(&self, executable: &Utf8Path) -> Option<OsString> {
-        let scripts = self.artifacts.scripts.iter().flat_map(|script| &script.linked_paths);
-        let linked = scripts.filter_map(|path| {
-            let path = path.as_str();
-            let path = path.split_once('=').map_or(path, |(_, path)| path);
-            path.starts_with(self.metadata.target_directory.as_str()).then(|| PathBuf::from(path))
+        let artifacts = executable.parent().and_then(Utf8Path::parent)?;
+        let linked = self.artifacts.scripts.iter().flat_map(|script| &script.linked_paths);
+        let linked = linked.filter_map(|path| {
+            let path = path.as_str().split_once('=').map_or(path.as_path(), |(_, path)| path.into());
+            path.starts_with(artifacts).then_some(path)
         });
-        let artifacts = executable.parent().and_then(Utf8Path::parent);
-        let artifacts = artifacts.into_iter().flat_map(|folder| [folder.to_owned(), folder.join("deps")]);
+        let linked: BTreeSet<&Utf8Path> = linked.collect();
         let inherited = std::env::var_os(LIBRARY_PATH).unwrap_or_default();
-        let mut seen = BTreeSet::new();
         let paths = linked
-            .chain(artifacts.map(Into::into))
-            .chain(self.rust_libraries.iter().cloned())
-            .chain(std::env::split_paths(&inherited))
-            .filter(|path| !path.as_os_str().is_empty() && seen.insert(path.clone()));
+            .into_iter()
+            .map(Into::into)
+            .chain([artifacts.into(), artifacts.join("deps").into()])
+            .chain(self.rust_libraries.clone())
+            .chain(std::env::split_paths(&inherited).filter(|path| !path.as_os_str().is_empty()));
         std::env::join_paths(paths).ok()
     }
 }

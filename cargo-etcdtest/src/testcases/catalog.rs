@@ -115,16 +115,16 @@ impl Catalog {
             if round == 0 {
                 done.unchanged = unchanged;
             }
-            let mut again = false;
+            let mut raced = false;
             for (txn, counts) in sync::batches(changes) {
                 match self.store.txn(txn).await {
                     Ok(outcome) if outcome.succeeded => done += counts,
                     // What was written, by us or by others, shows when it is read again.
-                    Ok(_) | Err(StoreError::UnknownOutcome { .. }) => again = true,
+                    Ok(_) | Err(StoreError::UnknownOutcome { .. }) => raced = true,
                     Err(error) => return Err(error.into()),
                 }
             }
-            if !again {
+            if !raced {
                 return Ok(done);
             }
             let pause = 5 * u64::from(round + 1);

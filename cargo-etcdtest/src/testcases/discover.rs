@@ -18,9 +18,6 @@ use super::listing::{self, FirstAnswer, ListingFault};
 use super::test_list::{ListedTest, TestList};
 use crate::model::{Code, TestCaseId};
 
-/// How long a binary may take to list its tests, where nothing else is asked for.
-pub const DEFAULT_LIST_TIMEOUT: Duration = Duration::from_mins(1);
-
 /// The most that is read of a list, in bytes: a hundred thousand annotated tests.
 const LIST_LIMIT: u64 = 64 << 20;
 /// The most that is kept of what a listing binary writes to stderr.

@@ -16,7 +16,7 @@ mod test_list;
 pub use binary::{Binary, BinaryKind};
 pub use build::{BuildError, Built, CargoCommand, build};
 pub use catalog::{Catalog, CatalogError, StoredTestCase};
-pub use discover::{DEFAULT_LIST_TIMEOUT, ListError, ListFailure, discover};
+pub use discover::{ListError, ListFailure, discover};
 pub use filter::{ExpressionError, Filter, RunIgnored, Selected, Selection};
 pub use listing::ListingFault;
 pub use sync::SyncCounts;

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::AddAssign;
 
 use jiff::Timestamp;
+use serde::Serialize;
 
 use super::catalog::StoredTestCase;
 use super::test_list::{ListedTest, TestList};
@@ -16,7 +17,7 @@ const MAX_OPERATIONS: usize = 100;
 const MAX_BYTES: usize = 1 << 20;
 
 /// How many test cases were written, and why.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct SyncCounts {
     /// Seen for the first time.
     pub added: usize,

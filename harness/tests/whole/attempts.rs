@@ -86,6 +86,25 @@ fn a_test_that_should_panic_passes_by_that_panic_alone() {
     let (message, location) = otherwise.failure();
     assert!(message.contains("another") && message.contains("no money"), "{message}");
     assert!(location.unwrap().starts_with("tests/own.rs:"));
+    assert!(otherwise.stderr.contains(message), "{}", otherwise.stderr);
+}
+
+#[test]
+fn a_message_too_long_for_the_runner_is_cut() {
+    let attempt = attempt(&start("fails::at_great_length", json!({ "large": true })));
+    let (message, location) = attempt.failure();
+    assert!(message.len() < 2 << 20 && message.starts_with("éé"), "{}", message.len());
+    assert!(message.ends_with("\n… 1048576 more bytes, which are in the output"));
+    assert!(location.is_some());
+    assert!(attempt.stderr.len() > 2 << 20, "the whole message is in the output");
+}
+
+#[test]
+fn the_outcome_is_the_last_event_whatever_other_threads_do() {
+    for _ in 0..5 {
+        let attempt = attempt(&start("talks_on", config()));
+        assert_eq!(attempt.outcome(), &Outcome::Passed);
+    }
 }
 
 #[test]

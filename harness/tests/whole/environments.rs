@@ -85,7 +85,8 @@ fn the_packages_local_toml_is_the_default_and_may_be_missing() {
     let package = tempfile::tempdir().unwrap();
     let run = |package: &Path| {
         let mut test = PROJECT.test("own");
-        finish(test.args(["--exact", "needs::text"]).env("CARGO_MANIFEST_DIR", package))
+        let empty = (ENVIRONMENT_VARIABLE, "");
+        finish(test.args(["--exact", "needs::text"]).env("CARGO_MANIFEST_DIR", package).envs([empty]))
     };
     let empty = run(package.path());
     let path = package.path().join("environments").join("local.toml");

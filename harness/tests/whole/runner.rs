@@ -3,6 +3,7 @@
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::process::{Child, Command, Stdio};
+use std::thread;
 
 use etcdtest::protocol::{ATTEMPT_ARGUMENT, EnvironmentData, Event, Frame, Outcome, Start};
 use serde_json::{Value, json};
@@ -61,12 +62,14 @@ pub(crate) fn attempt(start: &Start) -> Attempt {
 /// The same in another test binary of the project.
 pub(crate) fn attempt_of(target: &str, start: &Start) -> Attempt {
     let (child, mut socket) = spawn(&mut PROJECT.test(target));
+    // Output is read while events are: the test must not wait for either.
+    let output = thread::spawn(|| child.wait_with_output().unwrap());
     start.to_frame().write(&mut socket).unwrap();
     let mut events = Vec::new();
     while let Some(frame) = Frame::read(&mut socket).unwrap() {
         events.push(Event::from_frame(frame).unwrap());
     }
-    let output = child.wait_with_output().unwrap();
+    let output = output.join().unwrap();
     Attempt { events, code: output.status.code(), stderr: String::from_utf8(output.stderr).unwrap() }
 }
 

@@ -1,0 +1,228 @@
+//! The service on the local store, and on one whose answers get lost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, Ordering};
+
+use async_trait::async_trait;
+
+use serde_json::{Value, json};
+
+use super::*;
+use crate::store::local::LocalStore;
+use crate::store::{Lease, LeaseId, Page, Result, Store, StoreStatus, TxnOutcome, Watch};
+
+fn fixture() -> (tempfile::TempDir, Environments) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = LocalStore::open(folder.path()).unwrap();
+    (folder, Environments::new(Arc::new(store)))
+}
+
+fn file(name: &str, value: impl Into<Value>) -> EnvironmentFile {
+    let config = Map::from_iter([("value".to_owned(), value.into())]);
+    EnvironmentFile { name: name.into(), description: String::new(), config }
+}
+
+fn written(applied: Applied) -> Environment {
+    match applied {
+        Applied::Written(environment) => environment,
+        Applied::Unchanged(environment) => panic!("unchanged: {environment:?}"),
+    }
+}
+
+async fn versions(environments: &Environments, name: &str) -> Vec<u64> {
+    environments.history(name).await.unwrap().iter().map(|version| version.version).collect()
+}
+
+#[tokio::test]
+async fn every_apply_that_changes_something_is_a_version_and_no_other() {
+    let (_folder, environments) = fixture();
+    let first = written(environments.apply(&file("a", 1), "me@here").await.unwrap());
+    assert_eq!((first.version, first.author.as_str()), (1, "me@here"));
+    let again = environments.apply(&file("a", 1), "you@there").await.unwrap();
+    assert_eq!(again, Applied::Unchanged(first.clone()));
+    let described = EnvironmentFile { description: "x".into(), ..file("a", 1) };
+    let second = written(environments.apply(&described, "me@here").await.unwrap());
+    assert_eq!(second.version, 2);
+    assert!(second.revision > first.revision);
+    assert_eq!(environments.get("a").await.unwrap(), second);
+    assert_eq!(environments.history("a").await.unwrap(), [first, second]);
+}
+
+#[tokio::test]
+async fn numbers_go_on_after_a_delete_and_the_history_stays() {
+    let (_folder, environments) = fixture();
+    for value in [1, 2] {
+        environments.apply(&file("a", value), "me").await.unwrap();
+    }
+    environments.apply(&file("ab", 1), "me").await.unwrap();
+    environments.delete("a").await.unwrap();
+    assert!(matches!(environments.get("a").await, Err(EnvironmentError::Unknown { .. })));
+    assert!(matches!(environments.delete("a").await, Err(EnvironmentError::Unknown { .. })));
+    assert_eq!(written(environments.apply(&file("a", 2), "me").await.unwrap()).version, 3);
+    assert_eq!(versions(&environments, "a").await, [1, 2, 3]);
+    assert_eq!(versions(&environments, "ab").await, [1]);
+}
+
+#[tokio::test]
+async fn a_history_of_more_than_a_page_is_continued() {
+    let (_folder, environments) = fixture();
+    let last = PAGE as u64 + 2;
+    for version in [1, last] {
+        let old = Environment { version, ..empty("a") };
+        let put = Op::put(keys::environment_version("a", version), encode(&old));
+        environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    }
+    assert_eq!(written(environments.apply(&file("a", 2), "me").await.unwrap()).version, last + 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn applies_at_the_same_time_are_versions_one_after_the_other_without_loss() {
+    let (_folder, environments) = fixture();
+    let writers = (0..8).map(|writer| {
+        let environments = environments.clone();
+        tokio::spawn(async move {
+            for round in 0..4 {
+                let value = json!([writer, round]);
+                written(environments.apply(&file("a", value), "me").await.unwrap());
+            }
+        })
+    });
+    futures::future::try_join_all(writers).await.unwrap();
+    let history = environments.history("a").await.unwrap();
+    assert_eq!(versions(&environments, "a").await, (1..=32).collect::<Vec<_>>());
+    let mut values: Vec<_> = history.iter().map(|version| version.config["value"].to_string()).collect();
+    values.sort();
+    values.dedup();
+    assert_eq!(values.len(), 32);
+    assert_eq!(environments.get("a").await.unwrap(), *history.last().unwrap());
+}
+
+#[tokio::test]
+async fn an_edit_does_not_undo_what_somebody_else_did_meanwhile() {
+    let (_folder, environments) = fixture();
+    environments.apply(&file("a", 1), "me").await.unwrap();
+    let seen = environments.get("a").await.unwrap();
+    environments.apply(&file("a", 2), "you@there").await.unwrap();
+    let error = environments.replace(&seen, &file("a", 3), "me").await.unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "the environment `a` was changed by somebody else meanwhile: \
+         it is at version 2 now, applied by you@there"
+    );
+    environments.delete("a").await.unwrap();
+    let error = environments.replace(&seen, &file("a", 3), "me").await.unwrap_err();
+    assert!(matches!(error, EnvironmentError::Conflict { .. }));
+    assert_eq!(versions(&environments, "a").await, [1, 2]);
+}
+
+#[tokio::test]
+async fn what_is_chosen_is_resolved_once_each_and_in_order() {
+    let (_folder, environments) = fixture();
+    for name in ["a", "b"] {
+        environments.apply(&file(name, 1), "me").await.unwrap();
+    }
+    let resolve = async |chosen: &[&str], default: &str| {
+        let chosen: Vec<_> = chosen.iter().map(ToString::to_string).collect();
+        let resolved = environments.resolve(&chosen, default).await?;
+        let identities =
+            resolved.iter().map(|environment| format!("{}@{}", environment.name, environment.version));
+        Ok::<_, EnvironmentError>(identities.collect::<Vec<_>>())
+    };
+    assert_eq!(resolve(&["b", "a", "b"], "local").await.unwrap(), ["b@1", "a@1"]);
+    assert_eq!(resolve(&[], "a").await.unwrap(), ["a@1"]);
+    assert_eq!(resolve(&[], LOCAL).await.unwrap(), ["local@0"]);
+    assert!(environments.resolve(&["a".into()], "x").await.unwrap()[0].revision > 0);
+    let error = resolve(&["a", "bb", "c"], "local").await.unwrap_err();
+    assert_eq!(error.to_string(), "there is no environment `bb`, `c`");
+    let help = miette::Diagnostic::help(&error).unwrap().to_string();
+    assert_eq!(help, "did you mean `b`? there is: a, b");
+    assert!(resolve(&[], "missing").await.is_err());
+    environments.apply(&file(LOCAL, 1), "me").await.unwrap();
+    assert_eq!(resolve(&[], LOCAL).await.unwrap(), ["local@1"]);
+}
+
+#[tokio::test]
+async fn what_cannot_be_stored_is_refused_before_it_is() {
+    let (_folder, environments) = fixture();
+    let error = environments.apply(&file("a", "x".repeat(LARGEST)), "me").await.unwrap_err();
+    assert!(matches!(error, EnvironmentError::TooLarge { .. }), "{error}");
+    let error = environments.apply(&file("a/b", 1), "me").await.unwrap_err();
+    assert!(matches!(error, EnvironmentError::WrongName { .. }), "{error}");
+    assert!(environments.list().await.unwrap().is_empty());
+}
+
+#[tokio::test]
+async fn a_record_of_a_newer_version_is_refused_and_an_older_one_read() {
+    let (_folder, environments) = fixture();
+    let put = async |value: &str| {
+        let put = Op::put(keys::environment("a"), value);
+        environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    };
+    put(r#"{"schema":99}"#).await;
+    let error = environments.get("a").await.unwrap_err().to_string();
+    assert!(error.contains("/environments/a") && error.contains("99"), "{error}");
+    put(r#"{"schema":1,"name":"a","version":7,"applied":"2026-01-01T00:00:00Z","author":"me"}"#).await;
+    assert_eq!(environments.get("a").await.unwrap().version, 7);
+}
+
+/// A store that loses the answers of its next two transactions: that of one that was never
+/// applied, then that of one that was.
+#[derive(Debug)]
+struct Forgetful {
+    store: LocalStore,
+    transactions: AtomicU8,
+}
+
+#[async_trait]
+impl Store for Forgetful {
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
+        let lost = Err(StoreError::UnknownOutcome { reason: "lost".into() });
+        match self.transactions.fetch_add(1, Ordering::Relaxed) {
+            0 => lost,
+            1 => self.store.txn(txn).await.and(lost),
+            _ => self.store.txn(txn).await,
+        }
+    }
+
+    async fn read(&self, read: Read) -> Result<Page> {
+        self.store.read(read).await
+    }
+
+    async fn watch(&self, range: KeyRange, from: Revision) -> Result<Watch> {
+        self.store.watch(range, from).await
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<Lease> {
+        self.store.grant(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
+        self.store.keep_alive(lease).await
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<()> {
+        self.store.revoke(lease).await
+    }
+
+    async fn compact(&self, upto: Revision) -> Result<()> {
+        self.store.compact(upto).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        self.store.status().await
+    }
+}
+
+#[tokio::test]
+async fn a_lost_answer_is_neither_a_lost_version_nor_one_too_many() {
+    let folder = tempfile::tempdir().unwrap();
+    let forgetful = || {
+        let store = LocalStore::open(folder.path()).unwrap();
+        Environments::new(Arc::new(Forgetful { store, transactions: AtomicU8::new(0) }))
+    };
+    let applied = written(forgetful().apply(&file("a", 1), "me").await.unwrap());
+    assert_eq!(applied, forgetful().get("a").await.unwrap());
+    assert_eq!(versions(&forgetful(), "a").await, [1]);
+    forgetful().delete("a").await.unwrap();
+    assert!(forgetful().list().await.unwrap().is_empty());
+}

@@ -1,0 +1,147 @@
+//! `env`.
+
+use cargo_etcdtest::store::local::LocalStore;
+use cargo_etcdtest::store::{Op, Store, Txn};
+use serde_json::{Value, json};
+
+use super::program::{Folder, Said, program};
+
+const STAGING: &str = "description = \"the shop\"\n[config]\nurl = \"http://a\"\n";
+
+#[test]
+fn what_is_applied_is_listed_shown_and_deleted() {
+    let folder = Folder::with(&[("environments/staging.toml", STAGING), ("environments/local.toml", "")]);
+    assert!(folder.ok("env list").contains("no environments yet"));
+    assert_eq!(folder.ok("env apply environments"), "local applied, version 1\nstaging applied, version 1\n");
+    assert_eq!(folder.ok("env apply environments/staging.toml"), "staging unchanged, version 1\n");
+    let listed = folder.ok("env list");
+    assert!(listed.contains("staging  1") && listed.contains("the shop"), "{listed}");
+    let shown: Value = serde_json::from_str(&folder.ok("env show staging --format json")).unwrap();
+    assert_eq!((&shown["version"], &shown["config"]), (&json!(1), &json!({ "url": "http://a" })));
+    assert_eq!(folder.ok("env delete staging local --yes"), "staging deleted\nlocal deleted\n");
+    assert_eq!(folder.ok("env list --format json"), "");
+    let applied = folder.ok("env apply environments/staging.toml --format json");
+    let applied: Value = serde_json::from_str(&applied).unwrap();
+    assert_eq!((&applied["version"], &applied["changed"]), (&json!(2), &json!(true)));
+}
+
+#[test]
+fn what_is_shown_can_be_applied_again() {
+    let folder = Folder::with(&[("staging.toml", STAGING)]);
+    folder.ok("env apply staging.toml");
+    folder.write("shown.txt", &folder.ok("env show staging"));
+    assert_eq!(folder.ok("env apply shown.txt --name staging"), "staging unchanged, version 1\n");
+    assert_eq!(folder.ok("env apply shown.txt --name other"), "other applied, version 1\n");
+    folder.run("env apply shown.txt staging.toml --name x").failed(2, &["--name is for one file only"]);
+    folder.run("env apply shown.txt").failed(2, &["shown.txt is not called NAME.toml", "--name"]);
+}
+
+#[test]
+fn of_a_folder_with_a_wrong_file_nothing_is_applied() {
+    let folder = Folder::with(&[("e/a.toml", STAGING), ("e/b.toml", "[confg]\nurl = 1\n")]);
+    folder.run("env apply e").failed(2, &["unknown key `confg`", "e/b.toml:1:2", "did you mean `config`?"]);
+    assert_eq!(folder.ok("env list --format json"), "");
+}
+
+#[test]
+fn an_unknown_environment_is_named_with_the_nearest() {
+    let folder = Folder::with(&[("staging.toml", STAGING)]);
+    folder.run("env show stagin").failed(102, &["there is no environment `stagin`", "there is none yet"]);
+    folder.ok("env apply staging.toml");
+    for verb in ["env show stagin", "env edit stagin", "env delete stagin --yes"] {
+        folder.run(verb).failed(102, &["there is no environment `stagin`", "did you mean `staging`?"]);
+    }
+    folder.run("env delete staging other --yes").failed(102, &["`other`"]);
+    assert!(folder.ok("env list").contains("staging"));
+}
+
+#[test]
+fn nothing_is_deleted_unasked() {
+    let folder = Folder::with(&[("staging.toml", STAGING)]);
+    folder.ok("env apply staging.toml");
+    folder.run("env delete staging").failed(2, &["--yes"]);
+    assert!(folder.ok("env list").contains("staging"));
+}
+
+/// An edit with this shell command, which finds the file in `$1`.
+fn edit(folder: &Folder, commands: &str) -> Said {
+    folder.write("editor.sh", commands);
+    let editor = format!("sh '{}'", folder.path("editor.sh").display());
+    Said::of(folder.command("env edit staging").env("EDITOR", editor))
+}
+
+#[test]
+fn an_edit_is_a_new_version() {
+    let folder = Folder::with(&[("staging.toml", STAGING)]);
+    folder.ok("env apply staging.toml");
+    assert_eq!(edit(&folder, "true").stdout, "staging unchanged, version 1\n");
+    let said = edit(&folder, "echo 'more = 1' >> \"$1\"");
+    assert_eq!(
+        (said.code, said.stdout.as_str()),
+        (Some(0), "staging applied, version 2\n"),
+        "{}",
+        said.stderr
+    );
+    assert!(folder.ok("env show staging").contains("more = 1"));
+    assert!(folder.left_over().is_empty());
+}
+
+#[test]
+fn what_was_written_is_kept_where_it_is_wrong() {
+    let folder = Folder::with(&[("staging.toml", STAGING)]);
+    folder.ok("env apply staging.toml");
+    let said = edit(&folder, "echo 'more =' >> \"$1\"");
+    let [kept] = &folder.left_over()[..] else { panic!("one file is kept: {}", said.stderr) };
+    said.failed(2, &["staging.toml:5:7", &kept.display().to_string()]);
+    assert!(std::fs::read_to_string(kept).unwrap().ends_with("more =\n"));
+    assert!(!folder.ok("env show staging").contains("more"));
+}
+
+#[test]
+fn what_was_written_is_kept_where_somebody_else_was_faster() {
+    let folder = Folder::with(&[("staging.toml", STAGING)]);
+    folder.ok("env apply staging.toml");
+    folder.write("staging.toml", "[config]\nby = \"somebody else\"\n");
+    let apply = format!("'{}' etcdtest env apply staging.toml >&2", program().display());
+    let said = edit(&folder, &format!("{apply}\necho 'mine = 1' >> \"$1\""));
+    let [kept] = &folder.left_over()[..] else { panic!("one file is kept: {}", said.stderr) };
+    said.failed(2, &["changed by somebody else", "version 2", &kept.display().to_string()]);
+    assert!(folder.ok("env show staging").contains("somebody else"));
+}
+
+#[test]
+fn an_editor_that_is_missing_is_named() {
+    let folder = Folder::with(&[("staging.toml", STAGING)]);
+    folder.ok("env apply staging.toml");
+    let said = Said::of(folder.command("env edit staging").env("EDITOR", "/there/is/none"));
+    said.failed(2, &["/there/is/none", "set VISUAL or EDITOR"]);
+    assert!(folder.left_over().is_empty());
+}
+
+#[test]
+fn processes_that_apply_at_once_make_a_version_each() {
+    let folder = Folder::with(&[]);
+    let apply = &|writer: usize| {
+        folder.write(&format!("{writer}/staging.toml"), &format!("[config]\nwriter = {writer}\n"));
+        let applied: Value =
+            serde_json::from_str(&folder.ok(&format!("env apply {writer} --format json"))).unwrap();
+        applied["version"].as_u64().unwrap()
+    };
+    let mut versions: Vec<u64> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..6).map(|writer| scope.spawn(move || apply(writer))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    versions.sort_unstable();
+    assert_eq!(versions, [1, 2, 3, 4, 5, 6]);
+}
+
+#[tokio::test]
+async fn an_environment_that_a_newer_version_wrote_is_refused() {
+    let folder = Folder::with(&[]);
+    let store = LocalStore::open(&folder.path(".etcdtest")).unwrap();
+    let put = Op::put("/environments/staging", r#"{"schema":99}"#);
+    store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    folder
+        .run("env show staging")
+        .failed(2, &["/environments/staging", "its schema is 99", "update this one"]);
+}

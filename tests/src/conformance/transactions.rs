@@ -260,7 +260,7 @@ async fn counting_by_compare_and_swap_loses_nothing(store: SharedStore) {
 }
 
 /// Adds one to the number that a key holds, by compare and swap until it succeeds.
-pub(super) async fn increment(store: &dyn Store, key: &str) {
+pub async fn increment(store: &dyn Store, key: &str) {
     loop {
         let pair = pair(store, key).await.unwrap();
         let count: u32 = String::from_utf8(pair.value).unwrap().parse().unwrap();

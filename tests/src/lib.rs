@@ -1,7 +1,5 @@
 //! What the tests of the whole program share.
 
-#![allow(clippy::unwrap_used, clippy::wildcard_imports, reason = "this library is test code")]
-
 pub mod certificates;
 pub mod conformance;
 pub mod etcd;

@@ -1,7 +1,5 @@
 //! Building and listing real cargo projects.
 
-#![expect(clippy::unwrap_used, reason = "these are tests")]
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::process::{Command, Output};

@@ -1,8 +1,6 @@
 //! The guides do what they say: their commands are typed in their order, in a fresh copy of
 //! the checkout, and their Rust code is compiled and run.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "these are tests")]
-
 use std::fmt::Write as _;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
@@ -10,7 +8,7 @@ use std::process::Stdio;
 use std::{fs, net};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use whole_program::{FreshCopy, etcd, root};
+use whole_program::{FreshCopy, root};
 
 #[test]
 fn the_commands_of_the_readme_work() {

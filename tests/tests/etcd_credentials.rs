@@ -87,7 +87,7 @@ async fn an_expired_token_is_replaced_under_requests_leases_and_watches() {
     let mut etcd = Etcd::with_users(&["--auth-token=simple", "--auth-token-ttl=1"]).await;
     let store = EtcdStore::connect(etcd.options_as("root", "root")).await.unwrap();
     let first = put(&store, "/a").await.unwrap();
-    let lease = store.grant(Duration::from_secs(60)).await.unwrap();
+    let lease = store.grant(Duration::from_mins(1)).await.unwrap();
     let mut watch = store.watch(KeyRange::prefix("/"), first).await.unwrap();
     assert!(matches!(watch.next().await, Some(Ok(Notice::Changed { revision, .. })) if revision == first));
 

@@ -223,7 +223,7 @@ async fn a_transaction_that_cannot_be_is_refused_by_what_is_wrong_with_it() {
     let error = store.txn(twice).await.unwrap_err();
     assert_eq!(error.to_string(), "a transaction writes /b twice");
 
-    let gone = store.grant(Duration::from_secs(60)).await.unwrap();
+    let gone = store.grant(Duration::from_mins(1)).await.unwrap();
     store.revoke(gone.id).await.unwrap();
     assert!(matches!(store.revoke(gone.id).await, Err(StoreError::LeaseNotFound)));
     let leased = Op::Put { key: "/c".into(), value: Vec::new(), lease: Some(gone.id) };
@@ -333,7 +333,7 @@ async fn a_lease_is_lost_when_its_server_is_frozen_for_longer_than_it_lives() {
 async fn a_lease_that_is_ended_takes_its_keys_along() {
     let etcd = Etcd::start();
     let store: Arc<EtcdStore> = Arc::new(etcd.connect().await);
-    let keeper = LeaseKeeper::start(store.clone(), Duration::from_secs(60)).await.unwrap();
+    let keeper = LeaseKeeper::start(store.clone(), Duration::from_mins(1)).await.unwrap();
     let leased = Op::Put { key: "/worker".into(), value: Vec::new(), lease: Some(keeper.id()) };
     store.txn(Txn { then: vec![leased], ..Txn::default() }).await.unwrap();
     keeper.end().await.unwrap();

@@ -1,7 +1,5 @@
 //! Test cases managed from the command line.
 
-#![expect(clippy::unwrap_used, reason = "these are tests")]
-
 use std::process::Output;
 use std::thread;
 

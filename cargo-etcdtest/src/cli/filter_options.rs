@@ -33,6 +33,11 @@ pub struct FilterOptions {
 }
 
 impl FilterOptions {
+    /// The first filter that was typed.
+    pub(super) fn first(&self) -> Option<&str> {
+        self.patterns.first().map(String::as_str)
+    }
+
     /// The filter that they ask for.
     ///
     /// # Errors

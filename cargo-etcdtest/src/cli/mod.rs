@@ -69,7 +69,7 @@ enum Verb {
 /// exit with.
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     exit::draw_with_color();
-    let arguments = verb::insert_default::<Cli>(arguments.into_iter().collect());
+    let arguments = verb::insert_default(arguments.into_iter().collect());
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {

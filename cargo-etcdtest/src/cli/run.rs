@@ -17,6 +17,7 @@ use super::progress::{Progress, show};
 use super::report::write_file;
 use super::session::Session;
 use super::stream::Stream;
+use super::verb::nearest_verb;
 use super::{Exit, Failure, GlobalArgs};
 use crate::config::{Flags, Format, Settings, StoreOutput, TestThreads};
 use crate::environments::{Environments, allows};
@@ -120,6 +121,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let RunArgs { filter, cargo, how } = args;
     let session = Session::new(global, how.flags(), cargo.manifest_path())?;
     let settings = &session.settings;
+    let first_filter = filter.first().map(str::to_owned);
     let filter = filter.filter()?;
     let store = session.store().await?;
     let environments = Environments::new(store.clone());
@@ -128,7 +130,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let list = cargo.list_tests(settings.list_timeout).await?;
     let tests = select(&list, &filter, &chosen)?;
     if tests.is_empty() {
-        return Err(nothing_to_run(&list));
+        return Err(nothing_to_run(&list, first_filter.as_deref()));
     }
     Catalog::new(store.clone()).sync(&list).await?;
 
@@ -180,11 +182,15 @@ fn reason_to_skip(
     Ok((!allowed).then(|| format!("runs only in {}", test.code.environments.join(", "))))
 }
 
-fn nothing_to_run(list: &TestList) -> Failure {
-    let (message, help) = if list.tests.is_empty() {
-        ("there are no tests", "write one with `#[etcdtest::test]` or `#[test]`")
-    } else {
-        ("no test was selected", "`cargo etcdtest list` shows all tests")
+/// Why nothing ran: perhaps the first filter was meant to be a verb.
+fn nothing_to_run(list: &TestList, first_filter: Option<&str>) -> Failure {
+    let verb = first_filter.and_then(nearest_verb);
+    let (message, help) = match verb {
+        _ if list.tests.is_empty() => {
+            ("there are no tests", "write one with `#[etcdtest::test]` or `#[test]`".into())
+        }
+        Some(verb) => ("no test was selected", format!("did you mean the verb `{verb}`?")),
+        None => ("no test was selected", "`cargo etcdtest list` shows all tests".into()),
     };
     Failure::new(Exit::NothingToRun, miette::miette!(help = help, "{message}"))
 }

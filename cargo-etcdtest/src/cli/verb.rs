@@ -4,6 +4,9 @@ use std::ffi::OsString;
 
 use clap::{Command, CommandFactory};
 
+use super::Cli;
+use crate::nearest::nearest;
+
 /// The verb that is meant where none is typed.
 const DEFAULT: &str = "run";
 
@@ -12,11 +15,11 @@ const DEFAULT: &str = "run";
 ///
 /// The first argument that belongs to no flag is either a verb or a filter of the default
 /// one. Which flags take a value, clap knows.
-pub(super) fn insert_default<C: CommandFactory>(mut arguments: Vec<OsString>) -> Vec<OsString> {
+pub(super) fn insert_default(mut arguments: Vec<OsString>) -> Vec<OsString> {
     if arguments.get(1).is_some_and(|first| first == "etcdtest") {
         arguments.remove(1);
     }
-    let command = C::command();
+    let command = Cli::command();
     let Some(default) = command.find_subcommand(DEFAULT) else { return arguments };
     let mut position = 1;
     while let Some(argument) = arguments.get(position) {
@@ -36,6 +39,12 @@ pub(super) fn insert_default<C: CommandFactory>(mut arguments: Vec<OsString>) ->
     arguments
 }
 
+/// The verb that a misspelt one was probably meant to be.
+pub(super) fn nearest_verb(written: &str) -> Option<String> {
+    let command = Cli::command();
+    nearest(written, command.get_subcommands().map(Command::get_name)).map(str::to_owned)
+}
+
 /// Whether the argument after this flag is its value.
 fn takes_next(command: &Command, default: &Command, flag: &str) -> bool {
     let mut known = command.get_arguments().chain(default.get_arguments());
@@ -50,11 +59,10 @@ fn takes_next(command: &Command, default: &Command, flag: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cli::Cli;
 
     fn inserted(arguments: &str) -> String {
         let arguments = arguments.split(' ').map(OsString::from).collect();
-        let inserted = insert_default::<Cli>(arguments);
+        let inserted = insert_default(arguments);
         inserted.iter().map(|argument| argument.to_string_lossy()).collect::<Vec<_>>().join(" ")
     }
 

@@ -48,7 +48,7 @@ fn a_run_pins_its_tests_environments_code_author_and_command() {
     assert_eq!(dirty["snapshots"][0]["revision"], pinned["revision"]);
     let command: Vec<_> =
         dirty["command"].as_array().unwrap().iter().map(|word| word.as_str().unwrap()).collect();
-    assert_eq!(command[1..], ["run", "tagged::two", "--run-id", "dirty"]);
+    assert_eq!(command, ["cargo", "etcdtest", "run", "tagged::two", "--run-id", "dirty"]);
     let host = rustix::system::uname().nodename().to_string_lossy().into_owned();
     assert!(dirty["author"].as_str().unwrap().ends_with(&format!("@{host}")), "{}", dirty["author"]);
 }

@@ -60,7 +60,7 @@ struct HowArgs {
     /// Run all tests, however many fail
     #[arg(long, overrides_with = "fail_fast")]
     no_fail_fast: bool,
-    /// Deal no more tests once one has failed
+    /// Deal no more tests once one has failed, the default
     #[arg(long, overrides_with = "no_fail_fast")]
     fail_fast: bool,
     /// Show the output of tests as it comes, one test at a time

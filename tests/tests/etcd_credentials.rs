@@ -166,7 +166,8 @@ async fn a_missing_or_foreign_client_certificate_is_told_with_the_flag() {
 #[tokio::test]
 async fn a_key_of_another_certificate_is_told() {
     let secure = secure();
-    let Certificate { key, .. } = Authority::new().sign("another");
+    let stranger = Authority::new();
+    let Certificate { key, .. } = stranger.sign("another");
     let told = refused(EtcdOptions { key: Some(key), ..secure.options }).await.to_string();
     assert!(told.contains("--key is not that of --cert"), "{told}");
 }

@@ -68,7 +68,10 @@ impl Cluster {
         let mut members = Vec::new();
         for url in urls {
             if !url.starts_with("http://") && !url.starts_with("https://") {
-                return Err(failed(&url, "it is no endpoint, such as 127.0.0.1:2379 or https://etcd:2379".into()));
+                return Err(failed(
+                    &url,
+                    "it is no endpoint, such as 127.0.0.1:2379 or https://etcd:2379".into(),
+                ));
             }
             if url.starts_with("http://") && options.wants_tls() {
                 return Err(failed(&url, "certificates are given, but the endpoint is http://".into()));

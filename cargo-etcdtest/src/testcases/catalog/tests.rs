@@ -247,7 +247,11 @@ async fn ids_are_found_by_their_name_alone_and_misspelt_ones_are_guessed() {
         "{ambiguous}"
     );
     catalog.create(id("shop::web::paid"), Description::default()).await.unwrap();
-    assert_eq!(catalog.get(&id("shop::paid")).await.unwrap().case.id, id("shop::web::paid"), "its whole path");
+    assert_eq!(
+        catalog.get(&id("shop::paid")).await.unwrap().case.id,
+        id("shop::web::paid"),
+        "its whole path"
+    );
 
     let missing = catalog.get(&id("shop::smoke::orders::payed")).await.unwrap_err();
     assert_eq!(missing.to_string(), "there is no test case `shop::smoke::orders::payed`");

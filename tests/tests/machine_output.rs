@@ -30,7 +30,11 @@ fn fields(value: &Value, into: &mut BTreeSet<String>) {
                 }
             }
         }
-        Value::Array(values) => values.iter().for_each(|value| fields(value, into)),
+        Value::Array(values) => {
+            for value in values {
+                fields(value, into);
+            }
+        }
         _ => {}
     }
 }
@@ -55,9 +59,9 @@ fn printed(project: &Project, arguments: &str, sections: &[&str]) -> BTreeSet<St
 #[test]
 fn the_fields_of_tests_and_test_cases_are_documented() {
     let manifest = format!(
-        "[dev-dependencies]\netcdtest = {{ path = {:?}, default-features = false }}\n\
+        "[dev-dependencies]\netcdtest = {{ path = '{}', default-features = false }}\n\
          [[test]]\nname = \"smoke\"\nharness = false\n",
-        root().join("harness")
+        root().join("harness").display()
     );
     let test = "/// Said.\n///\n/// # Steps\n/// 1. Do it.\n///\n/// # Expected\n/// Done.\n\
                 #[etcdtest::test(tags = [\"a\"], owner = \"b\", timeout = \"1m\", retries = 1, \

@@ -149,6 +149,12 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_list_of_no_runs_cannot_be_asked_for() {
+        let typed = ["x", "runs", "list", "--limit", "0"].map(OsString::from);
+        assert!(parse(&typed).unwrap_err().to_string().contains("--limit"));
+    }
+
+    #[test]
     fn the_help_of_a_flag_tells_the_default_of_its_setting() {
         let mut command = with_defaults(Cli::command());
         command.build();

@@ -67,7 +67,9 @@ impl Subject {
             root().join("harness"),
         );
         subject.write("Cargo.toml", &manifest);
-        FILES.iter().for_each(|(path, content)| subject.write(path, content));
+        for (path, content) in FILES {
+            subject.write(path, content);
+        }
         // Older than whatever was built: the version in the manifest tells the contents apart.
         for path in FILES.iter().map(|(path, _)| *path).chain(["Cargo.toml"]) {
             let file = File::options().write(true).open(subject.path().join(path)).expect("open a file");

@@ -7,12 +7,12 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::CargoOptions;
 use super::filter_options::FilterOptions;
 use super::global::without_password;
+use super::interrupts::Interrupts;
 use super::progress::{Progress, show};
 use super::report::write_file;
 use super::session::Session;
@@ -218,15 +218,9 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
 
 /// The first signal lets tests end, a second one kills them.
 async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupts = Interrupts::listen()?;
     for next in [Leave::ToEnd, Leave::ToDie] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
+        interrupts.next().await;
         leave.send_replace(next);
     }
     std::future::pending().await

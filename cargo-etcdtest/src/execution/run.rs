@@ -17,7 +17,7 @@ use super::plan::{Histories, History, Plan};
 use super::work::{EnvironmentFiles, Policy, Work};
 use super::worker::{EventSink, execute};
 use crate::model::{
-    Commit, Environment, LatestResult, PlannedUnit, Run, RunId, TestCaseId, Worker, WorkerId,
+    Commit, Environment, LatestResult, PlannedUnit, Run, RunId, RunState, TestCaseId, Worker, WorkerId,
 };
 use crate::reports::RunDetails;
 use crate::store::{KeyRange, SharedStore, decode, keys, list};
@@ -137,7 +137,7 @@ pub async fn run(
     let _ = events.send(RunEvent::Ended {
         run: details.run.id.clone(),
         summary: details.run.summary.unwrap_or_default(),
-        cancelled,
+        cancelled: details.run.state == RunState::Finished { cancelled: true },
     });
     Ok(details)
 }

@@ -33,6 +33,11 @@ pub struct FilterOptions {
 }
 
 impl FilterOptions {
+    /// The parts of names that were typed.
+    pub(super) fn patterns(&self) -> &[String] {
+        &self.patterns
+    }
+
     /// The filter that they ask for.
     ///
     /// # Errors

@@ -4,6 +4,8 @@ use std::ffi::OsString;
 
 use clap::{Command, CommandFactory};
 
+use crate::nearest::nearest;
+
 /// The verb that is meant where none is typed.
 const DEFAULT: &str = "run";
 
@@ -34,6 +36,12 @@ pub(super) fn insert_default<C: CommandFactory>(mut arguments: Vec<OsString>) ->
     }
     arguments.insert(1, DEFAULT.into());
     arguments
+}
+
+/// The verb that a filter was perhaps meant to be.
+pub(super) fn nearest_verb<C: CommandFactory>(filter: &str) -> Option<String> {
+    let command = C::command();
+    nearest(filter, command.get_subcommands().map(Command::get_name)).map(str::to_owned)
 }
 
 /// Whether the argument after this flag is its value.

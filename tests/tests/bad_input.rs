@@ -1,6 +1,5 @@
 //! What is wrong before any test runs: each is told with what, where and the next step.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 use whole_program::Project;
 use whole_program::subject::{Ran, Subject};

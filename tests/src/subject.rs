@@ -61,10 +61,10 @@ impl Subject {
         let manifest = format!(
             "[workspace]\n[package]\nname = \"subject\"\nversion = \"0.1.{}\"\nedition = \"2024\"\n\
              [dev-dependencies]\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\
-             etcdtest = {{ path = {:?}, default-features = false }}\n\
+             etcdtest = {{ path = \"{}\", default-features = false }}\n\
              [[test]]\nname = \"annotated\"\nharness = false\n",
             content.finish() >> 32,
-            root().join("harness"),
+            root().join("harness").display(),
         );
         subject.write("Cargo.toml", &manifest);
         for (path, content) in FILES {

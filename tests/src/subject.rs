@@ -61,13 +61,15 @@ impl Subject {
         let manifest = format!(
             "[workspace]\n[package]\nname = \"subject\"\nversion = \"0.1.{}\"\nedition = \"2024\"\n\
              [dev-dependencies]\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\
-             etcdtest = {{ path = {:?}, default-features = false }}\n\
+             etcdtest = {{ path = \"{}\", default-features = false }}\n\
              [[test]]\nname = \"annotated\"\nharness = false\n",
             content.finish() >> 32,
-            root().join("harness"),
+            root().join("harness").display(),
         );
         subject.write("Cargo.toml", &manifest);
-        FILES.iter().for_each(|(path, content)| subject.write(path, content));
+        for (path, content) in FILES {
+            subject.write(path, content);
+        }
         // Older than whatever was built: the version in the manifest tells the contents apart.
         for path in FILES.iter().map(|(path, _)| *path).chain(["Cargo.toml"]) {
             let file = File::options().write(true).open(subject.path().join(path)).expect("open a file");

@@ -5,8 +5,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
+use std::time::Duration;
 
-use rustix::process::{Pid, Signal, test_kill_process};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
 use serde_json::{Value, json};
 use whole_program::etcd::Etcd;
 use whole_program::subject::Subject;
@@ -71,13 +72,15 @@ fn a_watch_from_the_middle_tells_each_result_once_and_ends_with_the_run_on_etcd(
 #[test]
 fn a_run_that_nobody_works_for_is_said_to_be_stalled() {
     let subject = Subject::new();
-    let mut run =
-        subject.start(&["endless::", "--run-id", "left", "--test-threads", "1", "--format", "json"]);
+    let mut run = subject.start(&["endless::", "--skip", "too", "--run-id", "left", "--format", "json"]);
     run.line_with("unit-finished").unwrap();
     let mut watch = subject.start(&["watch", "left", "--format", "json"]);
     watch.line_with("run-started").unwrap();
+    let pids = waiting(&subject);
     run.signal(Signal::KILL);
     run.end();
+    let group = Pid::from_raw(pids.split(' ').next().unwrap().parse().unwrap()).unwrap();
+    kill_process_group(group, Signal::KILL).unwrap();
     assert!(watch.line_with("run-stalled").is_some(), "it is told when the worker's lease has ended");
     assert!(subject.etcdtest(&["runs", "list"]).stdout.contains("stalled"));
 }
@@ -90,6 +93,16 @@ fn an_unknown_run_cannot_be_watched() {
         .refuses(2, &["there is no run in this store yet", "`cargo etcdtest run` makes one"]);
     subject.etcdtest(&["tagged::one", "--run-id", "nightly"]);
     subject.etcdtest(&["watch", "nightyl"]).refuses(2, &["there is no run `nightyl`", "`nightly`"]);
+}
+
+/// The ids of the test that waits for ever and of its child, once they run.
+fn waiting(subject: &Subject) -> String {
+    loop {
+        if let Ok(pids) = fs::read_to_string(subject.meeting("waits")) {
+            return pids;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 fn ended(process: &str) -> bool {
@@ -105,12 +118,7 @@ fn interrupted_by(signal: Signal) {
     command.args(["--format", "json"]).env("TMPDIR", temporary.path());
     let mut run = whole_program::subject::Running::start(&mut command);
     run.line_with("unit-finished").unwrap();
-    let pids = loop {
-        if let Ok(pids) = fs::read_to_string(subject.meeting("waits")) {
-            break pids;
-        }
-        std::thread::yield_now();
-    };
+    let pids = waiting(&subject);
     run.signal(signal);
     let ran = run.end();
     assert_eq!(ran.code, Some(100), "{ran:?}");

@@ -6,6 +6,7 @@ mod env;
 mod exit;
 mod filter_options;
 mod global;
+mod interrupts;
 mod list;
 mod print;
 mod progress;

@@ -7,18 +7,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::CargoOptions;
 use super::filter_options::FilterOptions;
 use super::global::without_password;
+use super::interrupts::Interrupts;
 use super::progress::{Progress, show};
 use super::report::write_file;
 use super::session::Session;
 use super::stream::Stream;
-use super::verb::nearest_verb;
-use super::{Exit, Failure, GlobalArgs};
+use super::{Exit, Failure, GlobalArgs, verb};
 use crate::config::{Flags, Format, Settings, StoreOutput, TestThreads};
 use crate::environments::{Environments, allows};
 use crate::execution::{self, Leave, Order, Policy, RunError, Selected};
@@ -121,7 +120,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let RunArgs { filter, cargo, how } = args;
     let session = Session::new(global, how.flags(), cargo.manifest_path())?;
     let settings = &session.settings;
-    let first_filter = filter.first().map(str::to_owned);
+    let patterns = filter.patterns().to_vec();
     let filter = filter.filter()?;
     let store = session.store().await?;
     let environments = Environments::new(store.clone());
@@ -130,7 +129,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let list = cargo.list_tests(settings.list_timeout).await?;
     let tests = select(&list, &filter, &chosen)?;
     if tests.is_empty() {
-        return Err(nothing_to_run(&list, first_filter.as_deref()));
+        return Err(nothing_to_run(&list, &patterns));
     }
     Catalog::new(store.clone()).sync(&list).await?;
 
@@ -182,15 +181,17 @@ fn reason_to_skip(
     Ok((!allowed).then(|| format!("runs only in {}", test.code.environments.join(", "))))
 }
 
-/// Why nothing ran: perhaps the first filter was meant to be a verb.
-fn nothing_to_run(list: &TestList, first_filter: Option<&str>) -> Failure {
-    let verb = first_filter.and_then(nearest_verb);
+fn nothing_to_run(list: &TestList, patterns: &[String]) -> Failure {
+    let verb = patterns.first().and_then(|pattern| verb::nearest_verb(pattern));
     let (message, help) = match verb {
         _ if list.tests.is_empty() => {
-            ("there are no tests", "write one with `#[etcdtest::test]` or `#[test]`".into())
+            ("there are no tests", "write one with `#[etcdtest::test]` or `#[test]`".to_owned())
         }
-        Some(verb) => ("no test was selected", format!("did you mean the verb `{verb}`?")),
-        None => ("no test was selected", "`cargo etcdtest list` shows all tests".into()),
+        Some(verb) => (
+            "no test was selected",
+            format!("did you mean `cargo etcdtest {verb}`? `cargo etcdtest list` shows all tests"),
+        ),
+        None => ("no test was selected", "`cargo etcdtest list` shows all tests".to_owned()),
     };
     Failure::new(Exit::NothingToRun, miette::miette!(help = help, "{message}"))
 }
@@ -218,15 +219,9 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
 
 /// The first signal lets tests end, a second one kills them.
 async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupts = Interrupts::listen()?;
     for next in [Leave::ToEnd, Leave::ToDie] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
+        interrupts.next().await;
         leave.send_replace(next);
     }
     std::future::pending().await

@@ -17,7 +17,7 @@ use super::plan::{Histories, History, Plan};
 use super::work::{EnvironmentFiles, Policy, Work};
 use super::worker::{EventSink, execute};
 use crate::model::{
-    Commit, Environment, LatestResult, PlannedUnit, Run, RunId, TestCaseId, Worker, WorkerId,
+    Commit, Environment, LatestResult, PlannedUnit, Run, RunId, RunState, TestCaseId, Worker, WorkerId,
 };
 use crate::reports::RunDetails;
 use crate::store::{KeyRange, SharedStore, decode, keys, list};
@@ -105,9 +105,10 @@ pub async fn run(
         plan_digest: plan.digest(),
         summary: None,
     };
-    let tests: HashMap<TestCaseId, ListedTest> =
-        tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
-    let files = EnvironmentFiles::write(&environments, &tests)?;
+    let by_id = tests.iter().map(|selected| (selected.test.id.clone(), selected.test.clone()));
+    let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
+    // What may fail on this machine comes before there is a run in the store.
+    let files = EnvironmentFiles::write(&environments, &by_id)?;
     let membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
     let _ = events.send(RunEvent::Started {
         run: membership.id().clone(),
@@ -121,7 +122,7 @@ pub async fn run(
         worker: membership.worker().id.clone(),
         files,
         plan,
-        tests,
+        tests: by_id,
         environments: environments
             .into_iter()
             .map(|environment| (environment.name.clone(), environment))
@@ -136,7 +137,7 @@ pub async fn run(
     let _ = events.send(RunEvent::Ended {
         run: details.run.id.clone(),
         summary: details.run.summary.unwrap_or_default(),
-        cancelled,
+        cancelled: details.run.state == RunState::Finished { cancelled: true },
     });
     Ok(details)
 }

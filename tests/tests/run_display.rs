@@ -26,6 +26,13 @@ fn redacted(text: &str, run: &str) -> String {
             (Some(from), Some(to)) => format!("{}' (ID{}", &line[..from], &line[to..]),
             _ => line,
         };
+        // `ok (0.012s)`
+        let line = match (line.rfind(" ("), line.strip_suffix("s)")) {
+            (Some(from), Some(rest)) if rest[from + 2..].parse::<f64>().is_ok() => {
+                format!("{} (TIME)", &line[..from])
+            }
+            _ => line,
+        };
         lines.push(line);
     }
     lines.join("\n")

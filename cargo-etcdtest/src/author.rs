@@ -16,7 +16,7 @@ fn user() -> String {
     ["USER", "LOGNAME"]
         .iter()
         .find_map(|variable| std::env::var(variable).ok().filter(|name| !name.is_empty()))
-        .unwrap_or_else(|| rustix::process::getuid().as_raw().to_string())
+        .unwrap_or_else(|| format!("uid-{}", rustix::process::getuid().as_raw()))
 }
 
 #[cfg(test)]

@@ -41,7 +41,12 @@ fn main() -> ExitCode {
 
 fn run(arguments: &[String]) -> Result<()> {
     let (chore, rest) = arguments.split_first().map_or(("help", arguments), |(chore, rest)| (&**chore, rest));
+    let help = rest.iter().any(|argument| matches!(&**argument, "--help" | "-h"));
     match (chore, rest) {
+        ("demo", _) if help => {
+            println!("{USAGE}");
+            Ok(())
+        }
         ("demo", rest) => demo::run(rest),
         ("test", rest) => test(rest),
         ("install", []) => Cargo::new()?.run(["install", "--locked", "--path", "cargo-etcdtest"]),

@@ -140,7 +140,8 @@ async fn edit_once(
     seen: &Environment,
     draft: &Draft,
 ) -> Result<Applied, EnvironmentError> {
-    tokio::task::block_in_place(|| draft.open(&editor()))?;
+    let editor = editor()?;
+    tokio::task::block_in_place(|| draft.open(&editor))?;
     environments.replace(seen, &draft.read()?, &author()).await
 }
 

@@ -1,6 +1,6 @@
 //! An environment as text, to be changed in an editor.
 
-use std::io::Write;
+use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -110,11 +110,20 @@ impl Environment {
 }
 
 /// The editor that the user chose: `VISUAL`, else `EDITOR`, else `vi`.
-pub fn editor() -> String {
-    ["VISUAL", "EDITOR"]
+///
+/// # Errors
+/// [`EnvironmentError::Editor`] where none was chosen and there is no terminal for `vi`.
+pub fn editor() -> Result<String, EnvironmentError> {
+    let chosen = ["VISUAL", "EDITOR"]
         .iter()
-        .find_map(|variable| std::env::var(variable).ok().filter(|editor| !editor.trim().is_empty()))
-        .unwrap_or_else(|| "vi".into())
+        .find_map(|variable| std::env::var(variable).ok().filter(|editor| !editor.trim().is_empty()));
+    if chosen.is_none() && !std::io::stdin().is_terminal() {
+        return Err(EnvironmentError::Editor {
+            editor: "vi".into(),
+            reason: "has no terminal to run in".into(),
+        });
+    }
+    Ok(chosen.unwrap_or_else(|| "vi".into()))
 }
 
 #[cfg(test)]

@@ -97,9 +97,9 @@ impl StoreError {
     /// What the user can do about it.
     pub fn help(&self) -> Option<&'static str> {
         match self {
-            Self::Unavailable { .. } => Some(
-                "check --endpoints and that the store is running; `cargo etcdtest store status` tells more",
-            ),
+            Self::Unavailable { .. } => {
+                Some("check that the store is running and that --endpoints, or ETCDTEST_ENDPOINTS, names it")
+            }
             Self::Unauthenticated { .. } => Some("check --user and ETCDTEST_PASSWORD, or --cert and --key"),
             Self::Denied { .. } => Some("ask the store's administrator for a role that may do this"),
             Self::NoSpace { .. } => Some(

@@ -62,7 +62,10 @@ pub(super) fn open(file: &Path) -> Outcome<Connection> {
     )?;
     connection.busy_handler(Some(wait_for_lock))?;
     connection.set_prepared_statement_cache_capacity(64);
-    let fresh = is_fresh(&connection, file)?;
+    // One look at all of it: another process may be making the tables.
+    let look = connection.transaction()?;
+    let fresh = is_fresh(&look, file)?;
+    drop(look);
     if fresh {
         connection.pragma_update(None, "auto_vacuum", "incremental")?;
     }

@@ -7,7 +7,7 @@ use clap::Args;
 
 use super::style::{WARNING, painted};
 use super::{Exit, Failure};
-use crate::testcases::{BuildError, CargoCommand, ListError, TestList, build, discover};
+use crate::testcases::{BuildError, Built, CargoCommand, ListError, TestList, build, discover};
 
 /// Cargo's flags, with cargo's names and meaning.
 #[derive(Clone, Debug, Default, Args)]
@@ -99,7 +99,23 @@ impl CargoOptions {
     /// # Errors
     /// The build or the listing failed.
     pub async fn list_tests(&self, timeout: Duration) -> Result<TestList, Failure> {
-        let list = discover(build(&self.command()).await?, timeout).await?;
+        Self::list_built(self.build().await?, timeout).await
+    }
+
+    /// Builds the selected test binaries.
+    ///
+    /// # Errors
+    /// The build failed.
+    pub async fn build(&self) -> Result<Built, Failure> {
+        Ok(build(&self.command()).await?)
+    }
+
+    /// Lists the tests of what was built, and prints what is to be warned of.
+    ///
+    /// # Errors
+    /// The listing failed.
+    pub async fn list_built(built: Built, timeout: Duration) -> Result<TestList, Failure> {
+        let list = discover(built, timeout).await?;
         for warning in &list.warnings {
             anstream::eprintln!("{} {warning}", painted(WARNING, "warning:"));
         }

@@ -21,7 +21,7 @@ use super::verb::nearest_verb;
 use super::{Exit, Failure, GlobalArgs};
 use crate::config::{Flags, Format, Settings, StoreOutput, TestThreads};
 use crate::environments::{Environments, allows};
-use crate::execution::{self, Leave, Order, Policy, RunError, Selected};
+use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId};
 use crate::reports::{JUNIT, Reports, RunDetails};
 use crate::store::{SharedStore, StoreError};
@@ -119,6 +119,7 @@ fn parse_run_id(text: &str) -> Result<RunId, &'static str> {
 /// Runs tests.
 pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsString]) -> Result<Exit, Failure> {
     let RunArgs { filter, cargo, how } = args;
+    let mut timings = Timings::start();
     let session = Session::new(global, how.flags(), cargo.manifest_path())?;
     let settings = &session.settings;
     let first_filter = filter.first().map(str::to_owned);
@@ -126,13 +127,18 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let store = session.store().await?;
     let environments = Environments::new(store.clone());
     let chosen = environments.resolve(&how.environments, &settings.default_environment).await?;
+    timings.end("open");
 
-    let list = cargo.list_tests(settings.list_timeout).await?;
+    let built = cargo.build().await?;
+    timings.end("build");
+    let list = CargoOptions::list_built(built, settings.list_timeout).await?;
+    timings.end("list");
     let tests = select(&list, &filter, &chosen)?;
     if tests.is_empty() {
         return Err(nothing_to_run(&list, first_filter.as_deref()));
     }
     Catalog::new(store.clone()).sync(&list).await?;
+    timings.end("register");
 
     let order = Order {
         id: how.run_id.clone().unwrap_or_else(RunId::generate),
@@ -145,6 +151,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         host: crate::author::host(),
         commit: execution::commit_of(&session.root),
         patience: settings.store_timeout,
+        timings,
     };
     let details = execute(&store, order, settings.format).await?;
     write_junit(&store, &details, settings.junit.as_deref()).await?;

@@ -16,8 +16,11 @@ use crate::store::{
     keys,
 };
 
-/// How many latest results one transaction carries.
-const BATCH: usize = 40;
+/// How many latest results one transaction carries, and about how many bytes.
+const BATCH: usize = 100;
+const BATCH_BYTES: usize = 900 << 10;
+/// About how many bytes a latest result has besides the result: its recent outcomes.
+const RECENT_BYTES: usize = 5 << 10;
 /// How many such transactions are under way at once.
 const AT_ONCE: usize = 4;
 
@@ -74,7 +77,7 @@ async fn store_latest(
             Some((keys::latest_result(&planned.test, &planned.environment), result.as_ref()?, environment))
         })
         .collect();
-    stream::iter(writes.chunks(BATCH))
+    stream::iter(batches(&writes))
         .map(|batch| store_batch(store, batch, run, latest, patience))
         .buffer_unordered(AT_ONCE)
         .try_collect()
@@ -82,6 +85,22 @@ async fn store_latest(
 }
 
 type Write<'a> = (Key, &'a UnitResult, &'a EnvironmentVersion);
+
+/// Groups of writes, each within a store's limits.
+fn batches<'a, 'b>(writes: &'b [Write<'a>]) -> Vec<&'b [Write<'a>]> {
+    let (mut batches, mut start, mut bytes) = (Vec::new(), 0, 0);
+    for (at, (key, result, _)) in writes.iter().enumerate() {
+        let size =
+            key.as_bytes().len() + serde_json::to_vec(result).map_or(0, |json| json.len()) + RECENT_BYTES;
+        if at - start == BATCH || (at > start && bytes + size > BATCH_BYTES) {
+            batches.push(&writes[start..at]);
+            (start, bytes) = (at, 0);
+        }
+        bytes += size;
+    }
+    batches.push(&writes[start..]);
+    batches
+}
 
 /// Writes several at once where nothing has changed since the run was planned; else one by one.
 async fn store_batch(

@@ -129,6 +129,9 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let chosen = environments.resolve(&how.environments, &settings.default_environment).await?;
     timings.end("open");
 
+    // Git looks at the code while cargo does.
+    let root = session.root.clone();
+    let commit = tokio::task::spawn_blocking(move || execution::commit_of(&root));
     let built = cargo.build().await?;
     timings.end("build");
     let list = CargoOptions::list_built(built, settings.list_timeout).await?;
@@ -149,7 +152,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         command: without_password(arguments),
         author: crate::author::author(),
         host: crate::author::host(),
-        commit: execution::commit_of(&session.root),
+        commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
         timings,
     };

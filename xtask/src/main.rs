@@ -1,8 +1,9 @@
-//! The project's own chores: `cargo xtask demo|test|install|lint|ci`.
+//! The project's own chores: `cargo xtask demo|test|bench|install|lint|ci`.
 //!
 //! Each finds, or fetches into `target/tools/`, what a bare machine lacks (`protoc` to
 //! build, `etcd` to test), and gives it to the cargo it starts.
 
+mod bench;
 mod cargo;
 mod demo;
 mod etcd;
@@ -22,6 +23,8 @@ Usage: cargo xtask <CHORE> [ARGUMENTS]
   demo [ARGUMENTS]   run the example's tests; ARGUMENTS go to each `cargo etcdtest`,
                      for example `--endpoints 127.0.0.1:2379`
   test [ARGUMENTS]   run all tests, with real etcd; ARGUMENTS go to `cargo test`
+  bench [--quick] [--json FILE]
+                     measure `cargo etcdtest` beside its peers; docs/performance.md explains
   install            install `cargo etcdtest` from this checkout
   lint               formatting, clippy and documentation, with warnings as errors
   ci                 lint, then test
@@ -49,6 +52,7 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         ("demo", rest) => demo::run(rest),
         ("test", rest) => test(rest),
+        ("bench", rest) => bench::run(rest),
         ("install", []) => Cargo::new()?.run(["install", "--locked", "--path", "cargo-etcdtest"]),
         ("lint", []) => lint(),
         ("ci", []) => lint().and_then(|()| test(&["--no-fail-fast".to_owned()])),

@@ -8,7 +8,7 @@ use clap::Args;
 use super::interrupts::Interrupts;
 use super::style::{WARNING, painted};
 use super::{Exit, Failure};
-use crate::testcases::{BuildError, CargoCommand, ListError, TestList, build, discover};
+use crate::testcases::{BuildError, Built, CargoCommand, ListError, TestList, build, discover};
 
 /// Cargo's flags, with cargo's names and meaning.
 #[derive(Clone, Debug, Default, Args)]
@@ -94,25 +94,42 @@ struct TargetOptions {
     bench: Vec<String>,
 }
 
+/// What `step` comes to, or a failure where a signal comes first: what it started runs in
+/// groups of their own, which end with it, not by a signal to us.
+async fn unless_interrupted<T>(step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    let Ok(mut interrupts) = Interrupts::listen() else { return step.await };
+    tokio::select! {
+        done = step => done,
+        () = interrupts.next() => {
+            Err(Failure::new(Exit::BuildFailed, miette::miette!("interrupted before the tests were listed")))
+        }
+    }
+}
+
 impl CargoOptions {
     /// Builds what is selected and lists its tests, warnings to stderr; each binary may take `timeout` for that.
     ///
     /// # Errors
     /// The build or the listing failed, or was interrupted.
     pub async fn list_tests(&self, timeout: Duration) -> Result<TestList, Failure> {
+        Self::list_built(self.build().await?, timeout).await
+    }
+
+    /// Builds the selected test binaries.
+    ///
+    /// # Errors
+    /// The build failed, or was interrupted.
+    pub async fn build(&self) -> Result<Built, Failure> {
         let command = self.command();
-        let listing = async { Ok(discover(build(&command).await?, timeout).await?) };
-        // Binaries run in groups of their own, which end with the listing, not by a signal to us.
-        let list: Result<TestList, Failure> = match Interrupts::listen() {
-            Err(_) => listing.await,
-            Ok(mut interrupts) => tokio::select! {
-                list = listing => list,
-                () = interrupts.next() => {
-                    Err(Failure::new(Exit::BuildFailed, miette::miette!("interrupted before the tests were listed")))
-                }
-            },
-        };
-        let list = list?;
+        unless_interrupted(async { Ok(build(&command).await?) }).await
+    }
+
+    /// Lists the tests of what was built, and prints what is to be warned of.
+    ///
+    /// # Errors
+    /// The listing failed, or was interrupted.
+    pub async fn list_built(built: Built, timeout: Duration) -> Result<TestList, Failure> {
+        let list = unless_interrupted(async { Ok(discover(built, timeout).await?) }).await?;
         for warning in &list.warnings {
             anstream::eprintln!("{} {warning}", painted(WARNING, "warning:"));
         }

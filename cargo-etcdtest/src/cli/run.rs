@@ -20,7 +20,7 @@ use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs, verb};
 use crate::config::{Flags, Format, Settings, StoreOutput, TestThreads};
 use crate::environments::{Environments, allows};
-use crate::execution::{self, Leave, Order, Policy, RunError, Selected};
+use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId};
 use crate::reports::{JUNIT, Reports, RunDetails};
 use crate::store::{SharedStore, StoreError};
@@ -118,6 +118,7 @@ fn parse_run_id(text: &str) -> Result<RunId, &'static str> {
 /// Runs tests.
 pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsString]) -> Result<Exit, Failure> {
     let RunArgs { filter, cargo, how } = args;
+    let mut timings = Timings::start();
     let session = Session::new(global, how.flags(), cargo.manifest_path())?;
     let settings = &session.settings;
     let patterns = filter.patterns().to_vec();
@@ -125,13 +126,21 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let store = session.store().await?;
     let environments = Environments::new(store.clone());
     let chosen = environments.resolve(&how.environments, &settings.default_environment).await?;
+    timings.end("open");
 
-    let list = cargo.list_tests(settings.list_timeout).await?;
+    // Git looks at the code while cargo does.
+    let root = session.root.clone();
+    let commit = tokio::task::spawn_blocking(move || execution::commit_of(&root));
+    let built = cargo.build().await?;
+    timings.end("build");
+    let list = CargoOptions::list_built(built, settings.list_timeout).await?;
+    timings.end("list");
     let tests = select(&list, &filter, &chosen)?;
     if tests.is_empty() {
         return Err(nothing_to_run(&list, &patterns));
     }
     Catalog::new(store.clone()).sync(&list).await?;
+    timings.end("register");
 
     let order = Order {
         id: how.run_id.clone().unwrap_or_else(RunId::generate),
@@ -142,8 +151,9 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         command: without_password(arguments),
         author: crate::author::author(),
         host: crate::author::host(),
-        commit: execution::commit_of(&session.root),
+        commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
+        timings,
     };
     let details = execute(&store, order, settings.format).await?;
     write_junit(&store, &details, settings.junit.as_deref()).await?;

@@ -2,7 +2,7 @@
 
 use std::io::{self, Write};
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::progress::Display;
 use crate::execution::{AttemptOutput, RunEvent, Unit};
@@ -44,6 +44,12 @@ fn to_json(event: RunEvent) -> Value {
         RunEvent::Cancelled { reason } => json!({ "event": "run-cancelled", "reason": reason }),
         RunEvent::Stalled => json!({ "event": "run-stalled" }),
         RunEvent::StoreAway => json!({ "event": "store-away" }),
+        RunEvent::Spent { timings, storing } => {
+            let phases = timings.phases().iter();
+            let phases: Map<_, _> =
+                phases.map(|&(phase, took)| (phase.to_owned(), json!(seconds(took)))).collect();
+            json!({ "event": "time-spent", "phases": phases, "storing": seconds(storing) })
+        }
         RunEvent::Ended { run, summary, cancelled } => json!({
             "event": "run-ended", "run": run, "duration": seconds(summary.duration),
             "counts": Counts::from(summary), "cancelled": cancelled,

@@ -3,7 +3,7 @@
 //! A unit is at any time in exactly one of three places: undealt, in one claim record, or
 //! in a block of results. Each move is one transaction, so nothing is lost or doubled.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::model::{Block, Claim, Fence, NextPosition, RunState, UnitIndex, UnitResult};
 use crate::store::{
@@ -34,6 +34,8 @@ pub struct Claims {
     next: Vec<(u32, Revision)>,
     /// How many blocks this process has written; never reset.
     blocks: u64,
+    /// How long the store was waited for.
+    storing: Duration,
 }
 
 /// What came of a [`Claims::claim`].
@@ -57,12 +59,17 @@ impl Claims {
         let page = list(membership.store().as_ref(), KeyRange::prefix(keys::next_positions(membership.id())))
             .await?;
         let next = positions(&page)?;
-        Ok(Self { membership, record, revision: Revision(0), next, blocks: 0 })
+        Ok(Self { membership, record, revision: Revision(0), next, blocks: 0, storing: Duration::ZERO })
     }
 
     /// The worker's place in the run, for writes beside the claims.
     pub fn membership_mut(&mut self) -> &mut Membership {
         &mut self.membership
+    }
+
+    /// How long the store was waited for until now.
+    pub fn storing(&self) -> Duration {
+        self.storing
     }
 
     /// The worker's place in the run, when nothing more is to be claimed or stored.
@@ -197,7 +204,10 @@ impl Claims {
         let txn = Txn { compares, then, otherwise };
 
         let store = self.membership.store().clone();
-        match commit(store.as_ref(), &txn, &proof, self.membership.patience()).await? {
+        let asked = Instant::now();
+        let commit = commit(store.as_ref(), &txn, &proof, self.membership.patience()).await;
+        self.storing += asked.elapsed();
+        match commit? {
             Commit::Applied(revision) => {
                 self.revision = if record.units.is_empty() { Revision(0) } else { revision };
                 self.record = record;

@@ -9,6 +9,7 @@ use crate::model::{
 };
 
 use super::output::Output;
+use super::timings::Timings;
 
 /// Something that happened in a run.
 #[derive(Clone, Debug)]
@@ -67,6 +68,13 @@ pub enum RunEvent {
     Stalled,
     /// The store does not answer, and is being waited for.
     StoreAway,
+    /// Where the time of the run went, said just before its end.
+    Spent {
+        /// Its phases.
+        timings: Timings,
+        /// How long it was waited for claims and results to be stored, while tests ran.
+        storing: Duration,
+    },
     /// The run is over.
     Ended {
         /// Its id.

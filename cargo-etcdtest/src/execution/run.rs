@@ -14,6 +14,7 @@ use super::events::RunEvent;
 use super::finish::{Latest, finish};
 use super::membership::Membership;
 use super::plan::{Histories, History, Plan};
+use super::timings::Timings;
 use super::work::{EnvironmentFiles, Policy, Work};
 use super::worker::{EventSink, execute};
 use crate::model::{
@@ -46,6 +47,8 @@ pub struct Order {
     pub commit: Option<Commit>,
     /// How long an unreachable store is waited for.
     pub patience: Duration,
+    /// What was done before the run.
+    pub timings: Timings,
 }
 
 /// A test that was selected.
@@ -69,7 +72,7 @@ pub async fn run(
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
-    let Order { id, tests, environments, policy, patience, .. } = order;
+    let Order { id, tests, environments, policy, patience, mut timings, .. } = order;
     let latest = read_latest(&store, &tests).await?;
     let histories: Histories = histories(&latest, &tests, &environments);
     let units = environments.iter().flat_map(|environment| {
@@ -81,6 +84,7 @@ pub async fn run(
         })
     });
     let plan = Plan::new(units, &histories);
+    timings.end("plan");
 
     let worker = Worker {
         id: WorkerId::generate(&order.host),
@@ -110,6 +114,7 @@ pub async fn run(
     // What may fail on this machine comes before there is a run in the store.
     let files = EnvironmentFiles::write(&environments, &by_id)?;
     let membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
+    timings.end("create");
     let _ = events.send(RunEvent::Started {
         run: membership.id().clone(),
         units: membership.run().units,
@@ -131,9 +136,13 @@ pub async fn run(
     });
     let claims = Claims::new(membership).await?;
     let (claims, cancelled) = execute(&work, claims, leave, events).await?;
+    timings.end("execute");
+    let storing = claims.storing();
     let mut membership = claims.into_membership();
     let details = finish(&mut membership, &latest, cancelled).await?;
     membership.leave().await;
+    timings.end("finish");
+    let _ = events.send(RunEvent::Spent { timings, storing });
     let _ = events.send(RunEvent::Ended {
         run: details.run.id.clone(),
         summary: details.run.summary.unwrap_or_default(),

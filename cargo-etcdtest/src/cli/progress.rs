@@ -253,6 +253,10 @@ impl Display for Progress {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Cancelling"));
                 writeln!(out, "{label} the run: {reason}")
             }),
+            RunEvent::Notice { text } => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Notice"));
+                writeln!(out, "{label} {text}")
+            }),
             RunEvent::Stalled => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Stalled"));
                 writeln!(out, "{label} no live worker works for this run")

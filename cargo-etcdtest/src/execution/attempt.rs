@@ -1,32 +1,31 @@
 //! One try at a unit: a process of its own, its output, and what came of it.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream as StdUnixStream;
-use std::os::unix::process::ExitStatusExt;
-use std::process::{ExitStatus, Stdio};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::process::ExitStatus;
 use std::time::Duration;
 
-use etcdtest::protocol::{self, Event, Frame, Start};
+use std::os::unix::process::ExitStatusExt;
+
+use etcdtest::protocol::Start;
 use jiff::Timestamp;
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
-use tokio::net::UnixStream;
-use tokio::process::{Child, Command};
+use rustix::process::Signal;
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::timeout;
 
+#[cfg(not(target_os = "linux"))]
+use super::direct::end_holders;
 use super::events::AttemptOutput;
-use super::output::Output;
+use super::groups::Clock;
+#[cfg(target_os = "linux")]
+use super::keeper::end_holders;
+use super::process::{Launcher, Process};
+use super::streams::{Said, Streams};
 use super::verdict::{self, Ending};
-use crate::model::{Attempt, Step, TestKind};
+use crate::model::{Attempt, Outcome, TestKind};
 
-/// How long the streams of a process that has ended are read on while others hold them.
-const HELD_STREAMS: Duration = Duration::from_millis(200);
-/// How many bytes of attachments one attempt may send.
-const MAX_ATTACHMENTS: usize = 16 << 20;
+/// How long, after the end of its process, an attempt's streams may stay open and its group
+/// alive.
+const LINGER: Duration = Duration::from_millis(200);
 
 /// What to start.
 #[derive(Debug)]
@@ -58,21 +57,6 @@ pub enum Leave {
     ToDie,
 }
 
-/// What a test said on its socket.
-#[derive(Debug, Default)]
-struct Said {
-    steps: Vec<Step>,
-    attachments: Vec<(String, Vec<u8>)>,
-    outcome: Option<protocol::Outcome>,
-}
-
-/// What a task takes in while it goes on.
-#[derive(Debug)]
-struct Intake<T> {
-    so_far: Arc<Mutex<T>>,
-    task: JoinHandle<()>,
-}
-
 /// Why a process is being ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Stopped {
@@ -83,54 +67,54 @@ enum Stopped {
 impl Launch {
     /// Runs the attempt to its end. `None` where it was ended by `leave`.
     pub async fn run(
-        mut self,
+        self,
+        launcher: &Launcher,
         mut leave: watch::Receiver<Leave>,
         on_slow: impl Fn(Duration),
     ) -> Option<(Attempt, AttemptOutput)> {
-        let started = Timestamp::now();
-        let clock = Instant::now();
-        let attempt = Attempt {
+        let clock = launcher.clock();
+        let mut attempt = Attempt {
             number: self.start.attempt,
-            outcome: crate::model::Outcome::Crashed,
-            started,
+            outcome: Outcome::Crashed,
+            started: Timestamp::now(),
             duration: Duration::ZERO,
             message: None,
             location: None,
             exit_code: None,
             signal: None,
+            leaky: false,
             steps: Vec::new(),
             output: Vec::new(),
         };
-        let (mut child, socket) = match self.spawn() {
-            Ok(spawned) => spawned,
+        let starting = self.start(launcher);
+        let started = tokio::select! {
+            started = starting => started,
+            stopped = self.stopped(&clock, &mut leave, &on_slow) => match stopped {
+                Stopped::Cancelled => return None,
+                Stopped::TimedOut => Err(io::ErrorKind::TimedOut.into()),
+            },
+        };
+        let (mut process, mut streams) = match started {
+            Ok(started) => started,
             Err(error) => {
-                let program = self.command.get_program().to_string_lossy().into_owned();
-                let message = Some(format!("failed to start {program}: {error}"));
-                return Some((
-                    Attempt { message, duration: clock.elapsed(), ..attempt },
-                    AttemptOutput::default(),
-                ));
+                let program = self.command.get_program().to_string_lossy();
+                attempt.message = Some(format!("failed to start {program}: {error}"));
+                attempt.duration = clock.elapsed();
+                return Some((attempt, AttemptOutput::default()));
             }
         };
-        let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (show_out, show_err) = (self.show.then(tokio::io::stdout), self.show.then(tokio::io::stderr));
-        let stdout = Intake::start(|output| capture(stdout, show_out, output));
-        let stderr = Intake::start(|output| capture(stderr, show_err, output));
-        let start = self.start.to_frame();
-        let said = Intake::start(|said| listen(socket, start, said));
-
-        let (status, stopped) = self.wait(&mut child, group, clock, &mut leave, on_slow).await;
-        let duration = clock.elapsed();
+        let (status, stopped) =
+            streams.read_during(self.wait(&mut process, &clock, &mut leave, on_slow)).await;
+        attempt.duration = clock.elapsed();
         if stopped.is_some() {
             // Its children may be deaf to the request, or hold no stream to be known by.
-            end_group(group, Signal::KILL);
+            process.signal(Signal::KILL);
         }
         if stopped == Some(Stopped::Cancelled) {
             return None;
         }
-        let (stdout, stderr, said) = collect(group, stdout, stderr, said).await;
-        let Said { mut steps, attachments, outcome } = said;
+        attempt.leaky = settle(&process, &mut streams).await && stopped.is_none();
+        let (stdout, stderr, Said { mut steps, attachments, outcome }) = streams.end();
         let output = AttemptOutput { stdout, stderr, attachments };
         let ending = match (stopped, &status) {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),
@@ -142,14 +126,13 @@ impl Launch {
         };
         if let Some(last) = steps.last_mut()
             && last.ok.is_none()
-            && ending.outcome == crate::model::Outcome::Passed
+            && ending.outcome == Outcome::Passed
         {
             last.ok = Some(true);
         }
         let status = status.ok();
         let attempt = Attempt {
             outcome: ending.outcome,
-            duration,
             message: ending.message,
             location: ending.location,
             exit_code: status.and_then(|status| status.code()),
@@ -160,74 +143,61 @@ impl Launch {
         Some((attempt, output))
     }
 
-    /// Starts the process in a group of its own; an annotated test gets its socket as
-    /// standard input.
-    fn spawn(&mut self) -> io::Result<(Child, Option<UnixStream>)> {
-        let mut command = std::process::Command::new(self.command.get_program());
-        std::mem::swap(&mut command, &mut self.command);
-        let mut command = Command::from(command);
-        command.process_group(0).kill_on_drop(true).stdout(Stdio::piped()).stderr(Stdio::piped());
-        match self.kind {
-            TestKind::Plain => {
-                command.stdin(Stdio::null());
-                Ok((command.spawn()?, None))
-            }
-            TestKind::Annotated => {
-                let (ours, theirs) = StdUnixStream::pair()?;
-                ours.set_nonblocking(true)?;
-                command.stdin(OwnedFd::from(theirs));
-                let child = command.spawn()?;
-                // Our copy of the test's end goes with the command: what is left is the test's own.
-                drop(command);
-                Ok((child, Some(UnixStream::from_std(ours)?)))
-            }
-        }
+    async fn start(&self, launcher: &Launcher) -> io::Result<(Process, Streams)> {
+        let start = (self.kind == TestKind::Annotated).then(|| self.start.to_frame());
+        let (streams, theirs) = Streams::new(start, self.show)?;
+        // Our copies of the test's ends go with this: what is left is the test's own.
+        launcher.start(self.kind, &self.command, &theirs).await.map(|process| (process, streams))
     }
 
     /// Waits for the process, reporting slowness, and ending it when its time is up.
     async fn wait(
         &self,
-        child: &mut Child,
-        group: Option<Pid>,
-        clock: Instant,
+        process: &mut Process,
+        clock: &Clock,
         leave: &mut watch::Receiver<Leave>,
         on_slow: impl Fn(Duration),
     ) -> (io::Result<ExitStatus>, Option<Stopped>) {
-        let deadline = self.timeout.map(|timeout| clock + timeout);
-        let mut slow = clock + self.slow;
-        loop {
-            let wake = deadline.map_or(slow, |deadline| deadline.min(slow));
-            let stopped = tokio::select! {
-                status = child.wait() => return (status, None),
-                () = sleep_until(wake) => {
-                    if deadline.is_none_or(|deadline| Instant::now() < deadline) {
-                        on_slow(clock.elapsed());
-                        slow += self.slow;
-                        continue;
-                    }
-                    Stopped::TimedOut
-                }
-                () = told(leave, Leave::ToEnd) => Stopped::Cancelled,
-            };
-            return (self.end(child, group, leave).await, Some(stopped));
-        }
-    }
-
-    /// Asks the process's group to end, and kills it after the grace, or at once when told.
-    async fn end(
-        &self,
-        child: &mut Child,
-        group: Option<Pid>,
-        leave: &mut watch::Receiver<Leave>,
-    ) -> io::Result<ExitStatus> {
-        end_group(group, Signal::TERM);
+        let stopped = tokio::select! {
+            biased;
+            status = process.wait() => return (status, None),
+            stopped = self.stopped(clock, leave, &on_slow) => stopped,
+        };
+        process.signal(Signal::TERM);
+        let grace = clock.elapsed() + self.grace;
         tokio::select! {
-            status = child.wait() => return status,
-            () = tokio::time::sleep(self.grace) => {}
+            status = process.wait() => return (status, Some(stopped)),
+            () = clock.reach(grace) => {}
             () = told(leave, Leave::ToDie) => {}
         }
-        end_group(group, Signal::KILL);
-        child.wait().await
+        process.signal(Signal::KILL);
+        (process.wait().await, Some(stopped))
+    }
+
+    /// Waits for a reason to end it, reporting slowness.
+    async fn stopped(
+        &self,
+        clock: &Clock,
+        leave: &mut watch::Receiver<Leave>,
+        on_slow: &impl Fn(Duration),
+    ) -> Stopped {
+        let mut slow = self.slow;
+        // What was reported while it was being started is not reported again.
+        while slow < clock.elapsed() {
+            slow += self.slow;
+        }
+        loop {
+            let next = self.timeout.map_or(slow, |timeout| timeout.min(slow));
+            tokio::select! {
+                () = clock.reach(next) => {}
+                () = told(leave, Leave::ToEnd) => return Stopped::Cancelled,
+            }
+            if self.timeout.is_some_and(|timeout| clock.elapsed() >= timeout) {
+                return Stopped::TimedOut;
+            }
+            on_slow(clock.elapsed());
+            slow += self.slow;
+        }
     }
 }
 
@@ -239,105 +209,19 @@ async fn told(leave: &mut watch::Receiver<Leave>, least: Leave) {
     }
 }
 
-fn end_group(group: Option<Pid>, signal: Signal) {
-    if let Some(group) = group {
-        // It may have ended by itself meanwhile.
-        let _ = kill_process_group(group, signal);
+/// Waits for the ends of the streams and of the group; whoever is still there after a while
+/// is killed. Says whether there was one.
+async fn settle(process: &Process, streams: &mut Streams) -> bool {
+    let ends = async { tokio::join!(streams.read(), process.group_end()) };
+    if timeout(LINGER, ends).await.is_ok() {
+        return false;
     }
-}
-
-/// Waits for the ends of the streams; whoever still holds them after the process has ended
-/// is killed.
-async fn collect(
-    group: Option<Pid>,
-    mut stdout: Intake<Output>,
-    mut stderr: Intake<Output>,
-    mut said: Intake<Said>,
-) -> (Output, Output, Said) {
-    {
-        let all = async { tokio::join!(&mut stdout.task, &mut stderr.task, &mut said.task) };
-        tokio::pin!(all);
-        if timeout(HELD_STREAMS, &mut all).await.is_err() {
-            end_group(group, Signal::KILL);
-            // Who left the group may hold them for ever: what came until now is what there is.
-            let _ = timeout(HELD_STREAMS, &mut all).await;
-        }
+    process.signal(Signal::KILL);
+    let _ = timeout(LINGER, streams.read()).await;
+    // Those who left the group.
+    let held = streams.open_pipes();
+    if !held.is_empty() && end_holders(&held) {
+        let _ = timeout(LINGER, streams.read()).await;
     }
-    (stdout.end(), stderr.end(), said.end())
-}
-
-impl<T: Default + Send + 'static> Intake<T> {
-    fn start<F: Future<Output = ()> + Send + 'static>(task: impl FnOnce(Arc<Mutex<T>>) -> F) -> Self {
-        let so_far = Arc::default();
-        Self { task: tokio::spawn(task(Arc::clone(&so_far))), so_far }
-    }
-
-    /// Takes in no more, and gives what came until now.
-    fn end(self) -> T {
-        self.task.abort();
-        std::mem::take(&mut *locked(&self.so_far))
-    }
-}
-
-fn locked<T>(so_far: &Mutex<T>) -> MutexGuard<'_, T> {
-    so_far.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Reads a stream to its end, bounded, and passes it on where somebody looks.
-async fn capture(
-    stream: Option<impl AsyncRead + Unpin>,
-    mut show: Option<impl AsyncWriteExt + Unpin>,
-    output: Arc<Mutex<Output>>,
-) {
-    let Some(mut stream) = stream else { return };
-    let mut buffer = vec![0; 16 << 10];
-    while let Ok(length @ 1..) = stream.read(&mut buffer).await {
-        locked(&output).push(&buffer[..length]);
-        if let Some(to) = &mut show {
-            // A terminal that went away is no reason to stop the test.
-            let _ = to.write_all(&buffer[..length]).await;
-            let _ = to.flush().await;
-        }
-    }
-}
-
-/// Tells the test what to do and takes in what it says, to the end of the socket.
-async fn listen(socket: Option<UnixStream>, start: Frame, said: Arc<Mutex<Said>>) {
-    let (Some(mut socket), Ok(start)) = (socket, start.encode()) else { return };
-    if socket.write_all(&start).await.is_err() {
-        return;
-    }
-    let mut attached = 0;
-    while let Ok(length) = socket.read_u32_le().await {
-        let length = length as usize;
-        if length > protocol::MAX_FRAME {
-            break;
-        }
-        let mut body = vec![0; length];
-        if socket.read_exact(&mut body).await.is_err() {
-            break;
-        }
-        let event = Frame::decode(&body).ok().and_then(Event::from_frame);
-        let mut said = locked(&said);
-        match event {
-            Some(Event::StepStarted { name, .. }) => {
-                said.steps.push(Step { name, ok: None, duration: Duration::ZERO });
-            }
-            Some(Event::StepFinished { step, ok, duration }) => {
-                let index = (step as usize).wrapping_sub(1);
-                if let Some(step) = said.steps.get_mut(index) {
-                    step.ok = Some(ok);
-                    step.duration = duration;
-                }
-            }
-            Some(Event::Attachment { name, bytes }) => {
-                attached += bytes.len();
-                if attached <= MAX_ATTACHMENTS {
-                    said.attachments.push((name, bytes));
-                }
-            }
-            Some(Event::Finished(outcome)) => said.outcome = Some(outcome),
-            None => {}
-        }
-    }
+    true
 }

@@ -3,14 +3,22 @@
 mod attempt;
 mod claims;
 mod code;
+#[cfg(not(target_os = "linux"))]
+mod direct;
 mod error;
 mod events;
 mod finish;
+mod frames;
+mod groups;
+#[cfg(target_os = "linux")]
+pub mod keeper;
 mod membership;
 mod output;
 mod plan;
+mod process;
 mod recorder;
 mod run;
+mod streams;
 mod verdict;
 mod watch;
 mod work;
@@ -24,6 +32,7 @@ pub use events::{AttemptOutput, RunEvent, Unit};
 pub use finish::{Latest, finish};
 pub use membership::Membership;
 pub use output::Output;
+pub use process::Launcher;
 pub use plan::{Histories, History, Plan};
 pub use run::{Order, Selected, run};
 pub use watch::follow;

@@ -13,6 +13,7 @@ use super::error::Result;
 use super::events::RunEvent;
 use super::finish::{Latest, finish};
 use super::membership::Membership;
+use super::process::Launcher;
 use super::plan::{Histories, History, Plan};
 use super::work::{EnvironmentFiles, Policy, Work};
 use super::worker::{EventSink, execute};
@@ -127,6 +128,7 @@ pub async fn run(
             .map(|environment| (environment.name.clone(), environment))
             .collect(),
         policy,
+        launcher: Launcher::new(events.clone()),
     });
     let claims = Claims::new(membership).await?;
     let (claims, cancelled) = execute(&work, claims, leave, events).await?;

@@ -1,6 +1,7 @@
 //! One attempt for the runner: it says what to run, and hears how it goes.
 
-use std::io;
+use std::convert::Infallible;
+use std::io::{self, Read, Write};
 use std::process::exit;
 
 #[cfg(unix)]
@@ -21,8 +22,15 @@ const LONGEST_MESSAGE: usize = 1 << 20;
 ///
 /// # Errors
 /// Standard input carries no attempt.
-pub(crate) fn main() -> io::Result<std::convert::Infallible> {
-    let mut socket = system::take_socket()?;
+pub(crate) fn main() -> io::Result<Infallible> {
+    take(system::take_socket()?)
+}
+
+/// Runs the attempt that stands on this socket, and exits.
+///
+/// # Errors
+/// The socket carries no attempt.
+pub(crate) fn take(mut socket: impl Read + Write + Send + 'static) -> io::Result<Infallible> {
     let start = Frame::read(&mut socket)?.and_then(Start::from_frame).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, "the runner said nothing that this version understands")
     })?;

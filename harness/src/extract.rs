@@ -2,21 +2,28 @@
 
 use serde_core::de::DeserializeOwned;
 
+use crate::prepare::Need;
 use crate::result::Failure;
 use crate::{Context, Environment};
 
 /// What a test can take as a parameter: [`&Context`](Context), [`&Environment`](Environment),
-/// or any owned type that can be deserialized from the environment's config. The latter
+/// [`&Prepared<T>`](crate::Prepared), or any owned type that can be deserialized from the environment's config. The latter
 /// reads the config key of the parameter's own name; where there is none, the whole config.
 #[diagnostic::on_unimplemented(
     message = "a test cannot take a `{Self}`",
     label = "not a type that a test can take",
-    note = "a test takes `&etcdtest::Context`, `&etcdtest::Environment`, and owned types with `#[derive(serde::Deserialize)]`, which are read from the environment"
+    note = "a test takes `&etcdtest::Context`, `&etcdtest::Environment`, `&etcdtest::Prepared<…>`, and owned types with `#[derive(serde::Deserialize)]`, which are read from the environment"
 )]
 pub trait Extract<'a>: Sized {
     /// Reads the parameter, or says what the environment lacks for it.
     #[doc(hidden)]
     fn extract(context: &'a Context, parameter: Parameter) -> Result<Self, Failure>;
+
+    /// What has to be prepared for the parameter.
+    #[doc(hidden)]
+    fn need() -> Option<Need> {
+        None
+    }
 }
 
 /// A parameter as it stands in the source.
@@ -54,4 +61,10 @@ pub fn extract<'a, T: Extract<'a>>(
     ty: &'static str,
 ) -> Result<T, Failure> {
     T::extract(context, Parameter { name, ty })
+}
+
+/// What the macro notes of each parameter.
+#[doc(hidden)]
+pub fn need<'a, T: Extract<'a>>() -> Option<Need> {
+    T::need()
 }

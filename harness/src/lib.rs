@@ -92,7 +92,10 @@ mod environment;
 mod extract;
 mod front;
 mod gate;
+#[cfg(target_os = "linux")]
+mod linux;
 mod panics;
+mod prepare;
 #[doc(hidden)]
 pub mod private;
 pub mod protocol;
@@ -100,16 +103,21 @@ mod registry;
 mod result;
 mod run;
 mod skip;
+#[cfg(not(target_os = "linux"))]
+mod spawn_only;
 mod standalone;
 #[cfg(unix)]
 mod unix;
 #[cfg(not(unix))]
 mod windows;
+#[cfg(target_os = "linux")]
+mod zygote;
 
 pub use context::Context;
 pub use environment::{ConfigError, Environment};
-pub use etcdtest_macros::test;
+pub use etcdtest_macros::{prepare, test};
 pub use extract::Extract;
+pub use prepare::Prepared;
 pub use result::TestResult;
 
 /// The `main` function of a test binary: `etcdtest::main!();`, once, at the top level of a

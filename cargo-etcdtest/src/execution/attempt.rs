@@ -19,13 +19,16 @@ use super::groups::Clock;
 #[cfg(target_os = "linux")]
 use super::keeper::end_holders;
 use super::process::{Launcher, Process};
-use super::streams::{Said, Streams};
+use super::said::Said;
+use super::streams::Streams;
 use super::verdict::{self, Ending};
 use crate::model::{Attempt, Outcome, TestKind};
 
 /// How long, after the end of its process, an attempt's streams may stay open and its group
 /// alive.
 const LINGER: Duration = Duration::from_millis(200);
+/// The shortest time between two reports that an attempt is slow.
+const SLOW: Duration = Duration::from_secs(1);
 
 /// What to start.
 #[derive(Debug)]
@@ -114,7 +117,7 @@ impl Launch {
             return None;
         }
         attempt.leaky = settle(&process, &mut streams).await && stopped.is_none();
-        let (stdout, stderr, Said { mut steps, attachments, outcome }) = streams.end();
+        let (stdout, stderr, Said { mut steps, attachments, outcome, .. }) = streams.end();
         let output = AttemptOutput { stdout, stderr, attachments };
         let ending = match (stopped, &status) {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),
@@ -164,7 +167,7 @@ impl Launch {
             stopped = self.stopped(clock, leave, &on_slow) => stopped,
         };
         process.signal(Signal::TERM);
-        let grace = clock.elapsed() + self.grace;
+        let grace = clock.elapsed().saturating_add(self.grace);
         tokio::select! {
             status = process.wait() => return (status, Some(stopped)),
             () = clock.reach(grace) => {}
@@ -184,7 +187,7 @@ impl Launch {
         let mut slow = self.slow;
         // What was reported while it was being started is not reported again.
         while slow < clock.elapsed() {
-            slow += self.slow;
+            slow = slow.saturating_add(self.slow.max(SLOW));
         }
         loop {
             let next = self.timeout.map_or(slow, |timeout| timeout.min(slow));
@@ -196,7 +199,7 @@ impl Launch {
                 return Stopped::TimedOut;
             }
             on_slow(clock.elapsed());
-            slow += self.slow;
+            slow = slow.saturating_add(self.slow.max(SLOW));
         }
     }
 }

@@ -19,10 +19,7 @@ impl Frames {
     ///
     /// # Errors
     /// What reading says.
-    pub(super) fn read(
-        &mut self,
-        read: impl FnOnce(&mut [u8]) -> io::Result<usize>,
-    ) -> io::Result<usize> {
+    pub(super) fn read(&mut self, read: impl FnOnce(&mut [u8]) -> io::Result<usize>) -> io::Result<usize> {
         let mut buffer = [0; CHUNK];
         let length = read(&mut buffer)?;
         self.pending.drain(..std::mem::take(&mut self.taken));
@@ -76,7 +73,12 @@ mod tests {
     #[test]
     fn a_frame_that_is_too_large_is_an_error() {
         let mut frames = Frames::default();
-        frames.read(|buffer| { buffer[..4].fill(0xff); Ok(4) }).unwrap();
+        frames
+            .read(|buffer| {
+                buffer[..4].fill(0xff);
+                Ok(4)
+            })
+            .unwrap();
         assert!(frames.take().unwrap().is_err());
     }
 }

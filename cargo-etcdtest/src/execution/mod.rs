@@ -1,6 +1,7 @@
 //! A run: planned, shared out, executed, recorded, finished, and watched.
 
 mod attempt;
+mod batches;
 mod claims;
 mod code;
 #[cfg(not(target_os = "linux"))]
@@ -11,13 +12,14 @@ mod finish;
 mod frames;
 mod groups;
 #[cfg(target_os = "linux")]
-pub mod keeper;
+mod keeper;
 mod membership;
 mod output;
 mod plan;
 mod process;
 mod recorder;
 mod run;
+mod said;
 mod streams;
 mod verdict;
 mod watch;
@@ -27,13 +29,17 @@ mod worker;
 pub use attempt::{Launch, Leave};
 pub use claims::{Claimed, Claims};
 pub use code::commit_of;
+#[cfg(not(target_os = "linux"))]
+pub use direct::serve_as_keeper;
 pub use error::{Result, RunError};
 pub use events::{AttemptOutput, RunEvent, Unit};
 pub use finish::{Latest, finish};
+#[cfg(target_os = "linux")]
+pub use keeper::serve_as_keeper;
 pub use membership::Membership;
 pub use output::Output;
-pub use process::Launcher;
 pub use plan::{Histories, History, Plan};
+pub use process::Launcher;
 pub use run::{Order, Selected, run};
 pub use watch::follow;
 pub use work::{EnvironmentFiles, Policy, Work};

@@ -10,10 +10,10 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
-use super::events::RunEvent;
-use super::groups::{Clock, Groups};
 #[cfg(not(target_os = "linux"))]
 use super::direct::Starter;
+use super::events::RunEvent;
+use super::groups::{Clock, Groups};
 #[cfg(target_os = "linux")]
 use super::keeper::Starter;
 use super::worker::EventSink;

@@ -13,8 +13,8 @@ use super::error::Result;
 use super::events::RunEvent;
 use super::finish::{Latest, finish};
 use super::membership::Membership;
-use super::process::Launcher;
 use super::plan::{Histories, History, Plan};
+use super::process::Launcher;
 use super::work::{EnvironmentFiles, Policy, Work};
 use super::worker::{EventSink, execute};
 use crate::model::{
@@ -106,9 +106,10 @@ pub async fn run(
         plan_digest: plan.digest(),
         summary: None,
     };
-    let tests: HashMap<TestCaseId, ListedTest> =
-        tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
-    let files = EnvironmentFiles::write(&environments, &tests)?;
+    let by_id = tests.iter().map(|selected| (selected.test.id.clone(), selected.test.clone()));
+    let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
+    // What may fail on this machine comes before there is a run in the store.
+    let files = EnvironmentFiles::write(&environments, &by_id)?;
     let membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
     let _ = events.send(RunEvent::Started {
         run: membership.id().clone(),
@@ -122,7 +123,7 @@ pub async fn run(
         worker: membership.worker().id.clone(),
         files,
         plan,
-        tests,
+        tests: by_id,
         environments: environments
             .into_iter()
             .map(|environment| (environment.name.clone(), environment))

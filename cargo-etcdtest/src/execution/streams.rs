@@ -5,9 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
-use std::time::Duration;
 
-use etcdtest::protocol::{self, Event, Frame};
+use etcdtest::protocol::{Event, Frame};
 use rustix::io::ioctl_fionbio;
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::{AsyncWriteExt, Interest};
@@ -16,10 +15,7 @@ use tokio::net::unix::pipe::Receiver;
 
 use super::frames::{CHUNK, Frames};
 use super::output::Output;
-use crate::model::Step;
-
-/// How many bytes of attachments one attempt may send.
-const MAX_ATTACHMENTS: usize = 16 << 20;
+use super::said::Said;
 
 /// The runner's ends of an attempt's streams, with what came out of them.
 #[derive(Debug)]
@@ -27,14 +23,6 @@ pub(super) struct Streams {
     stdout: Stream<tokio::io::Stdout>,
     stderr: Stream<tokio::io::Stderr>,
     conversation: Option<Conversation>,
-}
-
-/// What a test said on its socket.
-#[derive(Debug, Default)]
-pub(super) struct Said {
-    pub(super) steps: Vec<Step>,
-    pub(super) attachments: Vec<(String, Vec<u8>)>,
-    pub(super) outcome: Option<protocol::Outcome>,
 }
 
 #[derive(Debug)]
@@ -52,7 +40,6 @@ struct Conversation {
     start: Vec<u8>,
     frames: Frames,
     said: Said,
-    attached: usize,
     ended: bool,
 }
 
@@ -157,15 +144,17 @@ impl Conversation {
             start: start.encode()?,
             frames: Frames::default(),
             said: Said::default(),
-            attached: 0,
             ended: false,
         })
     }
 
     async fn read(&mut self) {
         while !self.ended {
-            let interest =
-                if self.start.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE };
+            let interest = if self.start.is_empty() {
+                Interest::READABLE
+            } else {
+                Interest::READABLE | Interest::WRITABLE
+            };
             let Ok(ready) = self.socket.ready(interest).await else {
                 self.ended = true;
                 return;
@@ -192,37 +181,14 @@ impl Conversation {
         }
         while let Some(frame) = self.frames.take() {
             match frame.map(Event::from_frame) {
-                Ok(Some(event)) => self.take_in(event),
+                Ok(Some(event)) => self.ended |= self.said.take(event),
                 Ok(None) => {}
-                // What follows a torn frame means nothing.
-                Err(_) => {
-                    self.ended = true;
-                    return;
-                }
+                Err(_) => self.ended = true,
             }
-        }
-    }
-
-    fn take_in(&mut self, event: Event) {
-        let said = &mut self.said;
-        match event {
-            Event::StepStarted { name, .. } => {
-                said.steps.push(Step { name, ok: None, duration: Duration::ZERO });
+            // What follows the last event, or a torn frame, means nothing.
+            if self.ended {
+                return;
             }
-            Event::StepFinished { step, ok, duration } => {
-                let index = (step as usize).wrapping_sub(1);
-                if let Some(step) = said.steps.get_mut(index) {
-                    step.ok = Some(ok);
-                    step.duration = duration;
-                }
-            }
-            Event::Attachment { name, bytes } => {
-                self.attached += bytes.len();
-                if self.attached <= MAX_ATTACHMENTS {
-                    said.attachments.push((name, bytes));
-                }
-            }
-            Event::Finished(outcome) => said.outcome = Some(outcome),
         }
     }
 }

@@ -42,23 +42,29 @@ pub async fn execute(
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let recorder = tokio::spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
+    // The lanes go as far as `leave` says, and no further once nothing can be recorded.
+    let (say, hear) = watch::channel(*leave.borrow_and_update());
 
     let mut lanes = JoinSet::new();
     let mut queue: VecDeque<(UnitIndex, Fence)> = VecDeque::new();
     let mut running = BTreeSet::new();
-    let (mut asked, mut more, mut giving_up, mut stopped) = (false, true, false, false);
+    let (mut asked, mut more, mut giving_up, mut stopped, mut heard) = (false, true, false, false, true);
     loop {
         // A run is cancelled only where something is left that will not run.
         if giving_up && !stopped && !queue.is_empty() {
             stopped = true;
             let _ = requests.send(Request::Stop { reason: "a test failed".into() });
         }
+        if *hear.borrow() > Leave::ToFinish && !stopped {
+            stopped = true;
+            let _ = requests.send(Request::Stop { reason: "it was interrupted".into() });
+        }
         while !stopped
             && lanes.len() < work.policy.lanes.get()
             && let Some((index, fence)) = queue.pop_front()
         {
             running.insert(index);
-            lanes.spawn(execute_unit(work.clone(), index, fence, leave.clone(), events.clone()));
+            lanes.spawn(execute_unit(work.clone(), index, fence, hear.clone(), events.clone()));
         }
         if !stopped && more && !asked && queue.len() < work.policy.lanes.get() {
             asked = requests.send(Request::Claim { running: running.iter().copied().collect() }).is_ok();
@@ -69,24 +75,29 @@ pub async fn execute(
         }
         tokio::select! {
             Some(joined) = lanes.join_next() => {
-                let Ok((index, executed)) = joined else { continue };
+                let (index, executed) =
+                    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
                 running.remove(&index);
                 let Some(executed) = executed else { continue };
                 giving_up |= work.policy.fail_fast && executed.result.outcome.is_failure();
                 // A recorder that has ended says why when it is joined.
                 let _ = requests.send(Request::Store(executed));
             }
-            answer = dealt.recv(), if asked => {
+            answer = dealt.recv(), if heard => {
                 asked = false;
                 match answer {
                     Some(Dealt::Units(units, fence)) => queue.extend(units.into_iter().map(|unit| (unit, fence))),
                     Some(Dealt::NoMore) => more = false,
-                    Some(Dealt::Cancelled) | None => stopped = true,
+                    Some(Dealt::Cancelled) => stopped = true,
+                    None => {
+                        // What is still being executed would be for nothing.
+                        (heard, stopped) = (false, true);
+                        say.send_if_modified(|now| raise(now, Leave::ToEnd));
+                    }
                 }
             }
-            _ = leave.wait_for(|leave| *leave > Leave::ToFinish), if !stopped => {
-                stopped = true;
-                let _ = requests.send(Request::Stop { reason: "it was interrupted".into() });
+            Ok(()) = leave.changed() => {
+                say.send_if_modified(|now| raise(now, *leave.borrow_and_update()));
             }
         }
     }
@@ -94,6 +105,13 @@ pub async fn execute(
     work.launcher.close().await;
     let claims = recorder.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     Ok((claims, stopped))
+}
+
+/// Raises to what is said, and says whether that was a change.
+fn raise(now: &mut Leave, said: Leave) -> bool {
+    let raised = said > *now;
+    *now = said.max(*now);
+    raised
 }
 
 /// Executes one unit with its retries; nothing where it was stopped on the way.

@@ -26,9 +26,9 @@ use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+use super::ARGUMENT;
 use super::message::{REPLY, Reply, Request};
 use super::orphans::{end_all_children, end_holders};
-use super::ARGUMENT;
 use crate::execution::process::Started;
 
 /// After this long a silence, the keeper or a zygote might have been stopped by a test.

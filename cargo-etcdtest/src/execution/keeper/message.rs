@@ -148,7 +148,9 @@ mod tests {
 
     #[test]
     fn a_torn_or_foreign_packet_is_none() {
-        for packet in [&b""[..], b"\0\0\0", b"\0\0\0\0\0\0\0\0", b"\0\0\0\0\0\0\0\0a\0b\x009\0c\0", &[b'Z'; REPLY]] {
+        for packet in
+            [&b""[..], b"\0\0\0", b"\0\0\0\0\0\0\0\0", b"\0\0\0\0\0\0\0\0a\0b\x009\0c\0", &[b'Z'; REPLY]]
+        {
             assert!(Request::decode(packet).is_none(), "{packet:?}");
             assert!(Reply::decode(packet).is_none(), "{packet:?}");
         }

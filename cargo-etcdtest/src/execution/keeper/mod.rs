@@ -14,8 +14,8 @@ mod starter;
 mod zygote;
 
 pub(in crate::execution) use orphans::end_holders;
-pub use serve::serve;
+pub use serve::serve_as_keeper;
 pub(in crate::execution) use starter::Starter;
 
 /// The only argument of a process that is to be the keeper.
-pub const ARGUMENT: &str = "--etcdtest-keeper";
+const ARGUMENT: &str = "--etcdtest-keeper";

@@ -1,5 +1,6 @@
 //! The keeper's own side: one thread that waits for requests and for the ends of processes.
 
+use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSliceMut, Read};
 use std::mem::MaybeUninit;
@@ -11,11 +12,10 @@ use std::sync::atomic::AtomicBool;
 
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send,
-};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
 use rustix::process::{Pid, Signal, WaitOptions, getpid, set_child_subreaper, wait};
 
+use super::ARGUMENT;
 use super::message::{MAX_REQUEST, Reply, Request};
 use super::orphans::end_all_children;
 
@@ -36,12 +36,20 @@ const IGNORED: [Signal; 11] = [
     Signal::XCPU,
 ];
 
+/// What this process came to as the keeper, where its arguments say that it is one.
+///
+/// # Errors
+/// The process cannot be set up as a keeper.
+pub fn serve_as_keeper(arguments: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
+    arguments.skip(1).eq([ARGUMENT]).then(serve)
+}
+
 /// Starts and reaps processes for the runner at the other end of standard input, until the
 /// runner closes it or dies; then kills whatever still runs.
 ///
 /// # Errors
 /// The process cannot be set up as a keeper.
-pub fn serve() -> io::Result<()> {
+fn serve() -> io::Result<()> {
     close_strays();
     set_child_subreaper(Some(getpid()))?;
     // Handlers, because what is ignored would be ignored in every test as well.
@@ -118,10 +126,9 @@ fn start(request: Request, streams: Vec<OwnedFd>) -> Reply {
             let pid = Pid::from_child(&child).as_raw_nonzero().get();
             Reply::Started { id, pid }
         }
-        Err(error) => Reply::NotStarted {
-            id,
-            errno: error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()),
-        },
+        Err(error) => {
+            Reply::NotStarted { id, errno: error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()) }
+        }
     }
 }
 

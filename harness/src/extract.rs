@@ -53,18 +53,23 @@ impl<'a, T: DeserializeOwned> Extract<'a> for T {
     }
 }
 
-/// What the macro calls for each parameter.
+/// How a parameter of a type is read. The macro asks here alone, so that a wrong type is told
+/// once.
 #[doc(hidden)]
-pub fn extract<'a, T: Extract<'a>>(
-    context: &'a Context,
-    name: &'static str,
-    ty: &'static str,
-) -> Result<T, Failure> {
-    T::extract(context, Parameter { name, ty })
+pub const fn parameter<'a, T: Extract<'a>>() -> Extractor<'a, T> {
+    Extractor { extract: T::extract, need: T::need }
 }
 
-/// What the macro notes of each parameter.
+/// What a type can do as a parameter.
 #[doc(hidden)]
-pub fn need<'a, T: Extract<'a>>() -> Option<Need> {
-    T::need()
+pub struct Extractor<'a, T> {
+    extract: fn(&'a Context, Parameter) -> Result<T, Failure>,
+    /// What has to be prepared for it.
+    pub need: fn() -> Option<Need>,
+}
+
+impl<'a, T> Extractor<'a, T> {
+    pub fn extract(&self, context: &'a Context, name: &'static str, ty: &'static str) -> Result<T, Failure> {
+        (self.extract)(context, Parameter { name, ty })
+    }
 }

@@ -142,6 +142,13 @@ pub(crate) fn readable(descriptors: &[BorrowedFd]) -> io::Result<Vec<bool>> {
     }
 }
 
+/// Has the system keep the status of every child that ended until it is asked for: where
+/// their signal is ignored, which a process inherits, it does not.
+pub(crate) fn keep_statuses() {
+    // SAFETY: no handler is named that could run.
+    unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
+}
+
 /// Takes the status of the child, waiting for its end.
 ///
 /// # Errors

@@ -29,7 +29,7 @@ pub(crate) fn watch() {
         panic::set_hook(Box::new(move |info| {
             note(info);
             match TEST.get() {
-                Some((thread, test)) if *thread == thread::current().id() => print(test, info),
+                Some((thread, name)) if *thread == thread::current().id() => print(name, info),
                 _ => previous(info),
             }
         }));
@@ -43,12 +43,12 @@ pub(crate) fn call_this_thread(test: &str) {
 }
 
 /// Prints a panic as std does where `RUST_BACKTRACE` is not set.
-fn print(test: &str, info: &PanicHookInfo) {
+fn print(name: &str, info: &PanicHookInfo) {
     static FIRST: AtomicBool = AtomicBool::new(true);
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let message = info.payload_as_str().unwrap_or("Box<dyn Any>");
     // It is the process's first thread, so they have one id.
-    let mut text = format!("\nthread '{test}' ({}) panicked at {place}:\n{message}\n", process::id());
+    let mut text = format!("\nthread '{name}' ({}) panicked at {place}:\n{message}\n", process::id());
     if FIRST.swap(false, Ordering::Relaxed) {
         text += "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
     }

@@ -3,7 +3,7 @@
 pub use inventory;
 
 pub use crate::__in_test_builds as in_test_builds;
-pub use crate::extract::{extract, need};
+pub use crate::extract::parameter;
 pub use crate::front::main;
 pub use crate::prepare::{Kept, Need, Provider, Value, prepared};
 pub use crate::registry::{Entry, ShouldPanic};

@@ -60,6 +60,7 @@ fn get_ready() -> Result<ZygoteEvent, String> {
     // What stands in a buffer would be written by every child.
     io::stdout().flush().map_err(|error| format!("failed to write to standard output: {error}"))?;
     linux::flush_c();
+    linux::keep_statuses();
     let memory_kib = linux::own_memory_kib().map_err(|error| error.to_string())?;
     Ok(ZygoteEvent::Ready { memory_kib, notices: notice(memory_kib).into_iter().collect() })
 }

@@ -68,7 +68,9 @@ impl Test<'_> {
         let call = self.caller(&caller, function);
         let path = self.path();
         let needs = function.extracted.iter().map(|Extracted { ty, .. }| {
-            quote_spanned!(ty.span().resolved_at(Span::mixed_site())=> ::etcdtest::private::need::<#ty>)
+            quote_spanned! {ty.span().resolved_at(Span::mixed_site())=>
+                ::etcdtest::private::parameter::<#ty>().need
+            }
         });
         let entry = entry(function, arguments, self.case.unwrap_or(self.function).span());
         quote! {
@@ -94,7 +96,7 @@ impl Test<'_> {
             let value = format_ident!("value{}", number, span = Span::mixed_site());
             let Extracted { key, ty, spelled } = parameter;
             reads.extend(quote_spanned! {own(ty.span())=>
-                let #value = ::etcdtest::private::extract::<#ty>(#context, #key, #spelled)?;
+                let #value = ::etcdtest::private::parameter::<#ty>().extract(#context, #key, #spelled)?;
             });
             values.push(value);
         }

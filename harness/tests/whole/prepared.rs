@@ -69,7 +69,7 @@ fn it_runs_once_in_a_process_of_cargo_test_too() {
         assert_eq!(ended.code, Some(101));
         let said = |test: &str, outcome: &str| {
             let line = |line: &str| line.contains(&format!("test {test} ")) && line.ends_with(outcome);
-            ended.stdout.lines().any(|text| line(text))
+            ended.stdout.lines().any(line)
         };
         for test in ["takes::catalog::one", "takes::catalog::two"] {
             assert!(said(test, "ok"), "{target} {test}: {}", ended.stdout);

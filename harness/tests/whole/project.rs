@@ -123,7 +123,7 @@ etcdtest = {{ path = {harness:?}, default-features = false }}
         ("tests/forgotten.rs".to_owned(), include_str!("fixture/zygote.rs")),
     ];
     for (name, source) in sources {
-        manifest += &format!("\n[[test]]\nname = \"{name}\"\nharness = false\n");
+        manifest = format!("{manifest}\n[[test]]\nname = \"{name}\"\nharness = false\n");
         files.push((format!("tests/{name}.rs"), source));
     }
     let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
@@ -172,9 +172,14 @@ impl Project {
 
     /// A test binary of the project, started as cargo starts it.
     pub(crate) fn test(&self, target: &str) -> Command {
-        let mut test = clean(&self.executables[target]);
-        test.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
-        test
+        self.command(&self.executables[target])
+    }
+
+    /// A program that is started in the same way.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = clean(program);
+        command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
+        command
     }
 }
 

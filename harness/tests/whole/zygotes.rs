@@ -213,6 +213,17 @@ fn a_killed_child_is_told_with_its_signal() {
 }
 
 #[test]
+fn the_end_of_a_child_is_told_where_the_signal_for_it_was_ignored() {
+    let mut command = FORKED.command("sh");
+    let script = r#"trap "" CHLD; exec "$@""#;
+    command.args(["-c", script, "sh"]).arg(FORKED.test("zygote").get_program());
+    let (mut zygote, _) = Zygote::start(&mut command);
+    assert_eq!(zygote.run(&start("passes", json!({}))).1, PASSED);
+    assert_eq!(zygote.run(&start("fails", json!({}))).1, FAILED);
+    end(zygote);
+}
+
+#[test]
 fn a_request_without_its_descriptors_is_refused_and_the_next_one_served() {
     let mut zygote = zygote();
     let null = fs::File::open("/dev/null").unwrap();

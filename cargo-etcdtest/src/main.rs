@@ -2,6 +2,12 @@
 
 use std::process::ExitCode;
 
+use cargo_etcdtest::{cli, execution};
+
 fn main() -> ExitCode {
-    ExitCode::from(cargo_etcdtest::cli::main(std::env::args_os()) as u8)
+    let exit = match execution::serve_as_keeper(std::env::args_os()) {
+        Some(kept) => return if kept.is_ok() { ExitCode::SUCCESS } else { ExitCode::FAILURE },
+        None => cli::main(std::env::args_os()),
+    };
+    ExitCode::from(exit as u8)
 }

@@ -2,21 +2,28 @@
 
 use serde_core::de::DeserializeOwned;
 
+use crate::prepare::Need;
 use crate::result::Failure;
 use crate::{Context, Environment};
 
 /// What a test can take as a parameter: [`&Context`](Context), [`&Environment`](Environment),
-/// or any owned type that can be deserialized from the environment's config. The latter
+/// [`&Prepared<T>`](crate::Prepared), or any owned type that can be deserialized from the environment's config. The latter
 /// reads the config key of the parameter's own name; where there is none, the whole config.
 #[diagnostic::on_unimplemented(
     message = "a test cannot take a `{Self}`",
     label = "not a type that a test can take",
-    note = "a test takes `&etcdtest::Context`, `&etcdtest::Environment`, and owned types with `#[derive(serde::Deserialize)]`, which are read from the environment"
+    note = "a test takes `&etcdtest::Context`, `&etcdtest::Environment`, `&etcdtest::Prepared<…>`, and owned types with `#[derive(serde::Deserialize)]`, which are read from the environment"
 )]
 pub trait Extract<'a>: Sized {
     /// Reads the parameter, or says what the environment lacks for it.
     #[doc(hidden)]
     fn extract(context: &'a Context, parameter: Parameter) -> Result<Self, Failure>;
+
+    /// What has to be prepared for the parameter.
+    #[doc(hidden)]
+    fn need() -> Option<Need> {
+        None
+    }
 }
 
 /// A parameter as it stands in the source.
@@ -46,12 +53,23 @@ impl<'a, T: DeserializeOwned> Extract<'a> for T {
     }
 }
 
-/// What the macro calls for each parameter.
+/// How a parameter of a type is read. The macro asks here alone, so that a wrong type is told
+/// once.
 #[doc(hidden)]
-pub fn extract<'a, T: Extract<'a>>(
-    context: &'a Context,
-    name: &'static str,
-    ty: &'static str,
-) -> Result<T, Failure> {
-    T::extract(context, Parameter { name, ty })
+pub const fn parameter<'a, T: Extract<'a>>() -> Extractor<'a, T> {
+    Extractor { extract: T::extract, need: T::need }
+}
+
+/// What a type can do as a parameter.
+#[doc(hidden)]
+pub struct Extractor<'a, T> {
+    extract: fn(&'a Context, Parameter) -> Result<T, Failure>,
+    /// What has to be prepared for it.
+    pub need: fn() -> Option<Need>,
+}
+
+impl<'a, T> Extractor<'a, T> {
+    pub fn extract(&self, context: &'a Context, name: &'static str, ty: &'static str) -> Result<T, Failure> {
+        (self.extract)(context, Parameter { name, ty })
+    }
 }

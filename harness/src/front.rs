@@ -6,8 +6,12 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use crate::protocol::{ATTEMPT_ARGUMENT, LIST_VARIABLE, Outcome};
+use crate::protocol::{ATTEMPT_ARGUMENT, LIST_VARIABLE, Outcome, ZYGOTE_ARGUMENT};
 use crate::registry::{self, Entry};
+#[cfg(not(target_os = "linux"))]
+use crate::spawn_only as zygote;
+#[cfg(target_os = "linux")]
+use crate::zygote;
 use crate::{attempt, panics, run, standalone};
 
 /// What `etcdtest::main!()` calls.
@@ -17,6 +21,10 @@ pub fn main() -> ExitCode {
     let result = if arguments == [ATTEMPT_ARGUMENT] {
         match attempt::main() {
             Err(error) => Err(format!("failed to take an attempt from the runner: {error}")),
+        }
+    } else if arguments == [ZYGOTE_ARGUMENT] {
+        match zygote::main() {
+            Err(error) => Err(format!("failed to fork for the runner: {error}")),
         }
     } else if env::var_os(LIST_VARIABLE).is_some() && arguments.iter().any(|argument| argument == "--list") {
         list()

@@ -52,6 +52,8 @@
 //!   own name or, where there is no such key, the whole config. An `Option` of a plain value
 //!   is `None` where the key is missing. What the environment lacks fails the test with the
 //!   names of the environment, the key and the type, and shows no value.
+//! - `&Prepared<T>`: what a function under [`#[etcdtest::prepare]`](macro@prepare) returned,
+//!   set up once for all tests of the binary.
 //! - With `cases(name(values), …)` the values fill the first parameters, of any type.
 //!
 //! # Results
@@ -80,6 +82,11 @@
 //!   passes it on to several binaries of which one has it.
 //! - In plain `#[test]` binaries a test that skips itself counts as passed; its reason is in
 //!   the output. nextest counts it as passed everywhere.
+//! - On Linux `cargo etcdtest` starts a binary once and forks a process for each attempt. A
+//!   binary whose constructors start threads, before `main`, gets a new start for each instead.
+//! - Under `cargo etcdtest` a test runs in the first thread of its process, which std calls
+//!   `main` (a panic message has the test's name all the same, the message of a stack overflow
+//!   has not); with `RUST_BACKTRACE` set, and elsewhere, in a thread of the test's name.
 //! - `skip!` works in the test's own thread and in what an `async fn` awaits there.
 //! - The crate must be known by its own name: renamed in `Cargo.toml` the macro misses it.
 //! - `cases` puts a module of the function's name beside it in plain `#[test]` binaries; no
@@ -92,7 +99,10 @@ mod environment;
 mod extract;
 mod front;
 mod gate;
+#[cfg(target_os = "linux")]
+mod linux;
 mod panics;
+mod prepare;
 #[doc(hidden)]
 pub mod private;
 pub mod protocol;
@@ -100,16 +110,21 @@ mod registry;
 mod result;
 mod run;
 mod skip;
+#[cfg(not(target_os = "linux"))]
+mod spawn_only;
 mod standalone;
 #[cfg(unix)]
 mod unix;
 #[cfg(not(unix))]
 mod windows;
+#[cfg(target_os = "linux")]
+mod zygote;
 
 pub use context::Context;
 pub use environment::{ConfigError, Environment};
-pub use etcdtest_macros::test;
+pub use etcdtest_macros::{prepare, test};
 pub use extract::Extract;
+pub use prepare::Prepared;
 pub use result::TestResult;
 
 /// The `main` function of a test binary: `etcdtest::main!();`, once, at the top level of a

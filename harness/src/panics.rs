@@ -2,7 +2,12 @@
 
 use std::any::Any;
 use std::cell::RefCell;
+use std::io::{self, Write};
 use std::panic::{self, PanicHookInfo};
+use std::process;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Once, OnceLock};
+use std::thread::{self, ThreadId};
 
 struct Seen {
     message: String,
@@ -13,13 +18,42 @@ thread_local! {
     static LAST: RefCell<Option<Seen>> = const { RefCell::new(None) };
 }
 
+/// The thread that a test runs in, where it has a name of its own.
+static TEST: OnceLock<(ThreadId, String)> = OnceLock::new();
+
 /// Notes the panics of every thread from now on; they are printed as before.
 pub(crate) fn watch() {
-    let previous = panic::take_hook();
-    panic::set_hook(Box::new(move |info| {
-        note(info);
-        previous(info);
-    }));
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let previous = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            note(info);
+            match TEST.get() {
+                Some((thread, name)) if *thread == thread::current().id() => print(name, info),
+                _ => previous(info),
+            }
+        }));
+    });
+}
+
+/// Prints the panics of this thread under the test's name from now on; once in a process.
+pub(crate) fn call_this_thread(test: &str) {
+    // The first name stays.
+    let _ = TEST.set((thread::current().id(), test.to_owned()));
+}
+
+/// Prints a panic as std does where `RUST_BACKTRACE` is not set.
+fn print(name: &str, info: &PanicHookInfo) {
+    static FIRST: AtomicBool = AtomicBool::new(true);
+    let place = info.location().map(ToString::to_string).unwrap_or_default();
+    let message = info.payload_as_str().unwrap_or("Box<dyn Any>");
+    // It is the process's first thread, so they have one id.
+    let mut text = format!("\nthread '{name}' ({}) panicked at {place}:\n{message}\n", process::id());
+    if FIRST.swap(false, Ordering::Relaxed) {
+        text += "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
+    }
+    // Where nobody reads it, it is noted all the same.
+    let _ = io::stderr().write_all(text.as_bytes());
 }
 
 fn note(info: &PanicHookInfo) {

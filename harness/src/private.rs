@@ -3,10 +3,11 @@
 pub use inventory;
 
 pub use crate::__in_test_builds as in_test_builds;
-pub use crate::extract::extract;
+pub use crate::extract::parameter;
 pub use crate::front::main;
+pub use crate::prepare::{Kept, Need, Provider, Value, prepared};
 pub use crate::registry::{Entry, ShouldPanic};
-pub use crate::result::{DescribeBox, DescribeDebug, DescribeError, Described, Failure, finish};
+pub use crate::result::{DescribeBox, DescribeDebug, DescribeError, Described, Failure, fail, finish};
 pub use crate::skip::skip;
 
 use crate::protocol::Outcome;

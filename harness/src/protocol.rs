@@ -8,10 +8,17 @@
 //! stream socket as its standard input, and sends one [`Start`]. The binary answers with
 //! [`Event`]s, the last of them [`Event::Finished`], and exits with [`Start::exit_code`].
 //!
+//! **A zygote.** On Linux the runner starts the binary once, with [`ZYGOTE_ARGUMENT`] alone,
+//! and asks it for a child per attempt with [`Fork`]; see there.
+//!
 //! Both directions carry frames: the length of what follows as `u32` little-endian, one
 //! kind byte (`J` for a JSON document, `A` for an attachment) and the payload. An
 //! attachment's payload is the length of its name as `u16` little-endian, the name in
 //! UTF-8, and its bytes.
+
+mod zygote;
+
+pub use zygote::{Fork, ZYGOTE_ARGUMENT, ZygoteEvent};
 
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -420,6 +427,10 @@ fn texts(object: &Map<String, Value>, key: &str) -> Option<Vec<String>> {
 
 fn number(object: &Map<String, Value>, key: &str) -> Option<u32> {
     object.get(key)?.as_u64()?.try_into().ok()
+}
+
+fn number64(object: &Map<String, Value>, key: &str) -> Option<u64> {
+    object.get(key)?.as_u64()
 }
 
 fn millis(duration: Duration) -> u64 {

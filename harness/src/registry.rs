@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::Context;
+use crate::prepare::{Need, Provider};
 use crate::protocol::{Listed, Listing};
 use crate::result::Failure;
 
@@ -16,6 +17,8 @@ pub struct Entry {
     pub path: &'static str,
     /// Fills the parameters and calls the function.
     pub call: fn(&Context) -> Result<(), Failure>,
+    /// What each parameter needs to be prepared.
+    pub needs: &'static [fn() -> Option<Need>],
     pub description: &'static str,
     pub steps: &'static [&'static str],
     pub expected: &'static str,
@@ -46,24 +49,47 @@ pub enum ShouldPanic {
 
 inventory::collect!(Entry);
 
-/// Two tests of one name: neither could be chosen.
+/// A place in the source.
+type Place = (&'static str, u32);
+
+/// Why the tests of the binary cannot be listed.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct SameName {
-    name: &'static str,
-    places: [(&'static str, u32); 2],
+pub(crate) enum Wrong {
+    /// Two tests of one name: neither could be chosen.
+    SameName { name: &'static str, places: [Place; 2] },
+    /// Two functions prepare one type: neither could be chosen.
+    SameType { ty: &'static str, places: [Place; 2] },
+    /// No function prepares what a test takes.
+    NotPrepared { ty: &'static str, test: &'static str, place: Place },
 }
 
-impl fmt::Display for SameName {
+impl fmt::Display for Wrong {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let [(file, line), (other, other_line)] = self.places;
-        write!(f, "two tests are named `{}`: {file}:{line} and {other}:{other_line}", self.name)
+        match self {
+            Self::SameName { name, places: [(file, line), (other, other_line)] } => {
+                write!(f, "two tests are named `{name}`: {file}:{line} and {other}:{other_line}")
+            }
+            Self::SameType { ty, places: [(file, line), (other, other_line)] } => {
+                write!(f, "two functions prepare a `{ty}`: {file}:{line} and {other}:{other_line}")
+            }
+            Self::NotPrepared { ty, test, place: (file, line) } => write!(
+                f,
+                "the test `{test}` ({file}:{line}) takes a `&Prepared<{ty}>`, but no function of this \
+                 binary prepares one: put `#[etcdtest::prepare]` on a function that returns a `{ty}`"
+            ),
+        }
     }
 }
 
 impl Entry {
     /// The name that libtest would give it: the path without the crate.
     pub(crate) fn name(&self) -> &'static str {
-        self.path.split_once("::").map_or(self.path, |(_, name)| name)
+        without_crate(self.path)
+    }
+
+    /// What has to be prepared for it.
+    pub(crate) fn needed(&self) -> impl Iterator<Item = Need> {
+        self.needs.iter().filter_map(|need| need())
     }
 
     fn listed(&self) -> Listed {
@@ -87,32 +113,57 @@ impl Entry {
     }
 }
 
+/// A path as people know it, who see only one crate at a time.
+pub(crate) fn without_crate(path: &'static str) -> &'static str {
+    path.split_once("::").map_or(path, |(_, name)| name)
+}
+
 /// All tests of the binary in the order of their names.
-pub(crate) fn entries() -> Result<&'static [&'static Entry], SameName> {
-    static ENTRIES: OnceLock<Result<Vec<&'static Entry>, SameName>> = OnceLock::new();
+pub(crate) fn entries() -> Result<&'static [&'static Entry], Wrong> {
+    static ENTRIES: OnceLock<Result<Vec<&'static Entry>, Wrong>> = OnceLock::new();
     ENTRIES.get_or_init(sorted).as_deref().map_err(Clone::clone)
 }
 
-fn sorted() -> Result<Vec<&'static Entry>, SameName> {
+fn sorted() -> Result<Vec<&'static Entry>, Wrong> {
     let mut entries: Vec<_> = inventory::iter::<Entry>.into_iter().collect();
     // Every attempt in a process of its own sorts: unoptimised, finding a name costs more than comparing two.
     entries.sort_by_cached_key(|entry| (entry.name(), entry.file, entry.line));
-    match entries.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
-        Some(pair) => Err(SameName {
-            name: pair[0].name(),
-            places: [(pair[0].file, pair[0].line), (pair[1].file, pair[1].line)],
-        }),
-        None => Ok(entries),
+    if let Some(pair) = entries.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
+        let places = [(pair[0].file, pair[0].line), (pair[1].file, pair[1].line)];
+        return Err(Wrong::SameName { name: pair[0].name(), places });
     }
+    check_prepared(&entries)?;
+    Ok(entries)
+}
+
+fn check_prepared(entries: &[&'static Entry]) -> Result<(), Wrong> {
+    let mut providers: Vec<_> = inventory::iter::<Provider>.into_iter().collect();
+    providers.sort_unstable_by_key(|provider| ((provider.id)(), provider.file, provider.line));
+    if let Some(pair) = providers.windows(2).find(|pair| (pair[0].id)() == (pair[1].id)()) {
+        let places = [(pair[0].file, pair[0].line), (pair[1].file, pair[1].line)];
+        return Err(Wrong::SameType { ty: (pair[0].ty)(), places });
+    }
+    for entry in entries {
+        for need in entry.needed() {
+            if providers.binary_search_by_key(&need.id, |provider| (provider.id)()).is_err() {
+                return Err(Wrong::NotPrepared {
+                    ty: need.ty,
+                    test: entry.name(),
+                    place: (entry.file, entry.line),
+                });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// The test of this name.
-pub(crate) fn find(name: &str) -> Result<Option<&'static Entry>, SameName> {
+pub(crate) fn find(name: &str) -> Result<Option<&'static Entry>, Wrong> {
     let entries = entries()?;
     Ok(entries.binary_search_by_key(&name, |entry| entry.name()).ok().map(|at| entries[at]))
 }
 
 /// What the runner is told of the tests.
-pub(crate) fn listing() -> Result<Listing, SameName> {
+pub(crate) fn listing() -> Result<Listing, Wrong> {
     Ok(Listing { tests: entries()?.iter().map(|entry| entry.listed()).collect() })
 }

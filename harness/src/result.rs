@@ -54,6 +54,12 @@ pub fn finish<R: TestResult>(result: R, describe: impl FnOnce(&R::Error) -> Stri
     result.into_result().map_err(|error| Failure(describe(&error)))
 }
 
+/// What the macro makes of a description.
+#[doc(hidden)]
+pub fn fail(description: String) -> Failure {
+    Failure(description)
+}
+
 /// An error to be described by the first of three ways that fits its type: the compiler
 /// takes the impl with the most references. The chain of an `anyhow::Error`, which is no
 /// `Error` itself, is in its `Debug`.

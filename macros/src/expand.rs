@@ -67,6 +67,11 @@ impl Test<'_> {
         );
         let call = self.caller(&caller, function);
         let path = self.path();
+        let needs = function.extracted.iter().map(|Extracted { ty, .. }| {
+            quote_spanned! {ty.span().resolved_at(Span::mixed_site())=>
+                ::etcdtest::private::parameter::<#ty>().need
+            }
+        });
         let entry = entry(function, arguments, self.case.unwrap_or(self.function).span());
         quote! {
             #call
@@ -74,6 +79,7 @@ impl Test<'_> {
                 ::etcdtest::private::Entry {
                     path: ::core::concat!(::core::module_path!(), #path),
                     call: #caller,
+                    needs: &[#(#needs),*],
                     #entry
                 }
             }
@@ -90,7 +96,7 @@ impl Test<'_> {
             let value = format_ident!("value{}", number, span = Span::mixed_site());
             let Extracted { key, ty, spelled } = parameter;
             reads.extend(quote_spanned! {own(ty.span())=>
-                let #value = ::etcdtest::private::extract::<#ty>(#context, #key, #spelled)?;
+                let #value = ::etcdtest::private::parameter::<#ty>().extract(#context, #key, #spelled)?;
             });
             values.push(value);
         }
@@ -163,7 +169,7 @@ fn option(value: Option<impl quote::ToTokens>) -> TokenStream {
 }
 
 /// The line where the name stands: `line!()` would give that of the attribute.
-fn line(span: Span) -> TokenStream {
+pub(crate) fn line(span: Span) -> TokenStream {
     if proc_macro::is_available() {
         let line = u32::try_from(span.unwrap().line()).unwrap_or(u32::MAX);
         quote!(#line)

@@ -142,6 +142,10 @@ impl Progress {
             let reason = reason
                 .map(|reason| painted(FAINT, format_args!(": {}", text::one_line(reason, text::MESSAGE))));
             writeln!(out, "{}{}", self.line(&label, last.duration, &unit), reason.unwrap_or_default())?;
+            if last.leaky {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "LEAK"));
+                writeln!(out, "{label} it left processes behind, which were ended")?;
+            }
             if result.outcome.is_failure() { self.story(out, &unit, last, &output) } else { Ok(()) }
         })?;
         if result.outcome.is_failure() {
@@ -252,6 +256,10 @@ impl Display for Progress {
             RunEvent::Cancelled { reason } => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Cancelling"));
                 writeln!(out, "{label} the run: {reason}")
+            }),
+            RunEvent::Notice { text } => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Notice"));
+                writeln!(out, "{label} {text}")
             }),
             RunEvent::Stalled => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Stalled"));

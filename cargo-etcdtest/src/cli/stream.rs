@@ -42,6 +42,7 @@ fn to_json(event: RunEvent) -> Value {
             with_unit(&unit, "unit-finished", body)
         }
         RunEvent::Cancelled { reason } => json!({ "event": "run-cancelled", "reason": reason }),
+        RunEvent::Notice { text } => json!({ "event": "notice", "text": text }),
         RunEvent::Stalled => json!({ "event": "run-stalled" }),
         RunEvent::StoreAway => json!({ "event": "store-away" }),
         RunEvent::Spent { timings, storing } => {

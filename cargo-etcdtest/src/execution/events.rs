@@ -64,6 +64,11 @@ pub enum RunEvent {
         /// Why.
         reason: String,
     },
+    /// Something that whoever runs the tests should know, and that fails none of them.
+    Notice {
+        /// What.
+        text: String,
+    },
     /// No live worker works for the run: its workers died, or lost the store.
     Stalled,
     /// The store does not answer, and is being waited for.

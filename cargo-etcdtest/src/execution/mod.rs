@@ -4,14 +4,23 @@ mod attempt;
 mod batches;
 mod claims;
 mod code;
+#[cfg(not(target_os = "linux"))]
+mod direct;
 mod error;
 mod events;
 mod finish;
+mod frames;
+mod groups;
+#[cfg(target_os = "linux")]
+mod keeper;
 mod membership;
 mod output;
 mod plan;
+mod process;
 mod recorder;
 mod run;
+mod said;
+mod streams;
 mod timings;
 mod verdict;
 mod watch;
@@ -21,12 +30,17 @@ mod worker;
 pub use attempt::{Launch, Leave};
 pub use claims::{Claimed, Claims};
 pub use code::commit_of;
+#[cfg(not(target_os = "linux"))]
+pub use direct::serve_as_keeper;
 pub use error::{Result, RunError};
 pub use events::{AttemptOutput, RunEvent, Unit};
 pub use finish::{Latest, finish};
+#[cfg(target_os = "linux")]
+pub use keeper::serve_as_keeper;
 pub use membership::Membership;
 pub use output::Output;
 pub use plan::{Histories, History, Plan};
+pub use process::Launcher;
 pub use run::{Order, Selected, run};
 pub use timings::Timings;
 pub use watch::follow;

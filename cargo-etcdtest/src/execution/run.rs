@@ -14,6 +14,7 @@ use super::events::RunEvent;
 use super::finish::{Latest, finish};
 use super::membership::Membership;
 use super::plan::{Histories, History, Plan};
+use super::process::Launcher;
 use super::timings::Timings;
 use super::work::{EnvironmentFiles, Policy, Work};
 use super::worker::{EventSink, execute};
@@ -133,6 +134,7 @@ pub async fn run(
             .map(|environment| (environment.name.clone(), environment))
             .collect(),
         policy,
+        launcher: Launcher::new(events.clone()),
     });
     let claims = Claims::new(membership).await?;
     let (claims, cancelled) = execute(&work, claims, leave, events).await?;

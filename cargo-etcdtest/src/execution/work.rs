@@ -11,6 +11,7 @@ use tempfile::TempDir;
 
 use super::error::{Result, RunError};
 use super::plan::Plan;
+use super::process::Launcher;
 use crate::config::StoreOutput;
 use crate::model::{Environment, RunId, TestCaseId, TestKind, WorkerId};
 use crate::testcases::ListedTest;
@@ -32,6 +33,8 @@ pub struct Work {
     pub files: EnvironmentFiles,
     /// The rules.
     pub policy: Policy,
+    /// What starts its attempts.
+    pub launcher: Launcher,
 }
 
 /// The rules by which tests are executed.

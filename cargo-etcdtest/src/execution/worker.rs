@@ -102,6 +102,7 @@ pub async fn execute(
         }
     }
     drop(requests);
+    work.launcher.close().await;
     let claims = recorder.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     Ok((claims, stopped))
 }
@@ -171,7 +172,7 @@ async fn attempts(
             let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
         };
         let launch = launch(work, planned, test, token, number)?;
-        let (attempt, output) = launch.run(leave.clone(), on_slow).await?;
+        let (attempt, output) = launch.run(&work.launcher, leave.clone(), on_slow).await?;
         let output = Arc::new(output);
         outputs.push(output.clone());
         attempts.push(attempt.clone());
@@ -196,9 +197,8 @@ fn launch(
     let environment = work.environments.get(&planned.environment)?;
     let mut command = test.binary.command();
     match test.code.kind {
-        TestKind::Annotated => {
-            command.arg(etcdtest::protocol::ATTEMPT_ARGUMENT);
-        }
+        // How it is spoken to depends on how it is started.
+        TestKind::Annotated => {}
         TestKind::Plain => {
             command.args([&test.id.test, "--exact", "--nocapture"]);
             if test.code.ignore.is_some() {

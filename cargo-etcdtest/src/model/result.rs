@@ -80,6 +80,9 @@ pub struct Attempt {
     /// The signal that ended its process, if one did.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// It left processes behind, or its streams open, which were then ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaky: bool,
     /// The steps that it went through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,

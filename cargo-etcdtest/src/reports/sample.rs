@@ -33,6 +33,7 @@ pub(crate) fn attempt(number: u32, outcome: Outcome, message: &str) -> Attempt {
         location: None,
         exit_code: None,
         signal: None,
+        leaky: false,
         steps: vec![],
         output: vec![],
     }

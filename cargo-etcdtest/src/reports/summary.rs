@@ -111,6 +111,9 @@ pub struct AttemptSummary {
     /// The signal that ended its process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub signal: Option<i32>,
+    /// It left processes behind, which were ended.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub leaky: bool,
     /// The steps it went through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<StepSummary>,
@@ -203,6 +206,7 @@ impl From<&Attempt> for AttemptSummary {
             location: attempt.location.clone(),
             exit_code: attempt.exit_code,
             signal: attempt.signal,
+            leaky: attempt.leaky,
             steps: steps.collect(),
             output: attempt.output.clone(),
         }

@@ -5,8 +5,14 @@
 #[cfg(unix)]
 mod attempts;
 mod environments;
+#[cfg(target_os = "linux")]
+mod forked;
 mod libtest;
 mod listing;
+#[cfg(target_os = "linux")]
+mod prepared;
 mod project;
 #[cfg(unix)]
 mod runner;
+#[cfg(target_os = "linux")]
+mod zygotes;

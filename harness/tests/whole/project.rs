@@ -94,6 +94,42 @@ harness = false
     Project::build("bare", &manifest, &files)
 });
 
+/// Test binaries to fork from, and such that nothing can be forked from or listed of.
+#[cfg(target_os = "linux")]
+pub(crate) static FORKED: LazyLock<Project> = LazyLock::new(|| {
+    let sources = [
+        ("zygote", include_str!("fixture/zygote.rs")),
+        ("threads", include_str!("fixture/threads.rs")),
+        ("left_threads", include_str!("fixture/left_threads.rs")),
+        ("large", include_str!("fixture/large.rs")),
+        ("two_providers", include_str!("fixture/two_providers.rs")),
+        ("no_provider", include_str!("fixture/no_provider.rs")),
+    ];
+    let harness = env!("CARGO_MANIFEST_DIR");
+    let mut manifest = format!(
+        r#"[package]
+name = "forked"
+version = "0.0.0"
+edition = "2024"
+
+[dev-dependencies]
+etcdtest = {{ path = {harness:?}, default-features = false }}
+
+[workspace]
+"#
+    );
+    let mut files = vec![
+        ("src/lib.rs".to_owned(), ""),
+        ("tests/forgotten.rs".to_owned(), include_str!("fixture/zygote.rs")),
+    ];
+    for (name, source) in sources {
+        manifest = format!("{manifest}\n[[test]]\nname = \"{name}\"\nharness = false\n");
+        files.push((format!("tests/{name}.rs"), source));
+    }
+    let files: Vec<_> = files.iter().map(|(path, text)| (path.as_str(), *text)).collect();
+    Project::build("forked", &manifest, &files)
+});
+
 /// A built project.
 pub(crate) struct Project {
     /// Its folder.
@@ -136,9 +172,14 @@ impl Project {
 
     /// A test binary of the project, started as cargo starts it.
     pub(crate) fn test(&self, target: &str) -> Command {
-        let mut test = clean(&self.executables[target]);
-        test.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
-        test
+        self.command(&self.executables[target])
+    }
+
+    /// A program that is started in the same way.
+    pub(crate) fn command(&self, program: impl AsRef<OsStr>) -> Command {
+        let mut command = clean(program);
+        command.current_dir(&self.folder).env("CARGO_MANIFEST_DIR", &self.folder);
+        command
     }
 }
 

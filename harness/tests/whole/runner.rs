@@ -8,7 +8,7 @@ use std::thread;
 use etcdtest::protocol::{ATTEMPT_ARGUMENT, EnvironmentData, Event, Frame, Outcome, Start};
 use serde_json::{Value, json};
 
-use crate::project::PROJECT;
+use crate::project::{PROJECT, Project};
 
 /// What the test binary exits with after a pass.
 pub(crate) const EXIT_CODE: i32 = 77;
@@ -61,7 +61,12 @@ pub(crate) fn attempt(start: &Start) -> Attempt {
 
 /// The same in another test binary of the project.
 pub(crate) fn attempt_of(target: &str, start: &Start) -> Attempt {
-    let (child, mut socket) = spawn(&mut PROJECT.test(target));
+    attempt_in(&PROJECT, target, start)
+}
+
+/// The same in another project.
+pub(crate) fn attempt_in(project: &Project, target: &str, start: &Start) -> Attempt {
+    let (child, mut socket) = spawn(&mut project.test(target));
     // Output is read while events are: the test must not wait for either.
     let output = thread::spawn(|| child.wait_with_output().unwrap());
     start.to_frame().write(&mut socket).unwrap();

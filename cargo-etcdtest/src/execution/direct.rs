@@ -1,0 +1,58 @@
+//! Attempts started by the runner itself, where there is no keeper.
+
+use std::ffi::OsString;
+use std::io;
+use std::os::fd::{BorrowedFd, OwnedFd};
+use std::process::Command;
+
+use etcdtest::protocol::ATTEMPT_ARGUMENT;
+use rustix::process::Pid;
+use tokio::sync::oneshot;
+
+use super::process::{Started, with_arguments};
+use crate::model::TestKind;
+
+/// Starts processes.
+#[derive(Debug, Default)]
+pub(super) struct Starter;
+
+impl Starter {
+    /// Starts an attempt in a group of its own.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) async fn start(
+        &self,
+        kind: TestKind,
+        command: &Command,
+        [stdin, stdout, stderr]: &[OwnedFd; 3],
+        _: impl Fn(String),
+    ) -> io::Result<Started> {
+        let more = (kind == TestKind::Annotated).then_some(ATTEMPT_ARGUMENT);
+        let mut command = tokio::process::Command::from(with_arguments(command, more));
+        command.stdin(stdin.try_clone()?).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+        let mut child = command.process_group(0).spawn()?;
+        let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        let group = group.ok_or_else(|| io::Error::other("it ended at once"))?;
+        let (sender, ended) = oneshot::channel();
+        tokio::spawn(async move {
+            if let Ok(status) = child.wait().await {
+                let _ = sender.send(status);
+            }
+        });
+        Ok((group, ended))
+    }
+
+    /// Attempts end with their groups, and there is nothing else.
+    pub(super) async fn close(&self) {}
+}
+
+/// Other processes' streams cannot be looked at here.
+pub(super) fn end_holders(_: &[BorrowedFd<'_>]) -> bool {
+    false
+}
+
+/// There is no keeper here, whatever the arguments say.
+pub fn serve_as_keeper(_: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
+    None
+}

@@ -1,0 +1,298 @@
+//! The runner's side of the keeper: requests go out, ends of processes come in; and when a
+//! test has killed the keeper, the runner reaps what it left and starts another.
+
+use std::collections::HashMap;
+use std::io::{self, IoSlice};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::process::ExitStatusExt;
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{
+    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
+    SocketType, recv, sendmsg, shutdown, socketpair,
+};
+use rustix::process::{
+    Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, waitpid,
+};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::process::Child;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::oneshot;
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+use super::ARGUMENT;
+use super::message::{REPLY, Reply, Request};
+use super::orphans::{end_all_children, end_holders};
+use crate::execution::process::Started;
+
+/// After this long a silence, the keeper or a zygote might have been stopped by a test.
+pub(super) const SILENCE: Duration = Duration::from_secs(1);
+/// How often a process is asked for, where keepers die before they answer.
+const TRIES: usize = 3;
+/// How long ends of processes that nobody waits for are remembered: those of a zygote's
+/// children may be told before the zygote is known to be dead.
+const REMEMBERED: Duration = Duration::from_secs(5);
+/// How long the keeper may take to kill what is left at the end.
+const LAST_WORK: Duration = Duration::from_secs(10);
+
+/// The keeper, whichever process that is at the moment.
+#[derive(Debug, Default)]
+pub(in crate::execution) struct Keeper {
+    current: tokio::sync::Mutex<Option<(Arc<Life>, JoinHandle<()>)>>,
+}
+
+/// One keeper process, from its start to its end.
+#[derive(Debug)]
+pub(super) struct Life {
+    /// Of whole packets, whatever its type is called.
+    socket: UnixStream,
+    pid: Option<Pid>,
+    state: Mutex<State>,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    last_id: u64,
+    starting: HashMap<u64, oneshot::Sender<io::Result<Started>>>,
+    running: HashMap<i32, oneshot::Sender<ExitStatus>>,
+    unclaimed: HashMap<i32, (Instant, ExitStatus)>,
+    gone: bool,
+}
+
+impl Keeper {
+    /// Starts a process in a group of its own, with these as standard input, output and
+    /// error.
+    ///
+    /// # Errors
+    /// What the system said, about the process or about a keeper.
+    pub(in crate::execution) async fn spawn(
+        &self,
+        command: &Command,
+        streams: [BorrowedFd<'_>; 3],
+    ) -> io::Result<Started> {
+        self.spawn_in_life(command, streams).await.map(|(started, _)| started)
+    }
+
+    /// The same, with the keeper process that did it.
+    pub(super) async fn spawn_in_life(
+        &self,
+        command: &Command,
+        streams: [BorrowedFd<'_>; 3],
+    ) -> io::Result<(Started, Arc<Life>)> {
+        for _ in 0..TRIES {
+            let life = self.life().await?;
+            if let Some(answer) = life.spawn(command, streams).await? {
+                return answer.map(|started| (started, life));
+            }
+            // It may have been started all the same: nobody would ever hear of it.
+            end_holders(&streams);
+        }
+        Err(io::Error::other("the runner's keeper was killed again and again"))
+    }
+
+    /// Kills whatever was started and still runs.
+    pub(in crate::execution) async fn close(&self) {
+        let Some((life, reading)) = self.current.lock().await.take() else { return };
+        let orphaned = life.locked().gone;
+        life.close();
+        let _ = timeout(LAST_WORK, reading).await;
+        if orphaned {
+            let _ = timeout(LAST_WORK, tokio::task::spawn_blocking(end_all_children)).await;
+        }
+    }
+
+    async fn life(&self) -> io::Result<Arc<Life>> {
+        let mut current = self.current.lock().await;
+        if let Some((life, _)) = &*current
+            && !life.locked().gone
+        {
+            return Ok(Arc::clone(life));
+        }
+        let (life, child) = Life::begin()?;
+        let life = Arc::new(life);
+        let reading = tokio::spawn(Arc::clone(&life).read(child));
+        *current = Some((Arc::clone(&life), reading));
+        Ok(life)
+    }
+}
+
+impl Drop for Keeper {
+    fn drop(&mut self) {
+        if let Some((life, _)) = self.current.get_mut() {
+            life.close();
+        }
+    }
+}
+
+impl Life {
+    fn begin() -> io::Result<(Self, Child)> {
+        // What a dead keeper leaves comes to the runner.
+        set_child_subreaper(Some(getpid()))?;
+        let (ours, theirs) =
+            socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
+        ioctl_fionbio(&ours, true)?;
+        let child = tokio::process::Command::new("/proc/self/exe")
+            .arg(ARGUMENT)
+            .stdin(theirs)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .process_group(0)
+            .spawn()?;
+        let pid = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
+        Ok((Self { socket: UnixStream::from_std(ours.into())?, pid, state: Mutex::default() }, child))
+    }
+
+    /// Asks for a process; `None` where the keeper died before it answered.
+    async fn spawn(
+        &self,
+        command: &Command,
+        streams: [BorrowedFd<'_>; 3],
+    ) -> io::Result<Option<io::Result<Started>>> {
+        let (sender, answer) = oneshot::channel();
+        let id = {
+            let mut state = self.locked();
+            if state.gone {
+                return Ok(None);
+            }
+            state.last_id += 1;
+            state.last_id
+        };
+        let packet = Request::encode(id, command)?;
+        self.locked().starting.insert(id, sender);
+        let sent = self.socket.async_io(Interest::WRITABLE, || send_with(&self.socket, &packet, &streams));
+        match sent.await {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+                self.locked().starting.remove(&id);
+                Err(error)
+            }
+            // The reader hears of its death, and reaps what it left before anything else.
+            _ => Ok(answer.await.ok()),
+        }
+    }
+
+    /// Waits for the end of a process that came to the keeper from its zygote.
+    pub(super) fn adopt(&self, pid: Pid, ended: oneshot::Sender<ExitStatus>) {
+        let mut state = self.locked();
+        let number = pid.as_raw_nonzero().get();
+        if let Some((_, status)) = state.unclaimed.remove(&number) {
+            let _ = ended.send(status);
+        } else if state.gone {
+            tokio::spawn(reap(pid, ended));
+        } else {
+            state.running.insert(number, ended);
+        }
+    }
+
+    fn close(&self) {
+        let _ = shutdown(&self.socket, Shutdown::Both);
+    }
+
+    /// Takes in what the keeper says, to its end, and then over what it left.
+    async fn read(self: Arc<Self>, mut child: Child) {
+        let mut packet = [0; REPLY];
+        loop {
+            let Ok(ready) = timeout(SILENCE, self.socket.readable()).await else {
+                if let Some(keeper) = self.pid {
+                    let _ = kill_process(keeper, Signal::CONT);
+                }
+                continue;
+            };
+            if ready.is_err() {
+                break;
+            }
+            let receive = || Ok(recv(&self.socket, &mut packet, RecvFlags::empty())?);
+            match self.socket.try_io(Interest::READABLE, receive) {
+                Ok((1.., _)) => {
+                    if let Some(reply) = Reply::decode(&packet) {
+                        self.hear(reply);
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Ok(_) | Err(_) => break,
+            }
+        }
+        // Once it has been reaped, its children are this process's.
+        let _ = child.wait().await;
+        let (starting, running) = {
+            let mut state = self.locked();
+            state.gone = true;
+            (std::mem::take(&mut state.starting), std::mem::take(&mut state.running))
+        };
+        drop(starting);
+        for (pid, ended) in running {
+            if let Some(pid) = Pid::from_raw(pid) {
+                tokio::spawn(reap(pid, ended));
+            }
+        }
+    }
+
+    fn hear(&self, reply: Reply) {
+        let mut state = self.locked();
+        match reply {
+            Reply::Started { id, pid } => {
+                let (sender, ended) = oneshot::channel();
+                let (Some(started), Some(group)) = (state.starting.remove(&id), Pid::from_raw(pid)) else {
+                    return;
+                };
+                state.running.insert(pid, sender);
+                if started.send(Ok((group, ended))).is_err() {
+                    // Whoever asked for it has been stopped meanwhile.
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+            }
+            Reply::NotStarted { id, errno } => {
+                if let Some(started) = state.starting.remove(&id) {
+                    let _ = started.send(Err(io::Error::from_raw_os_error(errno)));
+                }
+            }
+            Reply::Ended { pid, status } => {
+                let status = ExitStatus::from_raw(status);
+                if let Some(ended) = state.running.remove(&pid) {
+                    let _ = ended.send(status);
+                } else {
+                    let now = Instant::now();
+                    state.unclaimed.retain(|_, (since, _)| now.duration_since(*since) < REMEMBERED);
+                    state.unclaimed.insert(pid, (now, status));
+                }
+            }
+        }
+    }
+
+    fn locked(&self) -> std::sync::MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Sends bytes, and with the first of them descriptors.
+pub(super) fn send_with(socket: impl AsFd, bytes: &[u8], streams: &[BorrowedFd<'_>]) -> io::Result<()> {
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    control.push(SendAncillaryMessage::ScmRights(streams));
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
+    Ok(())
+}
+
+/// Waits for a child of this process that it did not start itself.
+async fn reap(pid: Pid, ended: oneshot::Sender<ExitStatus>) {
+    // First the listening, then the look: who ends in between wakes again.
+    let Ok(mut some_child_ended) = signal(SignalKind::child()) else { return };
+    loop {
+        match waitpid(Some(pid), WaitOptions::NOHANG) {
+            Ok(Some((_, status))) => {
+                let _ = ended.send(ExitStatus::from_raw(status.as_raw()));
+                return;
+            }
+            Ok(None) => drop(some_child_ended.recv().await),
+            Err(Errno::INTR) => {}
+            // Somebody else's, or lost with the keeper.
+            Err(_) => return,
+        }
+    }
+}

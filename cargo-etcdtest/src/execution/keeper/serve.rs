@@ -1,0 +1,138 @@
+//! The keeper's own side: one thread that waits for requests and for the ends of processes.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::{self, IoSliceMut, Read};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, set_child_subreaper, wait};
+
+use super::ARGUMENT;
+use super::message::{MAX_REQUEST, Reply, Request};
+use super::orphans::end_all_children;
+
+/// How many requests are answered before ended processes are looked for again.
+const BATCH: usize = 16;
+/// What a test may send to make the keeper end or stop, and what a terminal may send.
+const IGNORED: [Signal; 11] = [
+    Signal::HUP,
+    Signal::INT,
+    Signal::QUIT,
+    Signal::USR1,
+    Signal::USR2,
+    Signal::ALARM,
+    Signal::TERM,
+    Signal::TSTP,
+    Signal::TTIN,
+    Signal::TTOU,
+    Signal::XCPU,
+];
+
+/// What this process came to as the keeper, where its arguments say that it is one.
+///
+/// # Errors
+/// The process cannot be set up as a keeper.
+pub fn serve_as_keeper(arguments: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
+    arguments.skip(1).eq([ARGUMENT]).then(serve)
+}
+
+/// Starts and reaps processes for the runner at the other end of standard input, until the
+/// runner closes it or dies; then kills whatever still runs.
+///
+/// # Errors
+/// The process cannot be set up as a keeper.
+fn serve() -> io::Result<()> {
+    close_strays();
+    set_child_subreaper(Some(getpid()))?;
+    // Handlers, because what is ignored would be ignored in every test as well.
+    let noticed = Arc::new(AtomicBool::new(false));
+    for signal in IGNORED {
+        signal_hook::flag::register(signal.as_raw(), Arc::clone(&noticed))?;
+    }
+    let (woken, wake) = UnixStream::pair()?;
+    woken.set_nonblocking(true)?;
+    signal_hook::low_level::pipe::register(Signal::CHILD.as_raw(), wake)?;
+
+    let socket = io::stdin();
+    let mut packet = vec![0; MAX_REQUEST];
+    while answer(&socket, &mut packet) {
+        let mut ready =
+            [PollFd::new(&socket, PollFlags::IN), PollFd::from_borrowed_fd(woken.as_fd(), PollFlags::IN)];
+        // Whatever it says, both are looked at.
+        let _ = poll(&mut ready, None);
+        // First the wake-up, then the processes: who ends in between wakes again.
+        while (&woken).read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
+        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
+            tell(&socket, Reply::Ended { pid: pid.as_raw_nonzero().get(), status: status.as_raw() });
+        }
+    }
+    end_all_children();
+    Ok(())
+}
+
+/// Closes what the runner itself inherited from whoever started it.
+fn close_strays() {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
+    let name = |entry: io::Result<fs::DirEntry>| entry.ok()?.file_name().to_str()?.parse::<RawFd>().ok();
+    let open: Vec<RawFd> = entries.filter_map(name).filter(|number| *number > 2).collect();
+    for number in open {
+        // The one of the folder itself is closed already.
+        let _ = nix::unistd::close(number);
+    }
+}
+
+/// Answers what was asked until now; false where nobody will ask again.
+fn answer(socket: &impl AsFd, packet: &mut [u8]) -> bool {
+    for _ in 0..BATCH {
+        let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
+        let length = match recvmsg(socket, &mut [IoSliceMut::new(packet)], &mut control, flags) {
+            Ok(message) if message.bytes > 0 => message.bytes,
+            Err(Errno::INTR) => continue,
+            Err(Errno::AGAIN) => return true,
+            Ok(_) | Err(_) => return false,
+        };
+        let streams: Vec<OwnedFd> = control
+            .drain()
+            .filter_map(|message| match message {
+                RecvAncillaryMessage::ScmRights(descriptors) => Some(descriptors),
+                _ => None,
+            })
+            .flatten()
+            .collect();
+        if let Some(request) = Request::decode(&packet[..length]) {
+            tell(socket, start(request, streams));
+        }
+    }
+    true
+}
+
+fn start(request: Request, streams: Vec<OwnedFd>) -> Reply {
+    let Request { id, mut command } = request;
+    let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(streams) else {
+        return Reply::NotStarted { id, errno: Errno::BADF.raw_os_error() };
+    };
+    match command.stdin(stdin).stdout(stdout).stderr(stderr).process_group(0).spawn() {
+        Ok(child) => {
+            let pid = Pid::from_child(&child).as_raw_nonzero().get();
+            Reply::Started { id, pid }
+        }
+        Err(error) => {
+            Reply::NotStarted { id, errno: error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()) }
+        }
+    }
+}
+
+fn tell(socket: &impl AsFd, reply: Reply) {
+    // A runner that is gone is noticed by the next request.
+    while send(socket, &reply.encode(), SendFlags::NOSIGNAL) == Err(Errno::INTR) {}
+}

@@ -1,0 +1,48 @@
+//! How attempts are started: by their binary's zygote, or else by the keeper.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::process::Command;
+
+use etcdtest::protocol::ATTEMPT_ARGUMENT;
+
+use super::client::Keeper;
+use super::zygote::{Forked, Zygotes};
+use crate::execution::process::{Started, with_arguments};
+use crate::model::TestKind;
+
+/// A keeper with its zygotes.
+#[derive(Debug, Default)]
+pub(in crate::execution) struct Starter {
+    keeper: Keeper,
+    zygotes: Zygotes,
+}
+
+impl Starter {
+    /// Starts an attempt in a group of its own, and says what its user should know.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(in crate::execution) async fn start(
+        &self,
+        kind: TestKind,
+        command: &Command,
+        streams: &[OwnedFd; 3],
+        notice: impl Fn(String),
+    ) -> io::Result<Started> {
+        let streams = streams.each_ref().map(AsFd::as_fd);
+        if kind == TestKind::Plain {
+            return self.keeper.spawn(command, streams).await;
+        }
+        match self.zygotes.fork(&self.keeper, command, streams).await? {
+            Forked::Child(started) => return Ok(started),
+            Forked::Refused(reason) => reason.into_iter().for_each(notice),
+        }
+        self.keeper.spawn(&with_arguments(command, [ATTEMPT_ARGUMENT]), streams).await
+    }
+
+    /// Kills whatever was started and still runs.
+    pub(in crate::execution) async fn close(&self) {
+        self.keeper.close().await;
+    }
+}

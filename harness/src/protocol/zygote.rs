@@ -1,0 +1,149 @@
+//! What a zygote and the process that started it say to each other.
+
+use serde_json::{Value, json};
+
+use super::{Frame, number64, text, texts};
+
+/// The only argument of a binary that is to wait and fork one child per attempt.
+///
+/// Its standard input is a stream socket, the control socket. It says first
+/// [`ZygoteEvent::Ready`] or [`ZygoteEvent::Refused`], then answers every [`Fork`]. The end
+/// of the stream ends it, and with it the process groups of all children that still run.
+pub const ZYGOTE_ARGUMENT: &str = "--etcdtest-zygote";
+
+/// Asks a zygote for a child, which then takes one [`Start`](super::Start) as a process
+/// started with [`ATTEMPT_ARGUMENT`](super::ATTEMPT_ARGUMENT) does.
+///
+/// The message that carries the frame's first byte carries three descriptors (`SCM_RIGHTS`):
+/// the child's event socket, its standard output and its standard error.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Fork {
+    /// What the answers call this child by; chosen by who asks, never used twice.
+    pub id: u64,
+}
+
+/// What a zygote tells.
+#[derive(Clone, Debug, PartialEq)]
+pub enum ZygoteEvent {
+    /// First: it waits for a [`Fork`].
+    Ready {
+        /// Its resident memory, in KiB.
+        memory_kib: u64,
+        /// What its user should know: what makes each fork slow, and why.
+        notices: Vec<String>,
+    },
+    /// First, and last: it cannot fork, and exits with 0. Attempts are then to be started
+    /// as processes of their own.
+    Refused {
+        /// Why, and what to do about it.
+        reason: String,
+    },
+    /// The child runs, the leader of a process group of its own.
+    Forked {
+        /// As in [`Fork`].
+        id: u64,
+        /// The child's process id.
+        pid: i32,
+    },
+    /// There is no child: the attempt is to be started as a process of its own. The zygote
+    /// goes on.
+    ForkFailed {
+        /// As in [`Fork`].
+        id: u64,
+        /// What the system said, or that a thread has been started meanwhile.
+        reason: String,
+    },
+    /// The child has ended, and its process id is free again.
+    Exited {
+        /// As in [`Fork`].
+        id: u64,
+        /// The status as `waitpid` gives it: exit code, or signal and core.
+        status: i32,
+    },
+}
+
+impl Fork {
+    /// The frame that carries it.
+    pub fn to_frame(self) -> Frame {
+        Frame::Json(json!({ "fork": { "id": self.id } }))
+    }
+
+    /// Reads it from a frame; `None` where the frame is something else.
+    pub fn from_frame(frame: &Frame) -> Option<Self> {
+        let Frame::Json(fork) = frame else { return None };
+        let fork = fork.as_object()?.get("fork")?.as_object()?;
+        Some(Self { id: number64(fork, "id")? })
+    }
+}
+
+impl ZygoteEvent {
+    /// The frame that carries it.
+    pub fn to_frame(&self) -> Frame {
+        Frame::Json(match self {
+            Self::Ready { memory_kib, notices } => {
+                json!({ "ready": { "memory_kib": memory_kib, "notices": notices } })
+            }
+            Self::Refused { reason } => json!({ "refused": { "reason": reason } }),
+            Self::Forked { id, pid } => json!({ "forked": { "id": id, "pid": pid } }),
+            Self::ForkFailed { id, reason } => json!({ "fork_failed": { "id": id, "reason": reason } }),
+            Self::Exited { id, status } => json!({ "exited": { "id": id, "status": status } }),
+        })
+    }
+
+    /// Reads it from a frame; `None` where the frame is no event of this version.
+    pub fn from_frame(frame: &Frame) -> Option<Self> {
+        let Frame::Json(event) = frame else { return None };
+        let (kind, body) = event.as_object()?.iter().next()?;
+        let body = body.as_object()?;
+        let id = || number64(body, "id");
+        let signed = |key: &str| i32::try_from(body.get(key).and_then(Value::as_i64)?).ok();
+        match kind.as_str() {
+            "ready" => Some(Self::Ready {
+                memory_kib: number64(body, "memory_kib")?,
+                notices: texts(body, "notices")?,
+            }),
+            "refused" => Some(Self::Refused { reason: text(body, "reason")? }),
+            "forked" => Some(Self::Forked { id: id()?, pid: signed("pid")? }),
+            "fork_failed" => Some(Self::ForkFailed { id: id()?, reason: text(body, "reason")? }),
+            "exited" => Some(Self::Exited { id: id()?, status: signed("status")? }),
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_zygote_hears_and_says_reads_back_as_written() {
+        let fork = Fork { id: u64::MAX };
+        assert_eq!(Fork::from_frame(&fork.to_frame()), Some(fork));
+        let events = [
+            ZygoteEvent::Ready { memory_kib: 1_800, notices: vec!["slow".into()] },
+            ZygoteEvent::Refused { reason: "3 threads".into() },
+            ZygoteEvent::Forked { id: 1, pid: 4_711 },
+            ZygoteEvent::ForkFailed { id: 2, reason: "no memory".into() },
+            ZygoteEvent::Exited { id: 3, status: 0x8b },
+        ];
+        for event in events {
+            assert_eq!(ZygoteEvent::from_frame(&event.to_frame()), Some(event));
+        }
+    }
+
+    #[test]
+    fn what_neither_side_knows_is_not_taken_for_something_else() {
+        let frames = [
+            Frame::Json(json!({ "fork": { "id": -1 } })),
+            Frame::Json(json!({ "forked": { "id": 1, "pid": 1_u64 << 40 } })),
+            Frame::Json(json!({ "exited": { "status": 0 } })),
+            Frame::Json(json!({ "later": {} })),
+            Frame::Json(json!([])),
+            Frame::Attachment { name: "fork".into(), bytes: vec![] },
+        ];
+        for frame in frames {
+            assert_eq!(Fork::from_frame(&frame), None, "{frame:?}");
+            assert_eq!(ZygoteEvent::from_frame(&frame), None, "{frame:?}");
+        }
+    }
+}

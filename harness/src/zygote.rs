@@ -1,0 +1,214 @@
+//! The test binary that waits, and forks one child per attempt.
+
+use std::convert::Infallible;
+use std::io::{self, Read, Write};
+use std::mem;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::process::exit;
+
+use crate::protocol::{Fork, Frame, ZygoteEvent};
+use crate::unix::{self, Standard};
+use crate::{attempt, linux, panics, prepare};
+
+/// From here on a notice says what the memory of the zygote costs.
+const LARGE_KIB: u64 = 50 << 10;
+
+/// Waits and forks as the process at the other end of standard input asks. It returns in no
+/// process: the zygote exits at the end of that stream, each child as its attempt ends.
+///
+/// # Errors
+/// In the zygote: standard input is no control socket, or carries something else. In a
+/// child: there is no attempt on its event socket.
+pub(crate) fn main() -> io::Result<Infallible> {
+    let mut control = Control { socket: unix::take_socket()?, descriptors: Vec::new() };
+    let first = get_ready().unwrap_or_else(|reason| ZygoteEvent::Refused { reason });
+    control.tell(&first)?;
+    if let ZygoteEvent::Refused { .. } = first {
+        exit(0);
+    }
+    let streams = Zygote { control, children: Vec::new() }.serve()?;
+    attempt::take(streams.enter()?)
+}
+
+/// Runs what the tests want prepared, and sees whether forking is possible.
+fn get_ready() -> Result<ZygoteEvent, String> {
+    let no_proc = |error: io::Error| format!("failed to see whether it has one thread: {error}");
+    let id = i32::try_from(std::process::id()).unwrap_or_default();
+    linux::pidfd(id)
+        .map_err(|error| format!("the system has no pidfds (Linux 5.3 or newer has): {error}"))?;
+    let threads = linux::other_threads().map_err(no_proc)?;
+    if !threads.is_empty() {
+        return Err(format!(
+            "threads were started before `main` ({}): a process with several threads cannot fork \
+             safely; find the library whose constructor starts them, and start them at first use",
+            threads.join(", ")
+        ));
+    }
+    panics::watch();
+    for name in prepare::all() {
+        let threads = linux::other_threads().map_err(no_proc)?;
+        if !threads.is_empty() {
+            return Err(format!(
+                "prepare `{name}` left threads running ({}): a process with several threads cannot \
+                 fork safely; join them before it returns (drop a runtime, a pool, a client), and keep \
+                 only the data",
+                threads.join(", ")
+            ));
+        }
+    }
+    // What stands in a buffer would be written by every child.
+    io::stdout().flush().map_err(|error| format!("failed to write to standard output: {error}"))?;
+    linux::flush_c();
+    linux::keep_statuses();
+    let memory_kib = linux::own_memory_kib().map_err(|error| error.to_string())?;
+    Ok(ZygoteEvent::Ready { memory_kib, notices: notice(memory_kib).into_iter().collect() })
+}
+
+/// What a fork costs, where that is much. Measured: 0.26 ms with 1 MB, 3.6 ms with 100 MB.
+fn notice(memory_kib: u64) -> Option<String> {
+    (memory_kib > LARGE_KIB).then(|| {
+        let megabytes = memory_kib >> 10;
+        let micros = 225 + 34 * megabytes;
+        format!(
+            "what is prepared takes {megabytes} MB of memory, which makes every fork take about \
+             {}.{} ms instead of 0.3 ms: prepare less, or keep it in a file that the tests map",
+            micros / 1000,
+            micros % 1000 / 100
+        )
+    })
+}
+
+/// The socket over which forks are asked for.
+struct Control {
+    socket: UnixStream,
+    /// What came with the frame that is being read.
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Control {
+    fn tell(&mut self, event: &ZygoteEvent) -> io::Result<()> {
+        event.to_frame().write(&mut self.socket)
+    }
+}
+
+/// Frames are read by their exact lengths, so descriptors never belong to a later one.
+impl Read for Control {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        linux::receive(&self.socket, bytes, &mut self.descriptors)
+    }
+}
+
+struct Zygote {
+    control: Control,
+    /// Those that run.
+    children: Vec<Child>,
+}
+
+struct Child {
+    id: u64,
+    pid: i32,
+    ended: OwnedFd,
+}
+
+/// What a child gets for its attempt.
+struct Streams {
+    events: UnixStream,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+impl Zygote {
+    /// Serves until the end of the control socket, and exits. It returns in a child, with
+    /// nothing of the zygote left open.
+    fn serve(mut self) -> io::Result<Streams> {
+        loop {
+            // Whatever is wrong with the other end: nobody can end the children any more.
+            match self.step() {
+                Ok(Some(streams)) => return Ok(streams),
+                Ok(None) => {}
+                Err(error) => {
+                    self.children.iter().for_each(|child| linux::kill_group(child.pid));
+                    if error.kind() == io::ErrorKind::UnexpectedEof {
+                        exit(0);
+                    }
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn step(&mut self) -> io::Result<Option<Streams>> {
+        let ended = self.children.iter().map(|child| child.ended.as_fd());
+        let waited: Vec<_> = ended.chain([self.control.socket.as_fd()]).collect();
+        let readable = linux::readable(&waited)?;
+        for place in (0..self.children.len()).rev().filter(|&place| readable[place]) {
+            let Child { id, pid, .. } = self.children.remove(place);
+            let status = linux::wait(pid)?;
+            self.control.tell(&ZygoteEvent::Exited { id, status })?;
+        }
+        if readable.last() == Some(&true) { self.fork() } else { Ok(None) }
+    }
+
+    /// Takes one request. In a child it gives its streams.
+    fn fork(&mut self) -> io::Result<Option<Streams>> {
+        let frame = Frame::read(&mut self.control)?.ok_or(io::ErrorKind::UnexpectedEof)?;
+        let descriptors = mem::take(&mut self.control.descriptors);
+        let Fork { id } = Fork::from_frame(&frame).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidData, "the runner asked for what this version does not know")
+        })?;
+        let event = match <[OwnedFd; 3]>::try_from(descriptors) {
+            Err(others) => {
+                let reason = format!("three descriptors belong to a fork, {} arrived", others.len());
+                ZygoteEvent::ForkFailed { id, reason }
+            }
+            Ok([events, stdout, stderr]) => match self.child(id) {
+                Ok(None) => return Ok(Some(Streams { events: events.into(), stdout, stderr })),
+                Ok(Some(pid)) => ZygoteEvent::Forked { id, pid },
+                Err(error) => ZygoteEvent::ForkFailed { id, reason: error.to_string() },
+            },
+        };
+        self.control.tell(&event)?;
+        Ok(None)
+    }
+
+    /// The new child's process id; `None` in the child.
+    fn child(&mut self, id: u64) -> io::Result<Option<i32>> {
+        let Some(pid) = linux::fork()? else { return Ok(None) };
+        linux::lead_group(pid);
+        match linux::pidfd(pid) {
+            Ok(ended) => {
+                self.children.push(Child { id, pid, ended });
+                Ok(Some(pid))
+            }
+            Err(error) => {
+                // Nobody would hear of its end.
+                linux::kill_group(pid);
+                linux::wait(pid)?;
+                Err(error)
+            }
+        }
+    }
+}
+
+impl Streams {
+    /// Puts them in their places; the event socket is left.
+    fn enter(self) -> io::Result<UnixStream> {
+        linux::lead_group(0);
+        unix::replace(Standard::Output, self.stdout.as_fd())?;
+        unix::replace(Standard::Error, self.stderr.as_fd())?;
+        Ok(self.events)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_large_memory_is_worth_a_notice() {
+        assert_eq!(notice(LARGE_KIB), None);
+        let notice = notice(100 << 10).unwrap();
+        assert!(notice.contains("100 MB") && notice.contains("3.6 ms"), "{notice}");
+    }
+}

@@ -1,0 +1,168 @@
+//! What tests may do to the processes that run them, and what is left when a run ends.
+#![cfg(target_os = "linux")]
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+use std::fs;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, test_kill_process};
+use serde_json::{Value, json};
+use whole_program::subject::{Ran, Running, Subject};
+use whole_program::{Project, program, root};
+
+const KINDS: [&str; 2] = ["annotated", "plain"];
+
+/// What a test wrote down, once it has.
+fn told(subject: &Subject, name: &str) -> Pid {
+    let path = subject.meeting(name);
+    let id = eventually(|| fs::read_to_string(&path).ok(), name);
+    Pid::from_raw(id.trim().parse().unwrap()).unwrap()
+}
+
+#[track_caller]
+fn eventually<T>(mut look: impl FnMut() -> Option<T>, what: &str) -> T {
+    let started = Instant::now();
+    loop {
+        if let Some(seen) = look() {
+            return seen;
+        }
+        assert!(started.elapsed() < Duration::from_secs(300), "{what} does not come");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// Whether it is gone, or a zombie that nobody has waited for yet.
+fn has_ended(process: Pid) -> bool {
+    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
+    test_kill_process(process).is_err()
+        || stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
+}
+
+#[track_caller]
+fn attempt<'a>(events: &'a [Value], id: &str) -> &'a Value {
+    let mut finished = events.iter().filter(|event| event["event"] == "unit-finished");
+    let event = finished.find(|event| event["id"] == *id);
+    let event = event.unwrap_or_else(|| panic!("{id} has no result in {events:#?}"));
+    assert_eq!(event["attempts"].as_array().unwrap().len(), 1, "{event:#}");
+    &event["attempts"][0]
+}
+
+#[test]
+fn who_kills_what_runs_it_costs_no_other_test_its_result() {
+    for kind in KINDS {
+        let subject = Subject::new();
+        let id = |test: &str| format!("subject::{kind}::hostile::{test}");
+        let tests = ["kills_its_parent", "kills_its_grandparent", "kills_its_group", "is_there_all_the_time"];
+        let tests = tests.map(id);
+        let mut arguments: Vec<&str> = tests.iter().map(String::as_str).collect();
+        arguments.extend(["--no-fail-fast", "--test-threads", "4"]);
+        let (ran, events) = subject.events(&arguments);
+        assert_eq!(ran.code, Some(100), "{}", ran.stderr);
+        let [parent, grandparent, group, there] = tests;
+        assert_eq!(attempt(&events, &parent)["outcome"], "passed");
+        if kind == "annotated" {
+            assert_eq!(attempt(&events, &grandparent)["outcome"], "passed");
+        }
+        let killed = attempt(&events, &group);
+        assert_eq!((&killed["outcome"], &killed["signal"]), (&json!("crashed"), &json!(9)));
+        let there = attempt(&events, &there);
+        assert_eq!((&there["outcome"], &there["message"]), (&json!("failed"), &json!("it was there")));
+    }
+}
+
+#[test]
+fn what_a_test_stops_goes_on() {
+    let (ran, events) = Subject::new().events(&["hostile::stops_its_parent", "--test-threads", "1"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    for kind in KINDS {
+        let attempt = attempt(&events, &format!("subject::{kind}::hostile::stops_its_parent"));
+        assert_eq!(attempt["outcome"], "passed");
+    }
+}
+
+#[test]
+fn what_a_test_leaves_behind_is_ended_and_told() {
+    let subject = Subject::new();
+    let (ran, events) = subject.events(&["hostile::leaves_a", "--no-fail-fast"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    for kind in KINDS {
+        for (test, name) in [("leaves_a_daemon", "daemon"), ("leaves_a_quiet_child", "child")] {
+            let attempt = attempt(&events, &format!("subject::{kind}::hostile::{test}"));
+            assert_eq!((&attempt["outcome"], &attempt["leaky"]), (&json!("passed"), &json!(true)), "{test}");
+            let left = told(&subject, &format!("{kind}-{name}"));
+            eventually(|| has_ended(left).then_some(()), name);
+        }
+    }
+    assert!(subject.etcdtest(&["hostile::leaves_a_daemon"]).stdout.contains("LEAK"));
+}
+
+#[test]
+fn a_runner_that_is_killed_leaves_no_process() {
+    let subject = Subject::new();
+    let running = subject.start(&["hostile::waits_with", "--test-threads", "2"]);
+    let mut started = Vec::new();
+    for kind in KINDS {
+        let names = ["waiting", "waiting-parent", "waiting-daemon"];
+        started.extend(names.map(|name| told(&subject, &format!("{kind}-{name}"))));
+    }
+    assert!(started.iter().all(|process| !has_ended(*process)));
+    running.signal(Signal::KILL);
+    for process in started {
+        eventually(|| has_ended(process).then_some(()), "the end of a process");
+    }
+}
+
+#[test]
+fn a_test_has_no_descriptor_but_its_own() {
+    let subject = Subject::new();
+    // One that the runner itself was given by whoever started it.
+    let mut command = subject.command(&["hostile::counts", "--success-output", "immediate"]);
+    let arguments: Vec<_> = ["etcdtest", "hostile::counts", "--format", "json"].into();
+    let with_stray = "exec 9</dev/null; exec \"$0\" \"$@\"";
+    let mut shell = Command::new("sh");
+    shell.args(["-c", with_stray]).arg(command.get_program()).args(arguments);
+    shell.current_dir(subject.path());
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    command = shell;
+    let ran: Ran = Running::start(&mut command).end();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let count = |kind: &str| {
+        let events = ran.events();
+        let id = format!("subject::{kind}::hostile::counts_its_descriptors");
+        let event = events.iter().find(|event| event["event"] == "unit-finished" && event["id"] == id);
+        event.unwrap()["output"]["stdout"].as_str().unwrap().to_owned()
+    };
+    assert!(count("plain").contains("\n3 open"), "{}", count("plain"));
+    assert!(count("annotated").starts_with("4 open"), "{}", count("annotated"));
+}
+
+#[test]
+fn a_binary_whose_constructor_starts_a_thread_is_started_for_each_test() {
+    let harness = root().join("harness");
+    let project = Project::package(
+        "constructor",
+        &format!(
+            "[dev-dependencies]\netcdtest = {{ path = {harness:?}, default-features = false }}\n\
+             serde = {{ version = \"1\", features = [\"derive\"] }}\n\
+             [[test]]\nname = \"threaded\"\nharness = false\n"
+        ),
+    );
+    let project = project.with_lock().file("src/lib.rs", "").file(
+        "tests/threaded.rs",
+        "extern \"C\" fn start() { std::thread::spawn(|| std::thread::park()); }\n\
+         #[used]\n#[unsafe(link_section = \".init_array\")]\nstatic START: extern \"C\" fn() = start;\n\
+         #[etcdtest::test] fn one() {}\n#[etcdtest::test] fn two() {}\netcdtest::main!();\n",
+    );
+    let output = project.etcdtest(&["etcdtest", "run", "--format", "json"]);
+    let ran = Ran::from(output);
+    assert_eq!(ran.code, Some(0), "{} {}", ran.stderr, program().display());
+    let events = ran.events();
+    let of = |name: &str| events.iter().filter(|event| event["event"] == name).count();
+    assert_eq!((of("unit-finished"), of("notice")), (2, 1), "{events:#?}");
+}

@@ -31,12 +31,12 @@ fn to_json(event: RunEvent) -> Value {
         RunEvent::Slow { unit, elapsed } => {
             with_unit(&unit, "attempt-slow", json!({ "elapsed": seconds(elapsed) }))
         }
-        RunEvent::AttemptFailed { unit, attempt, output, of } => {
+        RunEvent::AttemptFailed { unit, attempt, output, of, wait, .. } => {
             let attempt = AttemptSummary::from(&attempt);
-            let body = json!({ "attempt": attempt, "of": of, "output": output_json(&output) });
+            let body = json!({ "attempt": attempt, "of": of, "wait": seconds(wait), "output": output_json(&output) });
             with_unit(&unit, "attempt-failed", body)
         }
-        RunEvent::Finished { unit, result, output } => {
+        RunEvent::Finished { unit, result, output, .. } => {
             let mut body = json!(UnitSummary::new(&unit.test, &unit.environment, Some(&result)));
             body["output"] = output_json(&output);
             with_unit(&unit, "unit-finished", body)

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::OutputWhen;
 use crate::model::{
     Attempt, EnvironmentVersion, PlannedUnit, RunId, RunSummary, TestCaseId, UnitIndex, UnitResult,
 };
@@ -48,6 +49,10 @@ pub enum RunEvent {
         output: Arc<AttemptOutput>,
         /// After how many attempts there will be none.
         of: u32,
+        /// How long until then.
+        wait: Duration,
+        /// When its output is shown.
+        shown: OutputWhen,
     },
     /// A unit has its result.
     Finished {
@@ -57,6 +62,8 @@ pub enum RunEvent {
         result: UnitResult,
         /// The output of its last attempt, where it was executed by this process.
         output: Arc<AttemptOutput>,
+        /// When that is shown.
+        shown: OutputWhen,
     },
     /// The run goes no further than what is under way.
     Cancelled {

@@ -14,7 +14,8 @@ use super::events::RunEvent;
 use super::finish::{Latest, finish};
 use super::membership::Membership;
 use super::plan::{Histories, History, Plan};
-use super::work::{EnvironmentFiles, Policy, Work};
+use super::policy::Policy;
+use super::work::{EnvironmentFiles, Work};
 use super::worker::{EventSink, execute};
 use crate::model::{
     Commit, Environment, LatestResult, PlannedUnit, Run, RunId, TestCaseId, Worker, WorkerId,

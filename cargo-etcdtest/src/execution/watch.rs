@@ -7,6 +7,7 @@ use super::error::{Result, RunError};
 use super::events::{AttemptOutput, RunEvent, Unit};
 use super::plan::Plan;
 use super::worker::EventSink;
+use crate::config::OutputWhen;
 use crate::model::{Block, Claim, PlanChunk, Run, RunId, RunState, RunSummary, UnitIndex, Worker};
 use crate::store::{
     Change, Key, KeyRange, KeyValue, Notice, Revision, SharedStore, Watch, decode, decode_block, get, keys,
@@ -164,7 +165,14 @@ impl Follower<'_> {
                 && self.told.insert(result.unit)
             {
                 let unit = Unit::new(result.unit, planned);
-                self.tell(RunEvent::Finished { unit, result, output: AttemptOutput::default().into() });
+                let shown =
+                    if result.outcome.is_failure() { OutputWhen::ImmediateFinal } else { OutputWhen::Never };
+                self.tell(RunEvent::Finished {
+                    unit,
+                    result,
+                    output: AttemptOutput::default().into(),
+                    shown,
+                });
             }
         }
     }

@@ -127,8 +127,9 @@ impl Progress {
     fn title(&self, unit: &Unit) -> String {
         let test = &unit.test;
         let environment = if self.matrix { format!(" @{}", unit.environment) } else { String::new() };
+        let repetition = unit.repetition.map(|repetition| format!(" [{repetition}]")).unwrap_or_default();
         let binary = painted(FAINT, format_args!("{}::{}", test.package, test.binary));
-        format!("{binary} {}{}", painted(STRONG, &test.test), painted(FAINT, environment))
+        format!("{binary} {}{}", painted(STRONG, &test.test), painted(FAINT, environment + &repetition))
     }
 
     fn line(&self, label: &str, duration: Duration, unit: &Unit) -> String {
@@ -249,7 +250,7 @@ impl Progress {
 impl Display for Progress {
     fn show(&mut self, event: RunEvent) -> io::Result<()> {
         match event {
-            RunEvent::Started { run, units, tests, environments } => {
+            RunEvent::Started { run, units, tests, environments, shuffle } => {
                 self.matrix = environments.len() > 1;
                 let environments: Vec<String> = environments
                     .iter()
@@ -261,7 +262,10 @@ impl Display for Progress {
                 let words = if tests == 1 { "test" } else { "tests" };
                 self.print(|out| {
                     let starting = painted(Label::Pass.style(), format_args!("{:>COLUMN$}", "Starting"));
-                    writeln!(out, "{starting} {tests} {words} in {} (run {run})", environments.join(", "))
+                    let environments = environments.join(", ");
+                    let order =
+                        shuffle.map(|seed| format!(", shuffled with seed {seed}")).unwrap_or_default();
+                    writeln!(out, "{starting} {tests} {words} in {environments} (run {run}{order})")
                 })?;
                 self.start_bar(units);
                 Ok(())

@@ -81,6 +81,12 @@ struct HowArgs {
     /// When the output of tests that fail is shown
     #[arg(long, value_name = "WHEN")]
     failure_output: Option<OutputWhen>,
+    /// Run the tests in an order left to chance; the same SEED gives the same order
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, value_parser = parse_seed, default_missing_value = "")]
+    shuffle: Option<u64>,
+    /// Run each test so many times
+    #[arg(long, value_name = "N", default_value = "1")]
+    stress: NonZeroU32,
     /// Show the output of tests as it comes, one test at a time
     #[arg(long, alias = "nocapture")]
     no_capture: bool,
@@ -125,6 +131,11 @@ fn duration(text: &str) -> Result<Duration, String> {
     Duration::parse(text).ok_or_else(|| format!("expected {}", Duration::EXPECTED))
 }
 
+/// A seed, or a new one that is short enough to be typed again.
+fn parse_seed(text: &str) -> Result<u64, std::num::ParseIntError> {
+    if text.is_empty() { Ok(fastrand::u32(..).into()) } else { text.parse() }
+}
+
 fn parse_run_id(text: &str) -> Result<RunId, &'static str> {
     match text {
         "" => Err("it may not be empty"),
@@ -158,6 +169,8 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         tests_digest: list.digest(),
         environments: chosen,
         policy: how.policy(settings),
+        shuffle: how.shuffle,
+        repetitions: how.stress,
         command: without_password(arguments),
         author: crate::author::author(),
         host: crate::author::host(),

@@ -22,8 +22,9 @@ impl Display for Stream {
 
 fn to_json(event: RunEvent) -> Value {
     match event {
-        RunEvent::Started { run, units, tests, environments } => json!({
+        RunEvent::Started { run, units, tests, environments, shuffle } => json!({
             "event": "run-started", "run": run, "units": units, "tests": tests, "environments": environments,
+            "shuffle": shuffle,
         }),
         RunEvent::AttemptStarted { unit, attempt } => {
             with_unit(&unit, "attempt-started", json!({ "number": attempt }))
@@ -56,6 +57,9 @@ fn with_unit(unit: &Unit, event: &str, body: Value) -> Value {
     let mut whole = json!({
         "event": event, "unit": unit.index, "id": unit.test.to_string(), "environment": unit.environment,
     });
+    if let Some(repetition) = unit.repetition {
+        whole["repetition"] = json!(repetition);
+    }
     if let (Value::Object(whole), Value::Object(body)) = (&mut whole, body) {
         whole.extend(body);
     }

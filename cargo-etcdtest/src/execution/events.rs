@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use crate::config::OutputWhen;
 use crate::model::{
-    Attempt, EnvironmentVersion, PlannedUnit, RunId, RunSummary, TestCaseId, UnitIndex, UnitResult,
+    Attempt, EnvironmentVersion, PlannedUnit, Repetition, RunId, RunSummary, TestCaseId, UnitIndex,
+    UnitResult,
 };
 
 use super::output::Output;
@@ -24,6 +25,8 @@ pub enum RunEvent {
         tests: u32,
         /// What it runs against.
         environments: Vec<EnvironmentVersion>,
+        /// The seed of its order, if that was left to chance.
+        shuffle: Option<u64>,
     },
     /// An attempt began.
     AttemptStarted {
@@ -94,6 +97,8 @@ pub struct Unit {
     pub test: TestCaseId,
     /// The environment's name.
     pub environment: String,
+    /// Which repetition it is, where there are several.
+    pub repetition: Option<Repetition>,
 }
 
 /// What an attempt printed and attached.
@@ -110,6 +115,11 @@ pub struct AttemptOutput {
 impl Unit {
     /// A planned unit at its place.
     pub fn new(index: UnitIndex, planned: &PlannedUnit) -> Self {
-        Self { index, test: planned.test.clone(), environment: planned.environment.clone() }
+        Self {
+            index,
+            test: planned.test.clone(),
+            environment: planned.environment.clone(),
+            repetition: planned.repetition,
+        }
     }
 }

@@ -116,6 +116,7 @@ impl Follower<'_> {
             units: run.units,
             tests: u32::try_from(tests.len()).unwrap_or(u32::MAX),
             environments: run.environments.clone(),
+            shuffle: run.shuffle,
         });
         self.catch_up().await
     }

@@ -3,7 +3,7 @@
 #![cfg(unix)]
 
 use serde_json::Value;
-use whole_program::Subject;
+use whole_program::subject::Subject;
 
 fn with_settings(settings: &str) -> Subject {
     let subject = Subject::new();
@@ -28,7 +28,7 @@ fn overlaps(events: &[Value]) -> bool {
         match event["event"].as_str() {
             Some("attempt-started") => running += 1,
             Some("attempt-failed") => running -= 1,
-            Some("unit-finished") if event["outcome"] != "skipped" => running -= 1,
+            Some("unit-finished") if event["attempts"] != serde_json::json!([]) => running -= 1,
             _ => {}
         }
         running > 1
@@ -61,7 +61,7 @@ fn a_retry_waits_as_its_override_says_and_a_flaky_test_may_count_as_failed() {
 #[test]
 fn no_more_tests_begin_after_so_many_failures() {
     let subject = Subject::new();
-    let failing = ["outcomes::panics", "outcomes::errs", "aborts", "exits_with_zero", "-j1", "--skip", "should"];
+    let failing = ["outcomes::panics", "outcomes::errs", "aborts", "exits_with_zero", "-j1", "--test=annotated"];
     for (flags, begun) in [(&["--max-fail", "2"][..], 2), (&["--max-fail=2", "--fail-fast"], 1), (&[], 1)] {
         let (ran, events) = subject.events(&[&failing, flags].concat());
         assert_eq!(ran.code, Some(100), "{ran:?}");
@@ -94,14 +94,14 @@ fn output_is_shown_when_it_was_asked_for() {
     let shown = |arguments: &[&str], text: &str| {
         subject.etcdtest(&[&["run"], arguments].concat()).stdout.matches(text).count()
     };
-    let (passes, panics) = (["outcomes::passes"], ["outcomes::panics", "--skip", "should"]);
+    let (passes, panics) = (["passes", "--test=plain"], ["outcomes::panics", "--skip=should", "--test=plain"]);
     let printed = "printed by a test that passes";
     assert_eq!(shown(&passes, printed), 0);
     for (when, expected) in [("immediate", 1), ("final", 1), ("immediate-final", 2), ("never", 0)] {
         assert_eq!(shown(&[&passes[..], &["--success-output", when]].concat(), printed), expected, "{when}");
         let failing = [&panics[..], &["--failure-output", when]].concat();
         assert_eq!(shown(&failing, "on stdout"), expected, "{when}");
-        assert_eq!(shown(&failing, "FAIL "), 2 + usize::from(when.ends_with("final")), "{when}");
+        assert_eq!(shown(&failing, "FAIL ["), 2 + usize::from(when.ends_with("final")), "{when}");
     }
     assert_eq!(shown(&panics, "on stdout"), 2);
 }
@@ -128,14 +128,14 @@ fn the_same_seed_gives_the_same_order_and_a_new_one_is_told() {
 #[test]
 fn each_repetition_is_a_unit_of_its_own() {
     let subject = Subject::new();
-    let (ran, events) = subject.events(&["outcomes::passes", "outcomes::skips", "--stress", "3", "-j1"]);
+    let (ran, events) = subject.events(&["outcomes::passes", "skips", "--stress=3", "-j1", "--test=annotated"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let repetitions: Vec<_> =
         of(&events, "unit-finished").iter().map(|event| event["repetition"]["number"].as_u64()).collect();
     assert_eq!(repetitions, [1, 1, 2, 2, 3, 3].map(Some));
     let junit = subject.etcdtest(&["report", "export", "--format", "junit"]).stdout;
     assert!((1..=3).all(|number| junit.contains(&format!("passes ({number}/3)"))), "{junit}");
-    let ran = subject.etcdtest(&["run", "outcomes::passes", "--stress", "2"]);
+    let ran = subject.etcdtest(&["run", "outcomes::passes", "--stress=2", "--test=annotated"]);
     assert!(ran.stdout.contains("[2/2]") && ran.stdout.contains("2 tests run: 2 passed"), "{ran:?}");
 }
 
@@ -148,7 +148,7 @@ fn tests_that_share_a_resource_or_need_all_lanes_run_alone() {
     ] {
         let rules = format!("{resources}[[profile.default.overrides]]\nfilter = 'all()'\n{rule}\n");
         let subject = with_settings(&rules);
-        let (ran, events) = subject.events(&["outcomes::", "retried::", "-j4", "--no-fail-fast"]);
-        assert!(order(&events).len() > 8 && !overlaps(&events), "{rule}: {ran:?}");
+        let (ran, events) = subject.events(&["outcomes::", "retried::", "-j4", "--no-fail-fast", "--test=annotated"]);
+        assert!(order(&events).len() > 8 && !overlaps(&events), "{rule}: {}", ran.stderr);
     }
 }

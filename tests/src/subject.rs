@@ -43,7 +43,7 @@ pub struct Ran {
 #[derive(Debug)]
 pub struct Running {
     child: Child,
-    stdout: BufReader<std::process::ChildStdout>,
+    stdout: Option<BufReader<std::process::ChildStdout>>,
     stderr: JoinHandle<String>,
     seen: String,
 }
@@ -61,13 +61,15 @@ impl Subject {
         let manifest = format!(
             "[workspace]\n[package]\nname = \"subject\"\nversion = \"0.1.{}\"\nedition = \"2024\"\n\
              [dev-dependencies]\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\
-             etcdtest = {{ path = {:?}, default-features = false }}\n\
+             etcdtest = {{ path = \"{}\", default-features = false }}\n\
              [[test]]\nname = \"annotated\"\nharness = false\n",
             content.finish() >> 32,
-            root().join("harness"),
+            root().join("harness").display(),
         );
         subject.write("Cargo.toml", &manifest);
-        FILES.iter().for_each(|(path, content)| subject.write(path, content));
+        for (path, content) in FILES {
+            subject.write(path, content);
+        }
         // Older than whatever was built: the version in the manifest tells the contents apart.
         for path in FILES.iter().map(|(path, _)| *path).chain(["Cargo.toml"]) {
             let file = File::options().write(true).open(subject.path().join(path)).expect("open a file");
@@ -107,6 +109,7 @@ impl Subject {
         let mut command = Command::new(program());
         Project::prepare_in(self.path(), &mut command);
         command.arg("etcdtest").args(arguments).env("SUBJECT_FOLDER", self.meeting.path());
+        command.env("RUST_BACKTRACE", "0");
         command
     }
 
@@ -176,7 +179,7 @@ impl Running {
     pub fn start(command: &mut Command) -> Self {
         let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = child.spawn().expect("the program starts");
-        let stdout = BufReader::new(child.stdout.take().expect("it is piped"));
+        let stdout = child.stdout.take().map(BufReader::new);
         let mut stderr = child.stderr.take().expect("it is piped");
         let stderr = std::thread::spawn(move || {
             let mut said = Vec::new();
@@ -188,9 +191,10 @@ impl Running {
 
     /// Reads on until a line with this text, and gives it back; `None` where it ended before.
     pub fn line_with(&mut self, text: &str) -> Option<String> {
+        let stdout = self.stdout.as_mut()?;
         loop {
             let mut line = String::new();
-            if self.stdout.read_line(&mut line).expect("it prints text") == 0 {
+            if stdout.read_line(&mut line).expect("it prints text") == 0 {
                 return None;
             }
             self.seen += &line;
@@ -200,9 +204,9 @@ impl Running {
         }
     }
 
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
+    /// Closes our end of what it prints to.
+    pub fn close_stdout(&mut self) {
+        self.stdout = None;
     }
 
     /// Sends it a signal.
@@ -214,7 +218,9 @@ impl Running {
     /// Waits for its end. What was read before stands in front of its output.
     pub fn end(mut self) -> Ran {
         let mut rest = Vec::new();
-        self.stdout.read_to_end(&mut rest).expect("it prints");
+        if let Some(stdout) = &mut self.stdout {
+            stdout.read_to_end(&mut rest).expect("it prints");
+        }
         let code = self.child.wait().expect("it was started").code();
         let stdout = std::mem::take(&mut self.seen) + &String::from_utf8_lossy(&rest);
         let stderr = std::mem::replace(&mut self.stderr, std::thread::spawn(String::new));

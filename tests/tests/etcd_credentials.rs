@@ -164,6 +164,15 @@ async fn a_missing_or_foreign_client_certificate_is_told_with_the_flag() {
 }
 
 #[tokio::test]
+async fn a_key_of_another_certificate_is_told() {
+    let secure = secure();
+    let stranger = Authority::new();
+    let Certificate { key, .. } = stranger.sign("another");
+    let told = refused(EtcdOptions { key: Some(key), ..secure.options }).await.to_string();
+    assert!(told.contains("--key is not that of --cert"), "{told}");
+}
+
+#[tokio::test]
 async fn a_missing_file_and_the_wrong_scheme_are_told() {
     let secure = secure();
     let missing = EtcdOptions { cacert: Some("/nowhere/ca.pem".into()), ..secure.options.clone() };
@@ -178,6 +187,9 @@ async fn a_missing_file_and_the_wrong_scheme_are_told() {
         matches!(&told, StoreError::Unavailable { reason, .. } if reason.contains("https://")),
         "{told:?}"
     );
+
+    let foreign = EtcdOptions { endpoints: vec!["ftp://127.0.0.1:1".into()], ..EtcdOptions::default() };
+    assert!(refused(foreign).await.to_string().contains("ftp://127.0.0.1:1 failed: it is no endpoint"));
 
     let etcd = Etcd::start();
     let tls = EtcdOptions { endpoints: vec![etcd.endpoint()], ..secure.options };

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use clap::Args;
 
+use super::interrupts::Interrupts;
 use super::style::{WARNING, painted};
 use super::{Exit, Failure};
 use crate::testcases::{BuildError, CargoCommand, ListError, TestList, build, discover};
@@ -97,9 +98,21 @@ impl CargoOptions {
     /// Builds what is selected and lists its tests, warnings to stderr; each binary may take `timeout` for that.
     ///
     /// # Errors
-    /// The build or the listing failed.
+    /// The build or the listing failed, or was interrupted.
     pub async fn list_tests(&self, timeout: Duration) -> Result<TestList, Failure> {
-        let list = discover(build(&self.command()).await?, timeout).await?;
+        let command = self.command();
+        let listing = async { Ok(discover(build(&command).await?, timeout).await?) };
+        // Binaries run in groups of their own, which end with the listing, not by a signal to us.
+        let list: Result<TestList, Failure> = match Interrupts::listen() {
+            Err(_) => listing.await,
+            Ok(mut interrupts) => tokio::select! {
+                list = listing => list,
+                () = interrupts.next() => {
+                    Err(Failure::new(Exit::BuildFailed, miette::miette!("interrupted before the tests were listed")))
+                }
+            },
+        };
+        let list = list?;
         for warning in &list.warnings {
             anstream::eprintln!("{} {warning}", painted(WARNING, "warning:"));
         }

@@ -33,9 +33,9 @@ pub struct FilterOptions {
 }
 
 impl FilterOptions {
-    /// The first filter that was typed.
-    pub(super) fn first(&self) -> Option<&str> {
-        self.patterns.first().map(String::as_str)
+    /// The parts of names that were typed.
+    pub(super) fn patterns(&self) -> &[String] {
+        &self.patterns
     }
 
     /// The filter that they ask for.

@@ -43,11 +43,12 @@ pub struct GlobalArgs {
     pub color: Option<clap::ColorChoice>,
 }
 
-/// What was typed, for records: a password after a user's name becomes `***`.
+/// What was typed, for records: the program as people call it, wherever it is installed,
+/// and with `***` in the place of a password after a user's name.
 pub(super) fn without_password(arguments: &[OsString]) -> Vec<String> {
     let mut of_user = false;
-    let mut shown = Vec::new();
-    for argument in arguments {
+    let mut shown = vec!["cargo".to_owned(), "etcdtest".to_owned()];
+    for argument in arguments.iter().skip(1) {
         let argument = argument.to_string_lossy();
         let (flag, value) = if of_user { ("", Some(&*argument)) } else { split_user(&argument) };
         shown.push(match value.and_then(|value| value.split_once(':')) {
@@ -92,8 +93,8 @@ mod tests {
             let arguments: Vec<_> = line.split(' ').map(OsString::from).collect();
             without_password(&arguments).join(" ")
         };
-        assert_eq!(shown("x --user root:pass:word run a:b"), "x --user root:*** run a:b");
-        assert_eq!(shown("x run --user=root:secret"), "x run --user=root:***");
-        assert_eq!(shown("x --user root --user"), "x --user root --user");
+        assert_eq!(shown("x --user root:pass:word run a:b"), "cargo etcdtest --user root:*** run a:b");
+        assert_eq!(shown("x run --user=root:secret"), "cargo etcdtest run --user=root:***");
+        assert_eq!(shown("/bin/x --user root --user"), "cargo etcdtest --user root --user");
     }
 }

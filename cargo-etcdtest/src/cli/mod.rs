@@ -6,6 +6,7 @@ mod env;
 mod exit;
 mod filter_options;
 mod global;
+mod interrupts;
 mod list;
 mod print;
 mod progress;
@@ -25,7 +26,7 @@ mod watch;
 
 use std::ffi::OsString;
 
-use clap::{Parser, Subcommand};
+use clap::{CommandFactory as _, FromArgMatches as _, Parser, Subcommand};
 
 pub use cargo_options::CargoOptions;
 pub use exit::{Exit, Failure};
@@ -33,7 +34,7 @@ pub use filter_options::FilterOptions;
 pub use global::GlobalArgs;
 pub use session::Session;
 
-use crate::config::{Flags, Format};
+use crate::config::{Declaration, Flags, Format};
 
 /// Run the tests of distributed applications, and manage them, on etcd.
 ///
@@ -70,7 +71,7 @@ enum Verb {
 pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     exit::draw_with_color();
     let arguments = verb::insert_default(arguments.into_iter().collect());
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             let exit = if error.use_stderr() { Exit::Usage } else { Exit::Passed };
@@ -87,6 +88,28 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(exit) => exit,
         Err(failure) => failure.print(),
     }
+}
+
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = with_defaults(Cli::command());
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Has the help of a flag tell what the setting is that it stands for, if nobody sets it.
+fn with_defaults(command: clap::Command) -> clap::Command {
+    let described = command.mut_args(|argument| {
+        let named = |declaration: &&Declaration| argument.get_long() == Some(&*declaration.name());
+        let own = !argument.get_action().takes_values() || !argument.get_default_values().is_empty();
+        match (Declaration::ALL.iter().find(named), argument.get_help()) {
+            (Some(Declaration { default, .. }), Some(help)) if !own && !default.is_empty() => {
+                let help = format!("{help} [default: {default}]");
+                argument.help(help)
+            }
+            _ => argument,
+        }
+    });
+    described.mut_subcommands(with_defaults)
 }
 
 async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
@@ -119,5 +142,35 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
             watch::run(args, session.store().await?, session.settings.format).await
         }
         Verb::Store(args) => store::run(&args, &Session::new(global, Flags::default(), None)?).await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_list_of_no_runs_cannot_be_asked_for() {
+        let typed = ["x", "runs", "list", "--limit", "0"].map(OsString::from);
+        assert!(parse(&typed).unwrap_err().to_string().contains("--limit"));
+    }
+
+    #[test]
+    fn the_help_of_a_flag_tells_the_default_of_its_setting() {
+        let mut command = with_defaults(Cli::command());
+        command.build();
+        command.clone().debug_assert();
+        let help = |path: &[&str]| {
+            let mut command = &mut command.clone();
+            for verb in path {
+                command = command.find_subcommand_mut(verb).unwrap();
+            }
+            command.render_help().to_string()
+        };
+        let run = help(&["run"]);
+        for default in ["num-cpus", "0", "failed", "human", "auto"] {
+            assert!(run.contains(&format!("[default: {default}]")), "{default}: {run}");
+        }
+        assert!(help(&["report", "export"]).contains("[default: junit]"), "its own `--format`");
     }
 }

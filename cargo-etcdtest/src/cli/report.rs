@@ -228,7 +228,7 @@ mod tests {
         store.write(&details).await;
         let reports = Reports::new(store.store.clone());
         for (name, content) in render_all(&details).unwrap() {
-            reports.put(&details.run.id, name, &content, &[]).await.unwrap();
+            reports.put(&details.run.id, name, &content).await.unwrap();
         }
         store
     }

@@ -7,18 +7,17 @@ use std::path::Path;
 use std::time::Duration;
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::CargoOptions;
 use super::filter_options::FilterOptions;
 use super::global::without_password;
+use super::interrupts::Interrupts;
 use super::progress::{Progress, show};
 use super::report::write_file;
 use super::session::Session;
 use super::stream::Stream;
-use super::verb::nearest_verb;
-use super::{Exit, Failure, GlobalArgs};
+use super::{Exit, Failure, GlobalArgs, verb};
 use crate::config::{
     Flags, Format, MaxFail, OutputWhen, PassOrFail, Retries, Settings, SlowTimeout, StoreOutput, TestThreads,
     Value,
@@ -72,7 +71,7 @@ struct HowArgs {
     /// Run all tests, however many fail: `--max-fail all`
     #[arg(long, overrides_with_all = ["max_fail", "fail_fast"])]
     no_fail_fast: bool,
-    /// Begin no more tests once one has failed: `--max-fail 1`
+    /// Begin no more tests once one has failed, the default: `--max-fail 1`
     #[arg(long, overrides_with_all = ["max_fail", "no_fail_fast"])]
     fail_fast: bool,
     /// When the output of tests that pass is shown
@@ -150,7 +149,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let RunArgs { filter, cargo, how } = args;
     let session = Session::new(global, how.flags(), cargo.manifest_path())?;
     let settings = &session.settings;
-    let first_filter = filter.first().map(str::to_owned);
+    let patterns = filter.patterns().to_vec();
     let filter = filter.filter()?;
     let store = session.store().await?;
     let environments = Environments::new(store.clone());
@@ -159,7 +158,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let list = cargo.list_tests(settings.list_timeout).await?;
     let tests = select(&list, &filter, &chosen)?;
     if tests.is_empty() {
-        return Err(nothing_to_run(&list, first_filter.as_deref()));
+        return Err(nothing_to_run(&list, &patterns));
     }
     Catalog::new(store.clone()).sync(&list).await?;
 
@@ -213,15 +212,17 @@ fn reason_to_skip(
     Ok((!allowed).then(|| format!("runs only in {}", test.code.environments.join(", "))))
 }
 
-/// Why nothing ran: perhaps the first filter was meant to be a verb.
-fn nothing_to_run(list: &TestList, first_filter: Option<&str>) -> Failure {
-    let verb = first_filter.and_then(nearest_verb);
+fn nothing_to_run(list: &TestList, patterns: &[String]) -> Failure {
+    let verb = patterns.first().and_then(|pattern| verb::nearest_verb(pattern));
     let (message, help) = match verb {
         _ if list.tests.is_empty() => {
-            ("there are no tests", "write one with `#[etcdtest::test]` or `#[test]`".into())
+            ("there are no tests", "write one with `#[etcdtest::test]` or `#[test]`".to_owned())
         }
-        Some(verb) => ("no test was selected", format!("did you mean the verb `{verb}`?")),
-        None => ("no test was selected", "`cargo etcdtest list` shows all tests".into()),
+        Some(verb) => (
+            "no test was selected",
+            format!("did you mean `cargo etcdtest {verb}`? `cargo etcdtest list` shows all tests"),
+        ),
+        None => ("no test was selected", "`cargo etcdtest list` shows all tests".to_owned()),
     };
     Failure::new(Exit::NothingToRun, miette::miette!(help = help, "{message}"))
 }
@@ -249,15 +250,9 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
 
 /// The first signal lets tests end, a second one kills them.
 async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::Result<()> {
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut hangup = signal(SignalKind::hangup())?;
+    let mut interrupts = Interrupts::listen()?;
     for next in [Leave::ToEnd, Leave::ToDie] {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
+        interrupts.next().await;
         leave.send_replace(next);
     }
     std::future::pending().await

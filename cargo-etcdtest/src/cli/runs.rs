@@ -1,5 +1,7 @@
 //! `cargo etcdtest runs`: which runs there were, and how one went.
 
+use std::num::NonZeroUsize;
+
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -27,8 +29,8 @@ enum RunsVerb {
     /// List runs, newest first
     List {
         /// At most so many
-        #[arg(long, value_name = "N", default_value_t = 20)]
-        limit: usize,
+        #[arg(long, value_name = "N", default_value = "20")]
+        limit: NonZeroUsize,
     },
     /// Show a run: its environments, what failed with message and output, what was slow
     Show {
@@ -66,7 +68,7 @@ async fn answer(
     match verb {
         RunsVerb::List { limit } => {
             let mut found = history::runs(store).await?;
-            found.value.truncate(limit);
+            found.value.truncate(limit.get());
             let value = match format {
                 Format::Human => list_text(&found.value, now, zone),
                 Format::Json => list_json(&found.value),

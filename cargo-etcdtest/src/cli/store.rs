@@ -64,6 +64,7 @@ fn document(status: Result<&StoreStatus, &StoreError>, settings: &[Setting]) -> 
                 "quota": status.quota,
                 "revision": status.revision.0,
                 "members": status.members.iter().map(member).collect::<Vec<_>>(),
+                "healthy": status.warnings.is_empty(),
                 "warnings": status.warnings,
             })
         }
@@ -85,6 +86,7 @@ fn text(status: Result<&StoreStatus, &StoreError>, settings: &[Setting]) -> Stri
         for (endpoint, health) in &status.members {
             line("member", &format!("{endpoint} {health}"));
         }
+        line("health", if status.warnings.is_empty() { "ok" } else { "needs attention" });
         for warning in &status.warnings {
             line("warning", &painted(WARNING, warning));
         }
@@ -171,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn the_document_of_a_healthy_store_has_stable_names() {
+    fn the_document_of_a_store_has_stable_names() {
         let document = document(Ok(&healthy()), &[]);
         let expected = json!({
             "store": {
@@ -181,7 +183,7 @@ mod tests {
                     { "endpoint": "a:2379", "health": "leader" },
                     { "endpoint": "b:2379", "health": "does not answer" },
                 ],
-                "warnings": ["something is wrong"],
+                "healthy": false, "warnings": ["something is wrong"],
             },
             "settings": [],
         });

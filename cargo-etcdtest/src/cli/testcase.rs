@@ -199,9 +199,10 @@ async fn answer(
     Ok(match verb {
         TestCaseVerb::List(args) => {
             let mut found = catalog.list().await?;
+            let all = found.len();
             found.retain(|stored| args.matches(stored));
             match format {
-                Format::Human => list_text(&found),
+                Format::Human => list_text(&found, all),
                 Format::Json => found.iter().map(|stored| json_line(&json_of(stored))).collect(),
             }
         }

@@ -22,10 +22,14 @@ fn state(state: TestCaseState) -> (&'static str, Style) {
     }
 }
 
-/// A table of test cases.
-pub(super) fn list_text(cases: &[StoredTestCase]) -> String {
-    if cases.is_empty() {
-        return "no test cases: `cargo etcdtest testcase sync` registers what the code has\n".into();
+/// A table of the test cases that were selected of `all`.
+pub(super) fn list_text(cases: &[StoredTestCase], all: usize) -> String {
+    match (cases, all) {
+        ([], 0) => {
+            return "no test cases yet: `cargo etcdtest testcase sync` registers what the code has\n".into();
+        }
+        ([], all) => return format!("no test case is selected, of {all}\n"),
+        _ => {}
     }
     let mut table = Table::new(&["STATE", "TEST CASE", "OWNER", "TAGS"]);
     for stored in cases {

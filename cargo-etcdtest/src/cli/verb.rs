@@ -39,10 +39,10 @@ pub(super) fn insert_default(mut arguments: Vec<OsString>) -> Vec<OsString> {
     arguments
 }
 
-/// The verb that a misspelt one was probably meant to be.
-pub(super) fn nearest_verb(written: &str) -> Option<String> {
+/// The verb that a filter was perhaps meant to be.
+pub(super) fn nearest_verb(filter: &str) -> Option<String> {
     let command = Cli::command();
-    nearest(written, command.get_subcommands().map(Command::get_name)).map(str::to_owned)
+    nearest(filter, command.get_subcommands().map(Command::get_name)).map(str::to_owned)
 }
 
 /// Whether the argument after this flag is its value.

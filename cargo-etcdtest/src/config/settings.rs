@@ -217,7 +217,8 @@ impl Settings {
             cacert: self.cacert.clone(),
             cert: self.cert.clone(),
             key: self.key.clone(),
-            namespace: self.namespace.clone().unwrap_or_default(),
+            // Keys begin with a slash: `team` and `team/` mean the same.
+            namespace: self.namespace.as_deref().unwrap_or_default().trim_end_matches('/').to_owned(),
             connect_timeout: usual.connect_timeout.min(self.store_timeout),
             request_timeout: usual.request_timeout.min(self.store_timeout),
         };
@@ -258,6 +259,16 @@ mod tests {
         let listed: Vec<_> =
             document.lines().filter(|line| line.contains("`ETCDTEST_") && line.starts_with('|')).collect();
         assert_eq!(listed, expected, "\n{}\n", expected.join("\n"));
+    }
+
+    #[test]
+    fn a_slash_at_the_end_of_the_namespace_makes_no_other_namespace() {
+        let root = tempfile::tempdir().unwrap();
+        let namespace = |given: &str| {
+            let flags = Flags { namespace: Some(given.to_owned()), ..Flags::default() };
+            Settings::load(flags, root.path(), []).unwrap().store_options(root.path()).etcd.namespace
+        };
+        assert_eq!(["/team/a", "/team/a/", "/"].map(namespace), ["/team/a", "/team/a", ""]);
     }
 
     #[test]

@@ -89,7 +89,9 @@ pub fn read_files(paths: &[PathBuf]) -> Result<Vec<EnvironmentFile>, Environment
     let mut seen = BTreeMap::<String, PathBuf>::new();
     let mut files = Vec::new();
     for path in paths {
-        let found = if path.is_dir() { files_in(path)? } else { vec![path.clone()] };
+        let kind = std::fs::metadata(path)
+            .map_err(|source| DocumentError::Unreadable { path: path.clone(), source })?;
+        let found = if kind.is_dir() { files_in(path)? } else { vec![path.clone()] };
         for path in found {
             let file = EnvironmentFile::read(&path, None)?;
             if let Some(first) = seen.insert(file.name.clone(), path.clone()) {
@@ -278,6 +280,8 @@ mod tests {
     #[test]
     fn files_that_are_no_environments_are_named() {
         insta::assert_snapshot!("missing_file", wrong_files(&[], &["missing.toml"]));
+        let missing_folder = wrong_files(&[], &["missing"]);
+        assert!(missing_folder.contains("failed to read missing\n"), "{missing_folder}");
         insta::assert_snapshot!("folder_without_files", wrong_files(&[("notes.md", b"")], &["."]));
         insta::assert_snapshot!("file_of_another_kind", wrong_files(&[("a.yaml", b"")], &["a.yaml"]));
         insta::assert_snapshot!("name_with_a_blank", wrong_files(&[("a b.toml", b"")], &["a b.toml"]));

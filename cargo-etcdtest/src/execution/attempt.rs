@@ -15,7 +15,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 use tokio::process::{Child, Command};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::events::AttemptOutput;
@@ -25,8 +25,17 @@ use crate::model::{Attempt, Step, TestKind};
 
 /// How long the streams of a process that has ended are read on while others hold them.
 const HELD_STREAMS: Duration = Duration::from_millis(200);
-/// How many bytes of attachments one attempt may send.
-const MAX_ATTACHMENTS: usize = 16 << 20;
+/// How many bytes of attachments one attempt may send, and how many attachments.
+const MAX_ATTACHED: usize = 16 << 20;
+const MAX_ATTACHMENTS: usize = 100;
+/// How many steps of one attempt are kept.
+const MAX_STEPS: usize = 500;
+/// The longest name of a step or attachment, in bytes.
+const MAX_NAME: usize = 200;
+/// The shortest time between two reports that an attempt is slow.
+const SLOW: Duration = Duration::from_secs(1);
+/// Further away than any attempt lasts.
+const FAR: Duration = Duration::from_hours(24 * 365);
 
 /// What to start.
 #[derive(Debug)]
@@ -63,14 +72,9 @@ pub enum Leave {
 struct Said {
     steps: Vec<Step>,
     attachments: Vec<(String, Vec<u8>)>,
+    /// The bytes of all attachments, kept or not.
+    attached: usize,
     outcome: Option<protocol::Outcome>,
-}
-
-/// What a task takes in while it goes on.
-#[derive(Debug)]
-struct Intake<T> {
-    so_far: Arc<Mutex<T>>,
-    task: JoinHandle<()>,
 }
 
 /// Why a process is being ended.
@@ -113,25 +117,26 @@ impl Launch {
             }
         };
         let group = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
-        let (show_out, show_err) = (self.show.then(tokio::io::stdout), self.show.then(tokio::io::stderr));
-        let stdout = Intake::start(|output| capture(stdout, show_out, output));
-        let stderr = Intake::start(|output| capture(stderr, show_err, output));
-        let start = self.start.to_frame();
-        let said = Intake::start(|said| listen(socket, start, said));
+        let (stdout, stderr, said) = (Taken::default(), Taken::default(), Taken::default());
+        let mut streams = JoinSet::new();
+        if let Some(stream) = child.stdout.take() {
+            streams.spawn(capture(stream, self.show.then(tokio::io::stdout), stdout.clone()));
+        }
+        if let Some(stream) = child.stderr.take() {
+            streams.spawn(capture(stream, self.show.then(tokio::io::stderr), stderr.clone()));
+        }
+        if let Some(socket) = socket {
+            streams.spawn(listen(socket, self.start.to_frame(), said.clone()));
+        }
 
         let (status, stopped) = self.wait(&mut child, group, clock, &mut leave, on_slow).await;
         let duration = clock.elapsed();
-        if stopped.is_some() {
-            // Its children may be deaf to the request, or hold no stream to be known by.
-            end_group(group, Signal::KILL);
-        }
         if stopped == Some(Stopped::Cancelled) {
             return None;
         }
-        let (stdout, stderr, said) = collect(group, stdout, stderr, said).await;
-        let Said { mut steps, attachments, outcome } = said;
-        let output = AttemptOutput { stdout, stderr, attachments };
+        drain(group, streams).await;
+        let Said { mut steps, attachments, outcome, .. } = take(&said);
+        let output = AttemptOutput { stdout: take(&stdout), stderr: take(&stderr), attachments };
         let ending = match (stopped, &status) {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),
             (None, Err(error)) => Ending::crashed(format!("its process was lost: {error}")),
@@ -193,16 +198,17 @@ impl Launch {
         leave: &mut watch::Receiver<Leave>,
         on_slow: impl Fn(Duration),
     ) -> (io::Result<ExitStatus>, Option<Stopped>) {
-        let deadline = self.timeout.map(|timeout| clock + timeout);
-        let mut slow = clock + self.slow;
+        let after = |time: Duration| clock.checked_add(time).unwrap_or_else(|| clock + FAR);
+        let deadline = self.timeout.map(after);
+        let mut slow = self.slow;
         loop {
-            let wake = deadline.map_or(slow, |deadline| deadline.min(slow));
+            let wake = deadline.map_or(after(slow), |deadline| deadline.min(after(slow)));
             let stopped = tokio::select! {
                 status = child.wait() => return (status, None),
                 () = sleep_until(wake) => {
                     if deadline.is_none_or(|deadline| Instant::now() < deadline) {
                         on_slow(clock.elapsed());
-                        slow += self.slow;
+                        slow = slow.saturating_add(self.slow.max(SLOW));
                         continue;
                     }
                     Stopped::TimedOut
@@ -221,13 +227,17 @@ impl Launch {
         leave: &mut watch::Receiver<Leave>,
     ) -> io::Result<ExitStatus> {
         end_group(group, Signal::TERM);
-        tokio::select! {
-            status = child.wait() => return status,
-            () = tokio::time::sleep(self.grace) => {}
-            () = told(leave, Leave::ToDie) => {}
-        }
+        let ended = tokio::select! {
+            status = child.wait() => Some(status),
+            () = tokio::time::sleep(self.grace) => None,
+            () = told(leave, Leave::ToDie) => None,
+        };
+        // Also what a process that ended in time has left behind.
         end_group(group, Signal::KILL);
-        child.wait().await
+        match ended {
+            Some(status) => status,
+            None => child.wait().await,
+        }
     }
 }
 
@@ -246,53 +256,36 @@ fn end_group(group: Option<Pid>, signal: Signal) {
     }
 }
 
+/// What was taken in of a stream so far: also where its end does not come.
+type Taken<T> = Arc<Mutex<T>>;
+
+fn lock<T>(taken: &Taken<T>) -> MutexGuard<'_, T> {
+    taken.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn take<T: Default>(taken: &Taken<T>) -> T {
+    std::mem::take(&mut *lock(taken))
+}
+
 /// Waits for the ends of the streams; whoever still holds them after the process has ended
-/// is killed.
-async fn collect(
-    group: Option<Pid>,
-    mut stdout: Intake<Output>,
-    mut stderr: Intake<Output>,
-    mut said: Intake<Said>,
-) -> (Output, Output, Said) {
-    {
-        let all = async { tokio::join!(&mut stdout.task, &mut stderr.task, &mut said.task) };
-        tokio::pin!(all);
-        if timeout(HELD_STREAMS, &mut all).await.is_err() {
-            end_group(group, Signal::KILL);
-            // Who left the group may hold them for ever: what came until now is what there is.
-            let _ = timeout(HELD_STREAMS, &mut all).await;
-        }
+/// is killed, and left alone where it has escaped from the group.
+async fn drain(group: Option<Pid>, mut streams: JoinSet<()>) {
+    if timeout(HELD_STREAMS, async { while streams.join_next().await.is_some() {} }).await.is_err() {
+        end_group(group, Signal::KILL);
+        let _ = timeout(HELD_STREAMS, async { while streams.join_next().await.is_some() {} }).await;
+        streams.shutdown().await;
     }
-    (stdout.end(), stderr.end(), said.end())
-}
-
-impl<T: Default + Send + 'static> Intake<T> {
-    fn start<F: Future<Output = ()> + Send + 'static>(task: impl FnOnce(Arc<Mutex<T>>) -> F) -> Self {
-        let so_far = Arc::default();
-        Self { task: tokio::spawn(task(Arc::clone(&so_far))), so_far }
-    }
-
-    /// Takes in no more, and gives what came until now.
-    fn end(self) -> T {
-        self.task.abort();
-        std::mem::take(&mut *locked(&self.so_far))
-    }
-}
-
-fn locked<T>(so_far: &Mutex<T>) -> MutexGuard<'_, T> {
-    so_far.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Reads a stream to its end, bounded, and passes it on where somebody looks.
 async fn capture(
-    stream: Option<impl AsyncRead + Unpin>,
+    mut stream: impl AsyncRead + Unpin,
     mut show: Option<impl AsyncWriteExt + Unpin>,
-    output: Arc<Mutex<Output>>,
+    output: Taken<Output>,
 ) {
-    let Some(mut stream) = stream else { return };
     let mut buffer = vec![0; 16 << 10];
     while let Ok(length @ 1..) = stream.read(&mut buffer).await {
-        locked(&output).push(&buffer[..length]);
+        lock(&output).push(&buffer[..length]);
         if let Some(to) = &mut show {
             // A terminal that went away is no reason to stop the test.
             let _ = to.write_all(&buffer[..length]).await;
@@ -301,13 +294,12 @@ async fn capture(
     }
 }
 
-/// Tells the test what to do and takes in what it says, to the end of the socket.
-async fn listen(socket: Option<UnixStream>, start: Frame, said: Arc<Mutex<Said>>) {
-    let (Some(mut socket), Ok(start)) = (socket, start.encode()) else { return };
+/// Tells the test what to do and takes in what it says, to its last event.
+async fn listen(mut socket: UnixStream, start: Frame, said: Taken<Said>) {
+    let Ok(start) = start.encode() else { return };
     if socket.write_all(&start).await.is_err() {
         return;
     }
-    let mut attached = 0;
     while let Ok(length) = socket.read_u32_le().await {
         let length = length as usize;
         if length > protocol::MAX_FRAME {
@@ -317,27 +309,43 @@ async fn listen(socket: Option<UnixStream>, start: Frame, said: Arc<Mutex<Said>>
         if socket.read_exact(&mut body).await.is_err() {
             break;
         }
-        let event = Frame::decode(&body).ok().and_then(Event::from_frame);
-        let mut said = locked(&said);
+        if let Some(event) = Frame::decode(&body).ok().and_then(Event::from_frame)
+            && lock(&said).take(event)
+        {
+            break;
+        }
+    }
+}
+
+impl Said {
+    /// Takes in an event, within what one attempt may say, and says whether it was the last.
+    fn take(&mut self, event: Event) -> bool {
         match event {
-            Some(Event::StepStarted { name, .. }) => {
-                said.steps.push(Step { name, ok: None, duration: Duration::ZERO });
+            Event::StepStarted { mut name, .. } => {
+                if self.steps.len() < MAX_STEPS {
+                    name.truncate(name.floor_char_boundary(MAX_NAME));
+                    self.steps.push(Step { name, ok: None, duration: Duration::ZERO });
+                }
             }
-            Some(Event::StepFinished { step, ok, duration }) => {
+            Event::StepFinished { step, ok, duration } => {
                 let index = (step as usize).wrapping_sub(1);
-                if let Some(step) = said.steps.get_mut(index) {
+                if let Some(step) = self.steps.get_mut(index) {
                     step.ok = Some(ok);
                     step.duration = duration;
                 }
             }
-            Some(Event::Attachment { name, bytes }) => {
-                attached += bytes.len();
-                if attached <= MAX_ATTACHMENTS {
-                    said.attachments.push((name, bytes));
+            Event::Attachment { mut name, bytes } => {
+                self.attached = self.attached.saturating_add(bytes.len());
+                if self.attached <= MAX_ATTACHED && self.attachments.len() < MAX_ATTACHMENTS {
+                    name.truncate(name.floor_char_boundary(MAX_NAME));
+                    self.attachments.push((name, bytes));
                 }
             }
-            Some(Event::Finished(outcome)) => said.outcome = Some(outcome),
-            None => {}
+            Event::Finished(outcome) => {
+                self.outcome = Some(outcome);
+                return true;
+            }
         }
+        false
     }
 }

@@ -7,8 +7,7 @@ use std::time::Duration;
 
 use crate::model::{Block, Claim, Fence, NextPosition, RunState, UnitIndex, UnitResult};
 use crate::store::{
-    Commit, Compare, KeyRange, Op, Page, Read, Revision, Txn, commit, decode, encode, encode_block, keys,
-    list,
+    Commit, Compare, KeyRange, Op, Page, Read, Revision, Txn, commit, compress, decode, encode, keys, list,
 };
 
 use super::error::Result;
@@ -21,6 +20,8 @@ const MAX_UNITS: usize = 500;
 const MAX_STRIPES: usize = 16;
 /// The largest block of results, in bytes as stored.
 const MAX_BLOCK: usize = 512 << 10;
+/// The same before it is compressed: far below what is refused when it is read.
+const MAX_CONTENT: usize = 8 << 20;
 
 /// What a worker holds of a run.
 #[derive(Debug)]
@@ -119,8 +120,9 @@ impl Claims {
             if results.is_empty() {
                 continue;
             }
-            let block = encode_block(&Block { results: results.clone() });
-            if block.len() > MAX_BLOCK && results.len() > 1 {
+            let content = encode(&Block { results: results.clone() });
+            let block = compress(&content);
+            if (block.len() > MAX_BLOCK || content.len() > MAX_CONTENT) && results.len() > 1 {
                 waiting.push(results.split_off(results.len() / 2));
                 waiting.push(results);
                 continue;
@@ -156,6 +158,7 @@ impl Claims {
             if self.attempt(compares, then, record).await?.is_some() {
                 return Ok(());
             }
+            self.membership.check_open()?;
         }
     }
 

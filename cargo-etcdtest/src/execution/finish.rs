@@ -4,21 +4,29 @@ use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
+use backon::Retryable;
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
+use super::batches::batches;
 use super::error::Result;
 use super::membership::Membership;
-use crate::model::{EnvironmentVersion, LatestResult, RecentOutcome, Run, RunState, Steward, UnitResult};
+use crate::model::{
+    EnvironmentVersion, LatestResult, RecentOutcome, Run, RunId, RunState, Steward, UnitResult,
+};
 use crate::reports::history::{self, Found, Shown};
-use crate::reports::{Reports, RunDetails, UnitDetails, render_all};
+use crate::reports::{ReportError, RunDetails, UnitDetails, render_all, report_writes};
 use crate::store::{
     Commit, Compare, Key, KeyRange, Op, Revision, SharedStore, StoreError, Txn, commit, decode, encode, get,
-    keys,
+    keys, pauses,
 };
 
 /// How many latest results one transaction carries.
 const BATCH: usize = 40;
+/// How many bytes of results it carries.
+const BATCH_BYTES: usize = 768 << 10;
+/// About how many bytes a latest result has beside the result itself.
+const BESIDE: usize = 8 << 10;
 /// How many such transactions are under way at once.
 const AT_ONCE: usize = 4;
 
@@ -30,11 +38,46 @@ pub type Latest = HashMap<Key, (LatestResult, Revision)>;
 /// # Errors
 /// What the store said; the run then stays as it is, and can be finished again.
 pub async fn finish(membership: &mut Membership, latest: &Latest, cancelled: bool) -> Result<RunDetails> {
-    let by = Steward { worker: membership.worker().id.clone(), identity: membership.identity().0 };
-    membership.change_state(RunState::Finishing { by, cancelled }, vec![]).await?;
+    let finishing = |run: &Run, by: Steward| {
+        let cancelled = cancelled || run.state == RunState::Cancelling;
+        let open = match &run.state {
+            RunState::Running | RunState::Cancelling => true,
+            RunState::Finishing { by: finisher, .. } => finisher.worker == by.worker,
+            RunState::Planning { .. } | RunState::Finished { .. } => false,
+        };
+        open.then(|| Run { state: RunState::Finishing { by, cancelled }, ..run.clone() })
+    };
+    membership.advance(finishing, vec![]).await?;
+    membership.check_open()?;
 
-    let store = membership.store().clone();
-    let Found { value: mut details, broken } = history::read(store.as_ref(), membership.id()).await?;
+    let (store, patience) = (membership.store().clone(), membership.patience());
+    let mut details = (|| read_details(&store, membership.id()))
+        .retry(pauses().with_total_delay(Some(patience)))
+        .when(|error| matches!(error, ReportError::Store(error) if error.is_transient()))
+        .await?;
+    // Whoever stops a run when all of it was under way has stopped nothing.
+    let cancelled = cancelled && details.summary().not_run > 0;
+    details.run.state = RunState::Finished { cancelled };
+    details.run.finished = Some(Timestamp::now());
+    details.run.summary = Some(details.summary());
+
+    for (name, content) in render_all(&details)? {
+        for (proof, then) in report_writes(membership.id(), name, &content) {
+            membership.write(&proof, then).await?;
+        }
+    }
+    store_latest(&store, &details, latest, patience).await?;
+    let finished = |run: &Run, by: Steward| {
+        let mine =
+            matches!(&run.state, RunState::Finishing { by: finisher, .. } if finisher.worker == by.worker);
+        mine.then(|| details.run.clone())
+    };
+    if membership.advance(finished, vec![]).await? { Ok(details) } else { Err(membership.superseded()) }
+}
+
+/// Everything about a run, with its output.
+async fn read_details(store: &SharedStore, run: &RunId) -> std::result::Result<RunDetails, ReportError> {
+    let Found { value: mut details, broken } = history::read(store.as_ref(), run).await?;
     // A test case adds its description to the reports; they can do without.
     let needed = |error: &StoreError| match error {
         StoreError::Record { key, .. } => !KeyRange::prefix(keys::TEST_CASES).contains(key),
@@ -44,16 +87,6 @@ pub async fn finish(membership: &mut Membership, latest: &Latest, cancelled: boo
         return Err(error.into());
     }
     history::load_output(store.as_ref(), &mut details, Shown::REPORT).await?;
-    details.run.state = RunState::Finished { cancelled };
-    details.run.finished = Some(Timestamp::now());
-    details.run.summary = Some(details.summary());
-
-    let reports = Reports::new(store.clone());
-    for (name, content) in render_all(&details)? {
-        reports.put(membership.id(), name, &content, &membership.fence()).await?;
-    }
-    store_latest(&store, &details, latest, membership.patience()).await?;
-    membership.replace_run(details.run.clone(), &mut vec![]).await?;
     Ok(details)
 }
 
@@ -80,7 +113,7 @@ async fn store_latest(
             Some((keys::latest_result(&planned.test, &planned.environment), result.as_ref()?, environment))
         })
         .collect();
-    stream::iter(writes.chunks(BATCH))
+    stream::iter(batches(writes, BATCH, BATCH_BYTES, |(_, result, _)| result.size() + BESIDE))
         .map(|batch| store_batch(store, batch, run, latest, patience))
         .buffer_unordered(AT_ONCE)
         .try_collect()
@@ -92,13 +125,13 @@ type Write<'a> = (Key, &'a UnitResult, &'a EnvironmentVersion);
 /// Writes several at once where nothing has changed since the run was planned; else one by one.
 async fn store_batch(
     store: &SharedStore,
-    batch: &[Write<'_>],
+    batch: Vec<Write<'_>>,
     run: &Run,
     latest: &Latest,
     patience: Duration,
 ) -> Result<()> {
     let mut txn = Txn::default();
-    for (key, result, environment) in batch {
+    for (key, result, environment) in &batch {
         let known = latest.get(key);
         txn.compares
             .push(Compare::modified(key.clone(), known.map_or(Revision(0), |(_, revision)| *revision)));
@@ -110,8 +143,10 @@ async fn store_batch(
     if let Commit::Applied(_) = commit(store.as_ref(), &txn, &proof, patience).await? {
         return Ok(());
     }
-    for (key, result, environment) in batch {
-        let mut pair = get(store.as_ref(), key.clone()).await?;
+    for (key, result, environment) in &batch {
+        let read = || get(store.as_ref(), key.clone());
+        let read = || read.retry(pauses().with_total_delay(Some(patience))).when(StoreError::is_transient);
+        let mut pair = read().await?;
         loop {
             let before = pair.as_ref().map(decode::<LatestResult>).transpose();
             // A record of a newer version is newer than this run.
@@ -128,7 +163,7 @@ async fn store_batch(
             if let Commit::Applied(_) = commit(store.as_ref(), &txn, key, patience).await? {
                 break;
             }
-            pair = get(store.as_ref(), key.clone()).await?;
+            pair = read().await?;
         }
     }
     Ok(())

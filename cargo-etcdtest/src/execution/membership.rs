@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
+use backon::Retryable;
+
 use crate::model::{Environment, NextPosition, Run, RunId, RunState, Steward, Worker};
 use crate::store::{
-    Commit, Compare, Key, KeyRange, LeaseId, LeaseKeeper, Op, Page, Read, Revision, SharedStore, Txn, commit,
-    decode, encode, keys,
+    Commit, Compare, Key, KeyRange, LeaseKeeper, Op, Page, Read, Revision, SharedStore, StoreError, Txn,
+    commit, decode, encode, keys, pauses,
 };
 
 use super::error::{Result, RunError};
@@ -29,23 +31,31 @@ pub struct Membership {
     patience: Duration,
 }
 
-/// Puts the worker's key and says at which revision it came into being.
+/// Puts the worker's key on a lease of its own, and says at which revision it came into being.
 async fn register(
     store: &SharedStore,
     worker: &Worker,
-    lease: LeaseId,
     patience: Duration,
-) -> Result<Revision> {
+) -> Result<(LeaseKeeper, Revision)> {
     let key = keys::worker(&worker.id);
-    let txn = Txn {
-        compares: vec![Compare::created(key.clone(), Revision(0))],
-        then: vec![Op::Put { key: key.clone(), value: encode(worker), lease: Some(lease) }],
-        otherwise: vec![],
-    };
-    match commit(store.as_ref(), &txn, &key, patience).await? {
-        Commit::Applied(revision) => Ok(revision),
-        Commit::Refused(_) => {
-            Err(RunError::Superseded { run: worker.run.clone(), worker: worker.id.clone() })
+    loop {
+        let lease = (|| LeaseKeeper::start(store.clone(), WORKER_TTL))
+            .retry(pauses().with_total_delay(Some(patience)))
+            .when(StoreError::is_transient)
+            .await?;
+        let txn = Txn {
+            compares: vec![Compare::created(key.clone(), Revision(0))],
+            then: vec![Op::Put { key: key.clone(), value: encode(worker), lease: Some(lease.id()) }],
+            otherwise: vec![],
+        };
+        match commit(store.as_ref(), &txn, &key, patience).await {
+            Ok(Commit::Applied(revision)) => return Ok((lease, revision)),
+            Ok(Commit::Refused(_)) => {
+                return Err(RunError::Superseded { run: worker.run.clone(), worker: worker.id.clone() });
+            }
+            // The store was away for longer than the lease lived.
+            Err(StoreError::LeaseNotFound) => {}
+            Err(error) => return Err(error.into()),
         }
     }
 }
@@ -64,29 +74,12 @@ impl Membership {
         patience: Duration,
         describe: impl FnOnce(RunState) -> Run,
     ) -> Result<Self> {
-        let lease = LeaseKeeper::start(store.clone(), WORKER_TTL).await?;
-        let identity = register(&store, &worker, lease.id(), patience).await?;
-        let run =
-            describe(RunState::Planning { by: Steward { worker: worker.id.clone(), identity: identity.0 } });
+        let (lease, identity) = register(&store, &worker, patience).await?;
+        let by = Steward { worker: worker.id.clone(), identity: identity.0 };
+        let run = describe(RunState::Planning { by });
         let mut membership = Self { store, worker, lease, identity, run, generation: Revision(0), patience };
+        membership.put_run().await?;
         let id = membership.run.id.clone();
-
-        let create = Txn {
-            compares: vec![
-                Compare::created(keys::run(&id), Revision(0)),
-                Compare::absent(KeyRange::prefix(keys::execution(&id))),
-                membership.alive(),
-            ],
-            then: vec![Op::put(keys::run(&id), encode(&membership.run))],
-            otherwise: vec![],
-        };
-        match commit(membership.store.as_ref(), &create, &keys::run(&id), patience).await? {
-            Commit::Applied(revision) => membership.generation = revision,
-            Commit::Refused(_) => {
-                membership.leave().await;
-                return Err(RunError::Exists(id));
-            }
-        }
         for (index, chunk) in plan.chunks().enumerate() {
             membership.put(keys::plan_chunk(&id, index), encode(&chunk)).await?;
         }
@@ -96,8 +89,43 @@ impl Membership {
         let positions = (0..plan.stripes())
             .map(|stripe| Op::put(keys::next_position(&id, stripe), encode(&NextPosition { dealt: 0 })))
             .collect();
-        membership.change_state(RunState::Running, positions).await?;
+        let planned = |run: &Run, by: Steward| {
+            let mine =
+                matches!(&run.state, RunState::Planning { by: planner } if planner.worker == by.worker);
+            mine.then(|| Run { state: RunState::Running, ..run.clone() })
+        };
+        membership.advance(planned, positions).await?;
+        membership.check_open()?;
         Ok(membership)
+    }
+
+    /// Writes the run's first record, where there is nothing of a run of its id.
+    async fn put_run(&mut self) -> Result<()> {
+        let key = keys::run(self.id());
+        loop {
+            let create = Txn {
+                compares: vec![
+                    Compare::created(key.clone(), Revision(0)),
+                    Compare::absent(KeyRange::prefix(keys::execution(self.id()))),
+                    self.alive(),
+                ],
+                then: vec![Op::put(key.clone(), encode(&self.run))],
+                otherwise: vec![Op::Get(Read::key(keys::worker(&self.worker.id)))],
+            };
+            match commit(self.store.as_ref(), &create, &key, self.patience).await? {
+                Commit::Applied(revision) => {
+                    self.generation = revision;
+                    return Ok(());
+                }
+                Commit::Refused(outcome) => {
+                    if self.is_registered(outcome.pages().next()) {
+                        return Err(RunError::Exists(self.id().clone()));
+                    }
+                    self.register_again().await?;
+                    self.run.state = RunState::Planning { by: self.steward() };
+                }
+            }
+        }
     }
 
     /// The run as last read.
@@ -155,8 +183,30 @@ impl Membership {
         let run = run.ok_or_else(|| RunError::Gone(self.run.id.clone()))?;
         self.run = decode(&run)?;
         self.generation = run.modified;
-        let worker = pages.next().and_then(|mut page| page.pairs.pop());
-        Ok(worker.is_some_and(|pair| pair.created == self.identity))
+        Ok(self.is_registered(pages.next()))
+    }
+
+    /// Whether the worker's key, as it was read, is the one that this worker put.
+    fn is_registered(&self, page: Option<Page>) -> bool {
+        page.is_some_and(|page| page.pairs.iter().any(|pair| pair.created == self.identity))
+    }
+
+    /// Who this worker is where it does what only one may do.
+    fn steward(&self) -> Steward {
+        Steward { worker: self.worker.id.clone(), identity: self.identity.0 }
+    }
+
+    /// Makes sure that the run, as last read, is one that this worker may still write to.
+    ///
+    /// # Errors
+    /// [`RunError::Superseded`] where somebody else plans, finishes or has finished it.
+    pub fn check_open(&self) -> Result<()> {
+        let open = match &self.run.state {
+            RunState::Planning { by } | RunState::Finishing { by, .. } => by.worker == self.worker.id,
+            RunState::Running | RunState::Cancelling => true,
+            RunState::Finished { .. } => false,
+        };
+        if open { Ok(()) } else { Err(self.superseded()) }
     }
 
     /// Registers the worker again after its lease was lost.
@@ -164,59 +214,66 @@ impl Membership {
     /// # Errors
     /// As for any transaction.
     pub async fn register_again(&mut self) -> Result<()> {
-        self.lease = LeaseKeeper::start(self.store.clone(), WORKER_TTL).await?;
-        self.identity = register(&self.store, &self.worker, self.lease.id(), self.patience).await?;
+        (self.lease, self.identity) = register(&self.store, &self.worker, self.patience).await?;
         Ok(())
     }
 
-    /// Writes one key of the run under the fence, again if the run changed meanwhile.
+    /// Writes one key of the run under the fence, as [`Membership::write`] does.
     ///
     /// # Errors
     /// As [`Membership::write`].
     pub async fn put(&mut self, key: Key, value: Vec<u8>) -> Result<()> {
-        self.write(&key.clone(), vec![Op::put(key, value)]).await.map(drop)
+        self.write(&key.clone(), vec![Op::put(key, value)]).await
     }
 
-    /// Carries out writes under the fence, again if the run changed meanwhile, and under a
-    /// new registration if the lease was lost; `proof` is one of the keys put.
+    /// Carries out writes under the fence; again if the run changed meanwhile or the worker
+    /// had to register again. `proof` is one of the keys put.
     ///
     /// # Errors
-    /// [`RunError::Gone`] where the run was deleted, and what the store says.
-    pub async fn write(&mut self, proof: &Key, then: Vec<Op>) -> Result<Revision> {
-        let mut txn = Txn { compares: self.fence(), then, otherwise: self.questions() };
-        loop {
-            match commit(self.store.as_ref(), &txn, proof, self.patience).await? {
-                Commit::Applied(revision) => return Ok(revision),
-                Commit::Refused(outcome) => {
-                    if !self.take_answers(&mut outcome.pages())? {
-                        self.register_again().await?;
-                    }
-                    txn.compares = self.fence();
-                }
+    /// [`RunError::Superseded`] where the run is no longer open to this worker.
+    pub async fn write(&mut self, proof: &Key, then: Vec<Op>) -> Result<()> {
+        while self.attempt(proof, then.clone()).await?.is_none() {
+            self.check_open()?;
+        }
+        Ok(())
+    }
+
+    /// Moves the run on: `next` makes its record out of the one last read, and does so again
+    /// where that was changed meanwhile; `None` where there is nothing left to move. `with`
+    /// is written in the same transaction. Says whether the run was moved.
+    ///
+    /// # Errors
+    /// As for any transaction.
+    pub async fn advance(
+        &mut self,
+        next: impl Fn(&Run, Steward) -> Option<Run>,
+        with: Vec<Op>,
+    ) -> Result<bool> {
+        let key = keys::run(self.id());
+        while let Some(run) = next(&self.run, self.steward()) {
+            let then = [vec![Op::put(key.clone(), encode(&run))], with.clone()].concat();
+            if let Some(revision) = self.attempt(&key, then).await? {
+                self.generation = revision;
+                self.run = run;
+                return Ok(true);
             }
         }
+        Ok(false)
     }
 
-    /// Moves the run on to another state, with other writes in the same transaction.
-    ///
-    /// # Errors
-    /// As [`Membership::write`].
-    pub async fn change_state(&mut self, state: RunState, mut with: Vec<Op>) -> Result<()> {
-        let run = Run { state, ..self.run.clone() };
-        self.replace_run(run, &mut with).await
-    }
-
-    /// Writes the run's record, with other writes in the same transaction.
-    ///
-    /// # Errors
-    /// As [`Membership::write`].
-    pub async fn replace_run(&mut self, run: Run, with: &mut Vec<Op>) -> Result<()> {
-        let key = keys::run(&run.id);
-        let mut then = vec![Op::put(key.clone(), encode(&run))];
-        then.append(with);
-        self.generation = self.write(&key, then).await?;
-        self.run = run;
-        Ok(())
+    /// Carries out writes under the fence once. `None` where a compare did not hold: the run
+    /// has been read again then, and the worker is registered.
+    async fn attempt(&mut self, proof: &Key, then: Vec<Op>) -> Result<Option<Revision>> {
+        let txn = Txn { compares: self.fence(), then, otherwise: self.questions() };
+        match commit(self.store.as_ref(), &txn, proof, self.patience).await? {
+            Commit::Applied(revision) => Ok(Some(revision)),
+            Commit::Refused(outcome) => {
+                if !self.take_answers(&mut outcome.pages())? {
+                    self.register_again().await?;
+                }
+                Ok(None)
+            }
+        }
     }
 
     /// Gives the worker's place up: its key goes at once, not when its lease would end.

@@ -1,6 +1,7 @@
 //! A run: planned, shared out, executed, recorded, finished, and watched.
 
 mod attempt;
+mod batches;
 mod claims;
 mod code;
 mod error;

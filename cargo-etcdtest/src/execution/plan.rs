@@ -6,15 +6,21 @@ use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
+use super::batches::batches;
 use crate::model::{LatestResult, PlanChunk, PlannedUnit, Repetition, TestCaseId, UnitIndex, Verdict};
 use crate::store::encode;
 
-/// How many units one chunk holds: with ids of ordinary length about 200 KiB.
+/// How many units one chunk holds at the most: with ids of ordinary length about 200 KiB.
 const CHUNK: usize = 2000;
+/// How many bytes one chunk holds at the most; escaped in JSON they may become more.
+const CHUNK_BYTES: usize = 256 << 10;
 /// The largest number of stripes: so many workers can claim at once without meeting.
 const MAX_STRIPES: usize = 64;
 /// How many units a stripe should hold at least.
 const STRIPE: usize = 32;
+
+/// No test takes longer, whatever a record says: sums of estimates must stay durations.
+const LONGEST: Duration = Duration::from_hours(24 * 365);
 
 /// All units of a run in the order in which they are dealt.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -60,7 +66,7 @@ impl History {
     /// What the latest result of a unit and those before it say.
     pub fn of(latest: &LatestResult) -> Self {
         let ran = latest.recent.iter().filter(|recent| recent.verdict != Verdict::Skipped);
-        let mut durations: Vec<Duration> = ran.map(|recent| recent.duration).collect();
+        let mut durations: Vec<Duration> = ran.map(|recent| recent.duration.min(LONGEST)).collect();
         durations.sort_unstable();
         Self {
             duration: durations.get(durations.len() / 2).copied(),
@@ -119,10 +125,13 @@ impl Plan {
 
     /// The pieces in which it is stored.
     pub fn chunks(&self) -> impl Iterator<Item = PlanChunk> + '_ {
-        self.units
-            .chunks(CHUNK)
-            .enumerate()
-            .map(|(index, units)| PlanChunk { first: unit_index(index * CHUNK), units: units.to_vec() })
+        let mut first = 0;
+        batches(&self.units, CHUNK, CHUNK_BYTES, |unit| size(unit)).into_iter().map(move |units| {
+            let chunk =
+                PlanChunk { first: unit_index(first), units: units.iter().copied().cloned().collect() };
+            first += units.len();
+            chunk
+        })
     }
 
     /// The SHA-256 over its chunks as they are stored, in hexadecimal.
@@ -164,6 +173,13 @@ impl Plan {
         let index = stripe + dealt as usize * self.stripes;
         (index < self.units.len()).then(|| unit_index(index))
     }
+}
+
+/// About how many bytes a unit takes in a chunk.
+fn size(unit: &PlannedUnit) -> usize {
+    let TestCaseId { package, binary, test } = &unit.test;
+    let texts = [package, binary, test, &unit.environment].map(String::len).iter().sum::<usize>();
+    texts + unit.skip.as_ref().map_or(0, String::len) + 100
 }
 
 fn unit_index(index: usize) -> UnitIndex {
@@ -248,5 +264,18 @@ mod tests {
         assert!(dealt.into_iter().eq(plan.units().map(|(index, _)| index)));
         let stripes = u32::try_from(plan.stripes()).unwrap();
         assert_eq!(Plan::from_chunks(plan.chunks(), stripes), plan);
+    }
+
+    #[test]
+    fn chunks_stay_within_what_the_store_takes_however_long_the_names_are() {
+        let plan = Plan::new(
+            (0..3000).map(|n| unit(&format!("{n}{}", "x".repeat(1000)), true)),
+            &Histories::new(),
+            None,
+        );
+        let chunks: Vec<PlanChunk> = plan.chunks().collect();
+        assert!(chunks.iter().all(|chunk| encode(chunk).len() <= 512 << 10));
+        let firsts = chunks.iter().map(|chunk| plan.unit(chunk.first).unwrap());
+        assert!(firsts.eq(chunks.iter().map(|chunk| &chunk.units[0])));
     }
 }

@@ -1,20 +1,21 @@
 //! The one task of a worker that writes to the store: claims units and stores results,
 //! never both at once.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::batches::batches;
 use super::claims::{Claimed, Claims};
 use super::error::Result;
 use super::events::{AttemptOutput, RunEvent};
 use super::work::Work;
 use super::worker::{EventSink, Executed};
 use crate::config::StoreOutput;
-use crate::model::{Attempt, Fence, RunState, StoredOutput, UnitIndex, UnitResult};
+use crate::model::{Attempt, Fence, Run, RunState, StoredOutput, UnitIndex, UnitResult};
 use crate::store::{Key, Op, encode_output};
 
 /// How long a result may wait for others that are stored with it.
@@ -150,11 +151,15 @@ impl Recorder {
 
     async fn stop(&mut self, reason: String) -> Result<()> {
         let _ = self.events.send(RunEvent::Cancelled { reason });
-        let membership = self.claims.membership_mut();
-        if membership.run().state == RunState::Running {
-            membership.change_state(RunState::Cancelling, vec![]).await?;
-        }
-        Ok(())
+        let events = self.events.clone();
+        let cancel = self.claims.membership_mut().advance(
+            |run, _| {
+                let running = run.state == RunState::Running;
+                running.then(|| Run { state: RunState::Cancelling, ..run.clone() })
+            },
+            vec![],
+        );
+        patiently(cancel, &events).await.map(drop)
     }
 
     /// Stores output first, then the results that name it.
@@ -166,11 +171,13 @@ impl Recorder {
             for (attempt, output) in executed.result.attempts.iter_mut().zip(&executed.outputs) {
                 self.store_output(unit, token, attempt, output, &mut writes);
             }
+            executed.result.shorten();
             results.push(executed.result);
         }
         let events = self.events.clone();
         let store = async {
-            for batch in batches(writes) {
+            let size = |(key, value): &(Key, Vec<u8>)| key.as_bytes().len() + value.len();
+            for batch in batches(writes, OUTPUT_OPERATIONS, OUTPUT_BYTES, size) {
                 let Some((proof, _)) = batch.last().cloned() else { continue };
                 let puts = batch.into_iter().map(|(key, value)| Op::put(key, value)).collect();
                 self.claims.membership_mut().write(&proof, puts).await?;
@@ -205,10 +212,11 @@ impl Recorder {
             }
         }
         // What a test attaches it wants kept.
-        let mut names = HashMap::<&str, u32>::new();
+        let mut used = HashSet::<String>::new();
         for (name, content) in &output.attachments {
-            let count = names.entry(name).and_modify(|count| *count += 1).or_insert(1);
-            let name = if *count == 1 { name.clone() } else { format!("{name}.{count}") };
+            let numbered = (2..).map(|number| format!("{name}.{number}"));
+            let mut names = std::iter::once(name.clone()).chain(numbered);
+            let Some(name) = names.find(|name| used.insert(name.clone())) else { continue };
             put(format!("attachments/{name}"), content, content.len() as u64, 0);
         }
     }
@@ -245,21 +253,4 @@ async fn patiently<T>(request: impl Future<Output = Result<T>>, events: &EventSi
     }
     let _ = events.send(RunEvent::StoreAway);
     request.await
-}
-
-/// Groups writes into transactions that are not too large.
-fn batches(writes: Vec<(Key, Vec<u8>)>) -> Vec<Vec<(Key, Vec<u8>)>> {
-    let mut batches: Vec<Vec<(Key, Vec<u8>)>> = Vec::new();
-    let mut bytes = 0;
-    for write in writes {
-        bytes += write.1.len();
-        match batches.last_mut() {
-            Some(batch) if bytes <= OUTPUT_BYTES && batch.len() < OUTPUT_OPERATIONS => batch.push(write),
-            _ => {
-                bytes = write.1.len();
-                batches.push(vec![write]);
-            }
-        }
-    }
-    batches
 }

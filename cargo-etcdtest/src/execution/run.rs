@@ -19,7 +19,8 @@ use super::policy::Policy;
 use super::work::{EnvironmentFiles, Work};
 use super::worker::{EventSink, execute};
 use crate::model::{
-    Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, TestCaseId, Worker, WorkerId,
+    Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, Worker,
+    WorkerId,
 };
 use crate::reports::RunDetails;
 use crate::store::{KeyRange, SharedStore, decode, keys, list};
@@ -117,9 +118,10 @@ pub async fn run(
         shuffle,
         summary: None,
     };
-    let tests: HashMap<TestCaseId, ListedTest> =
-        tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
-    let files = EnvironmentFiles::write(&environments, &tests)?;
+    let by_id = tests.iter().map(|selected| (selected.test.id.clone(), selected.test.clone()));
+    let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
+    // What may fail on this machine comes before there is a run in the store.
+    let files = EnvironmentFiles::write(&environments, &by_id)?;
     let membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
     let _ = events.send(RunEvent::Started {
         run: membership.id().clone(),
@@ -134,7 +136,7 @@ pub async fn run(
         worker: membership.worker().id.clone(),
         files,
         plan,
-        tests,
+        tests: by_id,
         environments: environments
             .into_iter()
             .map(|environment| (environment.name.clone(), environment))
@@ -149,7 +151,7 @@ pub async fn run(
     let _ = events.send(RunEvent::Ended {
         run: details.run.id.clone(),
         summary: details.run.summary.unwrap_or_default(),
-        cancelled,
+        cancelled: details.run.state == RunState::Finished { cancelled: true },
     });
     Ok(details)
 }

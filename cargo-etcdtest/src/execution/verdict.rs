@@ -55,6 +55,7 @@ pub(super) fn annotated(
 ) -> Ending {
     match said {
         Some(protocol::Outcome::Failed { message, location }) => {
+            let location = location.map(bounded);
             Ending { outcome: Outcome::Failed, message: Some(bounded(message)), location }
         }
         Some(protocol::Outcome::Skipped(reason)) => {
@@ -105,7 +106,7 @@ fn failed_plainly(output: &AttemptOutput) -> Ending {
             .lines()
             .chain(text.lines())
             .find(|line| line.starts_with("Error: "))
-            .map(str::to_owned);
+            .map(|line| bounded(line.to_owned()));
         return Ending { outcome: Outcome::Failed, message: error, location: None };
     };
     let rest = &text[found.end()..];
@@ -113,7 +114,7 @@ fn failed_plainly(output: &AttemptOutput) -> Ending {
     Ending {
         outcome: Outcome::Failed,
         message: Some(bounded(rest[..end.unwrap_or(rest.len())].trim_end().to_owned())),
-        location: Some(place.as_str().to_owned()),
+        location: Some(bounded(place.as_str().to_owned())),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Following a run from anywhere: what the store has of it, then every change, without a
 //! gap between them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 
 use super::error::{Result, RunError};
 use super::events::{AttemptOutput, RunEvent, Unit};
@@ -20,9 +20,12 @@ struct Follower<'a> {
     id: &'a RunId,
     events: &'a EventSink,
     plan: Plan,
+    /// The plan has been read.
+    started: bool,
+    /// The units whose execution was told, by a claim or by their result.
+    begun: HashSet<UnitIndex>,
+    /// The units whose result was told.
     told: HashSet<UnitIndex>,
-    /// The units announced as being executed, by claim record.
-    running: HashMap<Key, Vec<UnitIndex>>,
     cancelling: bool,
     stalled: bool,
 }
@@ -45,16 +48,12 @@ pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Resu
         id,
         events,
         plan: Plan::from_chunks([], 1),
+        started: false,
+        begun: HashSet::new(),
         told: HashSet::new(),
-        running: HashMap::new(),
         cancelling: false,
         stalled: false,
     };
-    let run = match run.state {
-        RunState::Planning { .. } => follower.planned(&mut records).await?,
-        _ => run,
-    };
-    follower.start(&run).await?;
     if let Some(end) = follower.take_run(&run).await? {
         return Ok(end);
     }
@@ -72,7 +71,13 @@ pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Resu
                 }
             }
             notice = next(&mut shares) => match notice? {
-                Notice::Changed { changes, .. } => changes.iter().try_for_each(|change| follower.take_share(change))?,
+                Notice::Changed { changes, .. } => {
+                    let puts = changes.iter().filter_map(|change| match change {
+                        Change::Put(pair) => Some(pair),
+                        Change::Deleted(_) => None,
+                    });
+                    puts.into_iter().try_for_each(|pair| follower.take_pair(pair))?;
+                }
                 Notice::Compacted { .. } => follower.catch_up().await?,
             },
             notice = next(&mut workers) => {
@@ -92,24 +97,12 @@ async fn next(watch: &mut Watch) -> Result<Notice> {
 }
 
 impl Follower<'_> {
-    /// Waits until the run's plan is written, and gives the run as it is then.
-    async fn planned(&mut self, records: &mut Watch) -> Result<Run> {
-        loop {
-            let pair = get(self.store.as_ref(), keys::run(self.id)).await?;
-            let run: Run =
-                pair.as_ref().map(decode).transpose()?.ok_or_else(|| RunError::Gone(self.id.clone()))?;
-            if !matches!(run.state, RunState::Planning { .. }) {
-                return Ok(run);
-            }
-            next(records).await?;
-        }
-    }
-
     /// Reads the plan, and tells what has happened so far.
     async fn start(&mut self, run: &Run) -> Result<()> {
         let page = list(self.store.as_ref(), KeyRange::prefix(keys::plan(self.id))).await?;
         let chunks: Vec<PlanChunk> = page.pairs.iter().map(decode).collect::<std::result::Result<_, _>>()?;
         self.plan = Plan::from_chunks(chunks, run.stripes);
+        self.started = true;
         let tests: HashSet<_> = self.plan.units().map(|(_, unit)| &unit.test).collect();
         self.tell(RunEvent::Started {
             run: self.id.clone(),
@@ -122,7 +115,7 @@ impl Follower<'_> {
     }
 
     /// Tells all results and all that is being executed, as far as not told before. What
-    /// the watches deliver of it again is known then.
+    /// the watches deliver of it again is known then; before the plan is read, nothing is.
     async fn catch_up(&mut self) -> Result<()> {
         for prefix in [keys::blocks(self.id), keys::claims(self.id)] {
             let page = list(self.store.as_ref(), KeyRange::prefix(prefix)).await?;
@@ -131,27 +124,15 @@ impl Follower<'_> {
         Ok(())
     }
 
-    fn take_share(&mut self, change: &Change) -> Result<()> {
-        match change {
-            Change::Put(pair) => self.take_pair(pair),
-            Change::Deleted(key) => {
-                self.running.remove(key);
-                Ok(())
-            }
-        }
-    }
-
     fn take_pair(&mut self, pair: &KeyValue) -> Result<()> {
         let below = |prefix: Key| KeyRange::prefix(prefix).contains(&pair.key);
         if below(keys::blocks(self.id)) {
             self.take_block(decode_block(pair)?);
         } else if below(keys::claims(self.id)) {
             let claim: Claim = decode(pair)?;
-            let before = self.running.insert(pair.key.clone(), claim.running.clone()).unwrap_or_default();
             for index in claim.running {
                 if let Some(planned) = self.plan.unit(index)
-                    && !before.contains(&index)
-                    && !self.told.contains(&index)
+                    && self.begun.insert(index)
                 {
                     self.tell(RunEvent::AttemptStarted { unit: Unit::new(index, planned), attempt: 1 });
                 }
@@ -165,6 +146,7 @@ impl Follower<'_> {
             if let Some(planned) = self.plan.unit(result.unit)
                 && self.told.insert(result.unit)
             {
+                self.begun.insert(result.unit);
                 let unit = Unit::new(result.unit, planned);
                 let shown =
                     if result.outcome.is_failure() { OutputWhen::ImmediateFinal } else { OutputWhen::Never };
@@ -180,6 +162,9 @@ impl Follower<'_> {
 
     /// Takes in the run's record; says what came of the run where it is over.
     async fn take_run(&mut self, run: &Run) -> Result<Option<(RunSummary, bool)>> {
+        if !self.started && !matches!(run.state, RunState::Planning { .. }) {
+            self.start(run).await?;
+        }
         if run.state == RunState::Cancelling && !self.cancelling {
             self.cancelling = true;
             self.tell(RunEvent::Cancelled { reason: "its worker said so".into() });
@@ -196,15 +181,17 @@ impl Follower<'_> {
     async fn look_for_workers(&mut self) -> Result<()> {
         let page = list(self.store.as_ref(), KeyRange::prefix(keys::WORKERS)).await?;
         let live = page.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
-        let stalled = !live.into_iter().any(|worker| worker.run == *self.id);
-        if stalled && !self.stalled {
+        let mut live = live.filter(|worker| worker.run == *self.id);
+        if live.next().is_some() {
+            self.stalled = false;
+        } else if !self.stalled {
             let run = get(self.store.as_ref(), keys::run(self.id)).await?;
             let over = run.as_ref().and_then(|run| decode::<Run>(run).ok()).is_none_or(|run| run.is_over());
             if !over {
+                self.stalled = true;
                 self.tell(RunEvent::Stalled);
             }
         }
-        self.stalled = stalled;
         Ok(())
     }
 

@@ -69,15 +69,16 @@ pub async fn execute(
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let recorder = tokio::spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
+    // Attempts go as far as `leave` says, and no further once nothing can be recorded, or
+    // the time of the run is over.
+    let (say, hear) = watch::channel(*leave.borrow_and_update());
 
     let policy = &work.policy;
     let mut lanes = Lanes::new(policy.lanes, policy.resources.clone());
     let (mut attempts, mut waits) = (JoinSet::new(), JoinSet::new());
-    // Tests are told to leave by whoever runs us, or when the time of the run is over.
-    let (tell, told) = watch::channel(Leave::ToFinish);
     let mut deadline = policy.global_timeout.map(|timeout| Instant::now() + timeout);
     let mut running = BTreeSet::new();
-    let (mut asked, mut more, mut stopped, mut failures) = (false, true, false, 0);
+    let (mut asked, mut more, mut stopped, mut heard, mut failures) = (false, true, false, true, 0);
     let stop = |reason: String| {
         let _ = requests.send(Request::Stop { reason });
     };
@@ -87,17 +88,21 @@ pub async fn execute(
             stopped = true;
             stop(if failures == 1 { "a test failed".into() } else { format!("{failures} tests failed") });
         }
+        if *hear.borrow() > Leave::ToFinish && !stopped {
+            stopped = true;
+            stop("it was interrupted".into());
+        }
         if stopped {
             lanes.retain(|unit| !unit.is_fresh());
         }
-        if *told.borrow() > Leave::ToFinish {
+        if *hear.borrow() > Leave::ToFinish {
             lanes.retain(|_| false);
             waits.abort_all();
         }
         while let Some((needs, unit)) = lanes.begin() {
             running.insert(unit.index);
-            let (work, told, events) = (work.clone(), told.clone(), events.clone());
-            attempts.spawn(async move { (needs, unit.attempt(&work, told, &events).await) });
+            let (work, leave, events) = (work.clone(), hear.clone(), events.clone());
+            attempts.spawn(async move { (needs, unit.attempt(&work, leave, &events).await) });
         }
         let few = lanes.is_idle() || lanes.waiting().len() < policy.lanes.get();
         if !stopped && more && !asked && few {
@@ -137,7 +142,7 @@ pub async fn execute(
                     lanes.push_first(unit.needs(), unit);
                 }
             }
-            answer = dealt.recv(), if asked => {
+            answer = dealt.recv(), if heard => {
                 asked = false;
                 match answer {
                     Some(Dealt::Units(units, fence)) => {
@@ -146,23 +151,23 @@ pub async fn execute(
                         }
                     }
                     Some(Dealt::NoMore) => more = false,
-                    Some(Dealt::Cancelled) | None => stopped = true,
+                    Some(Dealt::Cancelled) => stopped = true,
+                    None => {
+                        // What is still being executed would be for nothing.
+                        (heard, stopped) = (false, true);
+                        say.send_if_modified(|now| raise(now, Leave::ToEnd));
+                    }
                 }
             }
             Ok(()) = leave.changed() => {
-                let how_far = *leave.borrow_and_update();
-                if how_far > Leave::ToFinish && !stopped {
-                    stopped = true;
-                    stop("it was interrupted".into());
-                }
-                go_further(&tell, how_far);
+                say.send_if_modified(|now| raise(now, *leave.borrow_and_update()));
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 deadline = None;
                 stopped = true;
                 let timeout = policy.global_timeout.unwrap_or_default();
                 stop(format!("its time of {} is over", humantime::format_duration(timeout)));
-                go_further(&tell, Leave::ToEnd);
+                say.send_if_modified(|now| raise(now, Leave::ToEnd));
             }
         }
     }
@@ -171,13 +176,11 @@ pub async fn execute(
     Ok((claims, stopped))
 }
 
-/// Tells tests to leave, unless they were told to leave faster before.
-fn go_further(tell: &watch::Sender<Leave>, how_far: Leave) {
-    tell.send_if_modified(|before| {
-        let further = how_far > *before;
-        *before = how_far.max(*before);
-        further
-    });
+/// Raises to what is said, and says whether that was a change.
+fn raise(now: &mut Leave, said: Leave) -> bool {
+    let raised = said > *now;
+    *now = said.max(*now);
+    raised
 }
 
 impl Tried {

@@ -174,6 +174,31 @@ impl Outcome {
 }
 
 impl UnitResult {
+    /// The most bytes one result should take in a record.
+    const LARGEST: usize = 256 << 10;
+
+    /// Where it is too large for a record: leaves out steps and most of the messages, of the
+    /// last attempt only if that of the others is not enough.
+    pub fn shorten(&mut self) {
+        let last = self.attempts.len().saturating_sub(1);
+        for range in [0..last, last..self.attempts.len()] {
+            if self.size() <= Self::LARGEST {
+                return;
+            }
+            for attempt in &mut self.attempts[range] {
+                attempt.steps.clear();
+                if let Some(message) = &mut attempt.message {
+                    message.truncate(message.floor_char_boundary(500));
+                }
+            }
+        }
+    }
+
+    /// How many bytes it takes in a record.
+    pub fn size(&self) -> usize {
+        serde_json::to_vec(self).map_or(0, |json| json.len())
+    }
+
     /// What it comes to.
     pub fn verdict(&self) -> Verdict {
         match self.outcome {

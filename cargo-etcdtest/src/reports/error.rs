@@ -39,14 +39,6 @@ pub enum ReportError {
         /// The reports it has.
         existing: Vec<String>,
     },
-    /// A compare of the writer did not hold: somebody else writes the run's reports now.
-    #[error("report `{name}` of run {run} was not written: another worker finishes the run")]
-    Superseded {
-        /// The run.
-        run: RunId,
-        /// The report.
-        name: String,
-    },
     /// A report could not be brought into its format.
     #[error("{name} could not be written: {reason}")]
     Rendering {
@@ -71,7 +63,7 @@ impl ReportError {
                 "reports are written when a run ends; `cargo etcdtest runs show` tells how far it is".into(),
             ),
             Self::UnknownReport { existing, .. } => Some(format!("it has {}", join(existing))),
-            Self::Superseded { .. } | Self::Rendering { .. } => None,
+            Self::Rendering { .. } => None,
         }
     }
 }

@@ -16,5 +16,5 @@ pub use details::{AttemptOutput, RunDetails, UnitDetails};
 pub use error::ReportError;
 pub use junit::junit;
 pub use resolve::{LATEST, resolve_run};
-pub use service::{JUNIT, Rendered, Reports, SUMMARY, render_all};
+pub use service::{JUNIT, Rendered, Reports, SUMMARY, render_all, report_writes};
 pub use summary::{AttemptSummary, Counts, SummaryReport, UnitSummary, seconds, summary};

@@ -29,13 +29,8 @@ pub enum Commit {
 /// # Errors
 /// As [`Store::txn`], once the patience is at its end.
 pub async fn commit(store: &dyn Store, txn: &Txn, proof: &Key, patience: Duration) -> Result<Commit> {
-    let deadline = Instant::now() + patience;
-    let mut pauses = ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(2))
-        .with_jitter()
-        .without_max_times()
-        .build();
+    let started = Instant::now();
+    let mut pauses = pauses().build();
     let mut in_doubt = false;
     loop {
         let error = match attempt(store, txn, proof, in_doubt).await {
@@ -45,12 +40,21 @@ pub async fn commit(store: &dyn Store, txn: &Txn, proof: &Key, patience: Duratio
         in_doubt |= matches!(error, StoreError::UnknownOutcome { .. });
         let pause = pauses.next().unwrap_or_default();
         if !(error.is_transient() || matches!(error, StoreError::NoSpace { .. }))
-            || Instant::now() + pause > deadline
+            || started.elapsed() + pause > patience
         {
             return Err(error);
         }
         tokio::time::sleep(pause).await;
     }
+}
+
+/// The pauses between tries through an outage of the store, without end.
+pub fn pauses() -> ExponentialBuilder {
+    ExponentialBuilder::default()
+        .with_min_delay(Duration::from_millis(50))
+        .with_max_delay(Duration::from_secs(2))
+        .with_jitter()
+        .without_max_times()
 }
 
 async fn attempt(store: &dyn Store, txn: &Txn, proof: &Key, in_doubt: bool) -> Result<Commit> {

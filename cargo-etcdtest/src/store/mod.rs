@@ -14,7 +14,7 @@ mod records;
 mod secret;
 
 pub use api::*;
-pub use commit::{Commit, commit};
+pub use commit::{Commit, commit, pauses};
 pub use compress::{CHUNK, compress, decode_block, decode_output, decompress, encode_block, encode_output};
 pub use connect::{StoreOptions, connect};
 pub use error::StoreError;

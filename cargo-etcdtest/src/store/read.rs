@@ -1,6 +1,7 @@
 //! Reading records: one, or all of a range in pages.
 
 use super::api::{Key, KeyRange, KeyValue, Page, Read, Result, Revision, Store};
+use super::error::StoreError;
 use super::records::decode;
 use crate::model::Record;
 
@@ -53,7 +54,17 @@ pub async fn list_chunks(store: &dyn Store, range: KeyRange) -> Result<Page> {
     in_pages(store, Read { limit: Some(PAGE_OF_CHUNKS), ..Read::from(range) }).await
 }
 
-async fn in_pages(store: &dyn Store, mut read: Read) -> Result<Page> {
+/// A list of what is now begins anew where a compaction took the revision of its first page.
+async fn in_pages(store: &dyn Store, read: Read) -> Result<Page> {
+    loop {
+        match in_pages_once(store, read.clone()).await {
+            Err(StoreError::Compacted(_)) if read.at.is_none() => {}
+            other => return other,
+        }
+    }
+}
+
+async fn in_pages_once(store: &dyn Store, mut read: Read) -> Result<Page> {
     let mut whole = store.read(read.clone()).await?;
     while whole.more {
         let Some(last) = whole.pairs.last() else { break };

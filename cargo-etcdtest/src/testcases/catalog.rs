@@ -142,7 +142,7 @@ impl Catalog {
     }
 
     /// The test case with this id; for an id without a binary also the only one of the
-    /// package that is so called.
+    /// package with just this path, else the only one whose path ends in it.
     ///
     /// # Errors
     /// There is none, or the store fails.
@@ -154,6 +154,9 @@ impl Catalog {
         let name = sync::written_name(id);
         let mut called: Vec<_> =
             package.into_iter().filter(|stored| sync::is_named(&stored.case.id.test, &name)).collect();
+        if called.iter().any(|stored| stored.case.id.test == name) {
+            called.retain(|stored| stored.case.id.test == name);
+        }
         match (called.pop(), called.is_empty()) {
             (Some(only), true) => Ok(only),
             (Some(last), false) => {

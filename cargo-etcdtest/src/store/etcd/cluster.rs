@@ -67,6 +67,12 @@ impl Cluster {
         };
         let mut members = Vec::new();
         for url in urls {
+            if !url.starts_with("http://") && !url.starts_with("https://") {
+                return Err(failed(
+                    &url,
+                    "it is no endpoint, such as 127.0.0.1:2379 or https://etcd:2379".into(),
+                ));
+            }
             if url.starts_with("http://") && options.wants_tls() {
                 return Err(failed(&url, "certificates are given, but the endpoint is http://".into()));
             }
@@ -204,6 +210,17 @@ pub(super) fn pauses() -> ExponentialBackoff {
 fn wrong_endpoint(error: &Error) -> String {
     match error {
         Error::InvalidUri(error) => format!("it is no endpoint, such as 127.0.0.1:2379: {error}"),
+        // Nothing was sent yet: it is the certificates that cannot be used.
+        Error::TransportError(error) => match root_cause(error) {
+            cause if cause.contains("KeyMismatch") => "the --key is not that of --cert".into(),
+            cause => format!("the certificates cannot be used: {cause}"),
+        },
         other => other.to_string(),
     }
+}
+
+/// The innermost cause: those around it just say that something failed.
+fn root_cause(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(Some(error), |error| error.source());
+    causes.last().map(ToString::to_string).unwrap_or_default()
 }

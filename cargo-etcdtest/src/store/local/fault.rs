@@ -46,7 +46,9 @@ impl Fault {
 /// may turn out to be there when the file is opened next.
 pub(super) fn commit(error: &rusqlite::Error, location: &str) -> StoreError {
     match error.sqlite_error_code() {
-        Some(ErrorCode::SystemIoFailure) => StoreError::UnknownOutcome { reason: error.to_string() },
+        Some(ErrorCode::SystemIoFailure) => {
+            StoreError::UnknownOutcome { reason: format!("{location}: {error}") }
+        }
         _ => sqlite(error, location),
     }
 }

@@ -246,6 +246,13 @@ async fn ids_are_found_by_their_name_alone_and_misspelt_ones_are_guessed() {
         ambiguous.contains("shop::smoke::a::same") && ambiguous.contains("shop::users::b::same"),
         "{ambiguous}"
     );
+    catalog.create(id("shop::web::paid"), Description::default()).await.unwrap();
+    assert_eq!(
+        catalog.get(&id("shop::paid")).await.unwrap().case.id,
+        id("shop::web::paid"),
+        "its whole path"
+    );
+
     let missing = catalog.get(&id("shop::smoke::orders::payed")).await.unwrap_err();
     assert_eq!(missing.to_string(), "there is no test case `shop::smoke::orders::payed`");
     assert!(missing.help().unwrap().contains("did you mean `shop::smoke::orders::paid`?"));

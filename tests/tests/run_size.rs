@@ -1,0 +1,37 @@
+//! What a large run costs.
+#![cfg(target_os = "linux")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::{Command, Stdio};
+
+use whole_program::etcd::Etcd;
+use whole_program::{Project, program};
+
+/// The most memory a process has had so far, in KiB.
+fn peak(process: u32) -> Option<u64> {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    line.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+#[test]
+fn two_thousand_plain_tests_on_etcd_take_little_memory() {
+    let mut tests = String::new();
+    for number in 0..2000 {
+        writeln!(tests, "#[test] fn t{number}() {{}}").unwrap();
+    }
+    let project = Project::package("many", "").file("src/lib.rs", &tests);
+    let etcd = Etcd::start();
+    let mut command = Command::new(program());
+    project.prepare(&mut command).args(["run", "--endpoints", &etcd.endpoint(), "--format", "json"]);
+    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let (mut highest, mut last) = (0, String::new());
+    for line in std::io::BufRead::lines(std::io::BufReader::new(run.stdout.take().unwrap())) {
+        last = line.unwrap();
+        highest = highest.max(peak(run.id()).unwrap_or_default());
+    }
+    assert_eq!(run.wait().unwrap().code(), Some(0), "{last}");
+    assert!(last.contains("\"passed\":2000"), "{last}");
+    assert!((1..200 << 10).contains(&highest), "{highest} KiB");
+}

@@ -104,6 +104,11 @@ impl Document {
         self.text.get(..offset).map_or(0, |before| before.matches('\n').count()) + 1
     }
 
+    /// What stands at a place, as it is written.
+    pub fn written(&self, place: Range<usize>) -> &str {
+        self.text.get(place).unwrap_or_default()
+    }
+
     /// A mistake: what it is in a whole sentence, where, and what is wrong with this very place.
     pub fn mistake(
         &self,

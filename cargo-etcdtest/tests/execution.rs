@@ -3,14 +3,14 @@
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cargo_etcdtest::config::StoreOutput;
+use cargo_etcdtest::config::{Flags, MaxFail, Retries, Settings};
 use cargo_etcdtest::execution::{Leave, Order, Policy, Result as RunResult, Selected, run};
 use cargo_etcdtest::model::{Attempt, Code, Description, Environment, Outcome, RunId, TestCaseId, TestKind};
 use cargo_etcdtest::reports::RunDetails;
@@ -74,6 +74,8 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
             revision: 0,
         }],
         policy,
+        shuffle: None,
+        repetitions: NonZeroU32::MIN,
         command: vec![],
         author: "ann@desk".into(),
         host: "desk".into(),
@@ -83,17 +85,16 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
 }
 
 fn policy() -> Policy {
-    Policy {
-        lanes: NonZeroUsize::new(2).unwrap(),
-        retries: None,
-        default_retries: 0,
-        timeout: None,
-        slow: Duration::from_mins(1),
-        grace: Duration::from_secs(5),
-        fail_fast: false,
-        store_output: StoreOutput::Failed,
-        show: false,
-    }
+    policy_of(Flags { max_fail: Some(MaxFail::All), ..Flags::default() })
+}
+
+/// Rules with two lanes, of these flags alone.
+fn policy_of(flags: Flags) -> Policy {
+    let root = tempfile::tempdir().unwrap();
+    let settings = Settings::load(flags, root.path(), []).unwrap();
+    let mut policy = Policy::new(&settings, false, false);
+    policy.lanes = NonZeroUsize::new(2).unwrap();
+    policy
 }
 
 async fn execute(store: SharedStore, order: Order, leave: Leave) -> RunResult<RunDetails> {
@@ -181,7 +182,7 @@ async fn a_run_that_is_stopped_before_it_begins_executes_nothing() {
 async fn a_failure_of_the_last_test_cancels_nothing() {
     let (folder, store) = folder();
     let binary = binary(folder.path(), "failing) exit 1 ;;");
-    let policy = Policy { fail_fast: true, ..policy() };
+    let policy = policy_of(Flags::default());
     let details = execute(store, order(&binary, &["failing"], policy), Leave::ToFinish).await.unwrap();
     assert_eq!(details.run.state, cargo_etcdtest::model::RunState::Finished { cancelled: false });
 }
@@ -205,7 +206,9 @@ async fn many_long_messages_are_stored_within_what_a_transaction_takes() {
     std::fs::write(folder.path().join("long"), format!("Error: {}\n", "\u{1}".repeat(100_000))).unwrap();
     let tests: Vec<String> = (0..45).map(|number| format!("fail{number}")).collect();
     let tests: Vec<&str> = tests.iter().map(String::as_str).collect();
-    let policy = Policy { default_retries: 1, lanes: NonZeroUsize::new(8).unwrap(), ..policy() };
+    let retries = Some(Retries::at_once(1));
+    let mut policy = policy_of(Flags { retries, max_fail: Some(MaxFail::All), ..Flags::default() });
+    policy.lanes = NonZeroUsize::new(8).unwrap();
     let details = execute(store.clone(), order(&binary, &tests, policy), Leave::ToFinish).await.unwrap();
     assert_eq!(details.run.summary.unwrap().failed, 45);
     let key = keys::latest_result(&TestCaseId::new("shop", "lib", "fail7"), "local");

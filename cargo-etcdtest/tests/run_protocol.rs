@@ -185,6 +185,7 @@ fn record(id: &RunId, plan: &Plan, state: RunState) -> Run {
         stripes: u32::try_from(plan.stripes()).unwrap(),
         tests_digest: String::new(),
         plan_digest: plan.digest(),
+        shuffle: None,
         summary: None,
     }
 }
@@ -231,10 +232,11 @@ async fn check(seed: u64) {
     let units = (0..UNITS).map(|n| PlannedUnit {
         test: TestCaseId::new("p", "b", format!("t{n}")),
         environment: "local".into(),
+        repetition: None,
         estimate: None,
         skip: None,
     });
-    let plan = Plan::new(units, &Histories::new());
+    let plan = Plan::new(units, &Histories::new(), None);
     let faulty = Arc::new(Faulty {
         inner: inner.clone(),
         random: Mutex::new(Rng::with_seed(seed)),

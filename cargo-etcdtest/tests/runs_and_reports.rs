@@ -46,6 +46,7 @@ async fn project() -> tempfile::TempDir {
         stripes: 1,
         tests_digest: String::new(),
         plan_digest: String::new(),
+        shuffle: None,
         summary: None,
     };
     let then = vec![Op::put(keys::run(&run.id), encode(&run))];

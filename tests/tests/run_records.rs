@@ -156,7 +156,7 @@ fn output_is_stored_as_the_settings_say() {
 #[test]
 fn reports_are_stored_exported_and_written_where_the_profile_says() {
     let subject = Subject::new();
-    subject.write(".config/etcdtest.toml", "[profile.ci]\njunit = \"out/junit.xml\"\nfail-fast = false\n");
+    subject.write(".config/etcdtest.toml", "[profile.ci]\njunit = \"out/junit.xml\"\nmax-fail = \"all\"\n");
     // From a folder inside, the file is still where the settings say.
     let mut command = subject.command(&["--profile", "ci", "outcomes::panics"]);
     let ran = command.current_dir(subject.path().join("tests")).output().unwrap();

@@ -10,6 +10,7 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use tokio::sync::mpsc;
 
 use super::style::{FAINT, Label, STRONG, WARNING, painted};
+use crate::config::OutputWhen;
 use crate::execution::{AttemptOutput, Output, RunEvent, Unit};
 use crate::model::{Attempt, Outcome, RunSummary, UnitIndex, UnitResult};
 use crate::reports::{story, text};
@@ -50,8 +51,13 @@ pub(super) struct Progress {
     bar: Option<ProgressBar>,
     named: HashMap<UnitIndex, ProgressBar>,
     counts: RunSummary,
-    failures: Vec<(Unit, UnitResult, Arc<AttemptOutput>)>,
+    failures: Vec<Told>,
+    /// Those of whom more is to be told at the end.
+    finals: Vec<Told>,
 }
+
+/// A unit, what came of it, and what its last attempt printed.
+type Told = (Unit, UnitResult, Arc<AttemptOutput>);
 
 impl Progress {
     /// A display of a run whose tests' output has been shown elsewhere, or not.
@@ -64,6 +70,7 @@ impl Progress {
             named: HashMap::new(),
             counts: RunSummary::default(),
             failures: Vec::new(),
+            finals: Vec::new(),
         }
     }
 
@@ -120,15 +127,22 @@ impl Progress {
     fn title(&self, unit: &Unit) -> String {
         let test = &unit.test;
         let environment = if self.matrix { format!(" @{}", unit.environment) } else { String::new() };
+        let repetition = unit.repetition.map(|repetition| format!(" [{repetition}]")).unwrap_or_default();
         let binary = painted(FAINT, format_args!("{}::{}", test.package, test.binary));
-        format!("{binary} {}{}", painted(STRONG, &test.test), painted(FAINT, environment))
+        format!("{binary} {}{}", painted(STRONG, &test.test), painted(FAINT, environment + &repetition))
     }
 
     fn line(&self, label: &str, duration: Duration, unit: &Unit) -> String {
         format!("{label} [{:>9}] {}", super::style::seconds(duration), self.title(unit))
     }
 
-    fn finished(&mut self, unit: Unit, result: UnitResult, output: Arc<AttemptOutput>) -> io::Result<()> {
+    fn finished(
+        &mut self,
+        unit: Unit,
+        result: UnitResult,
+        output: Arc<AttemptOutput>,
+        shown: OutputWhen,
+    ) -> io::Result<()> {
         if let Some(line) = self.named.remove(&unit.index) {
             line.finish_and_clear();
             self.bars.remove(&line);
@@ -146,12 +160,30 @@ impl Progress {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "LEAK"));
                 writeln!(out, "{label} it left processes behind, which were ended")?;
             }
-            if result.outcome.is_failure() { self.story(out, &unit, last, &output) } else { Ok(()) }
+            if shown.is_immediate() { self.details(out, &unit, &result, &output) } else { Ok(()) }
         })?;
-        if result.outcome.is_failure() {
-            self.failures.push((unit, result, output));
+        let told = (unit, result, output);
+        if shown.is_final() {
+            self.finals.push(told.clone());
+        }
+        if told.1.outcome.is_failure() {
+            self.failures.push(told);
         }
         Ok(())
+    }
+
+    /// Why a unit failed, and what its last attempt printed.
+    fn details(
+        &self,
+        out: &mut dyn Write,
+        unit: &Unit,
+        result: &UnitResult,
+        output: &AttemptOutput,
+    ) -> io::Result<()> {
+        match result.attempts.last().filter(|_| result.outcome.is_failure()) {
+            Some(last) => self.story(out, unit, last, output),
+            None => self.streams(out, unit, output),
+        }
     }
 
     /// Why an attempt failed, its steps and what it printed.
@@ -166,6 +198,11 @@ impl Progress {
         for line in story::whole(attempt).lines() {
             writeln!(out, "{}", format!("{indent}{line}").trim_end())?;
         }
+        self.streams(out, unit, output)
+    }
+
+    /// What an attempt printed.
+    fn streams(&self, out: &mut dyn Write, unit: &Unit, output: &AttemptOutput) -> io::Result<()> {
         if self.quiet {
             return Ok(());
         }
@@ -185,13 +222,13 @@ impl Progress {
         self.print(|out| {
             let rule = painted(FAINT, "─".repeat(COLUMN));
             writeln!(out, "{rule}")?;
-            for (unit, result, output) in &self.failures {
+            for (unit, result, output) in &self.finals {
                 let Some(last) = result.attempts.last() else { continue };
                 let label = Label::of_result(result).painted(COLUMN);
                 writeln!(out, "{}", self.line(&label, last.duration, unit))?;
-                self.story(out, unit, last, output)?;
+                self.details(out, unit, result, output)?;
             }
-            if !self.failures.is_empty() {
+            if !self.finals.is_empty() {
                 writeln!(out, "{rule}")?;
             }
             let failed = summary.failed + summary.timed_out + summary.crashed;
@@ -217,7 +254,7 @@ impl Progress {
 impl Display for Progress {
     fn show(&mut self, event: RunEvent) -> io::Result<()> {
         match event {
-            RunEvent::Started { run, units, tests, environments } => {
+            RunEvent::Started { run, units, tests, environments, shuffle } => {
                 self.matrix = environments.len() > 1;
                 let environments: Vec<String> = environments
                     .iter()
@@ -229,7 +266,10 @@ impl Display for Progress {
                 let words = if tests == 1 { "test" } else { "tests" };
                 self.print(|out| {
                     let starting = painted(Label::Pass.style(), format_args!("{:>COLUMN$}", "Starting"));
-                    writeln!(out, "{starting} {tests} {words} in {} (run {run})", environments.join(", "))
+                    let environments = environments.join(", ");
+                    let order =
+                        shuffle.map(|seed| format!(", shuffled with seed {seed}")).unwrap_or_default();
+                    writeln!(out, "{starting} {tests} {words} in {environments} (run {run}{order})")
                 })?;
                 self.start_bar(units);
                 Ok(())
@@ -243,16 +283,23 @@ impl Display for Progress {
                 let title = self.title(&unit);
                 writeln!(out, "{label} [>{:>8}] {title}", super::style::seconds(elapsed))
             }),
-            RunEvent::AttemptFailed { unit, attempt, output, of } => self.print(|out| {
+            RunEvent::AttemptFailed { unit, attempt, output, of, wait, shown } => self.print(|out| {
                 let label = Label::from(&attempt);
                 let label = painted(
                     label.style(),
                     format_args!("{:>COLUMN$}", format!("TRY {}/{of} {}", attempt.number, label.word())),
                 );
                 writeln!(out, "{}", self.line(&label, attempt.duration, &unit))?;
-                self.story(out, &unit, &attempt, &output)
+                if shown.is_immediate() {
+                    self.story(out, &unit, &attempt, &output)?;
+                }
+                if wait.is_zero() {
+                    return Ok(());
+                }
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "RETRY IN"));
+                writeln!(out, "{}", self.line(&label, wait, &unit))
             }),
-            RunEvent::Finished { unit, result, output } => self.finished(unit, result, output),
+            RunEvent::Finished { unit, result, output, shown } => self.finished(unit, result, output, shown),
             RunEvent::Cancelled { reason } => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Cancelling"));
                 writeln!(out, "{label} the run: {reason}")

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::ffi::OsString;
-use std::num::NonZeroUsize;
+use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,16 +18,16 @@ use super::report::write_file;
 use super::session::Session;
 use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs, verb};
-use crate::config::{Flags, Format, Settings, StoreOutput, TestThreads};
+use crate::config::{
+    Flags, Format, MaxFail, OutputWhen, PassOrFail, Retries, Settings, SlowTimeout, StoreOutput, TestThreads,
+    Value,
+};
 use crate::environments::{Environments, allows};
 use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId};
 use crate::reports::{JUNIT, Reports, RunDetails};
 use crate::store::{SharedStore, StoreError};
 use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
-
-/// Time between the request to end and the kill.
-const GRACE: Duration = Duration::from_secs(10);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -52,16 +52,40 @@ struct HowArgs {
     test_threads: Option<TestThreads>,
     /// How often a failed test is tried again, whatever the test says
     #[arg(long, value_name = "N")]
-    retries: Option<u32>,
-    /// How long an attempt may take, if the test does not say it
-    #[arg(long, value_name = "DURATION", value_parser = humantime::parse_duration)]
+    retries: Option<Retries>,
+    /// What a test counts as that passed after a failed attempt
+    #[arg(long, value_name = "RESULT")]
+    flaky_result: Option<PassOrFail>,
+    /// How long an attempt may take, whatever the test says
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
-    /// Run all tests, however many fail
-    #[arg(long, overrides_with = "fail_fast")]
+    /// After how long a running test is shown as slow
+    #[arg(long, value_name = "DURATION")]
+    slow_timeout: Option<SlowTimeout>,
+    /// How long the tests of the run may take altogether
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    global_timeout: Option<Duration>,
+    /// Begin no more tests once so many have failed, or `all` to run all
+    #[arg(long, value_name = "N", overrides_with_all = ["max_fail", "fail_fast", "no_fail_fast"])]
+    max_fail: Option<MaxFail>,
+    /// Run all tests, however many fail: `--max-fail all`
+    #[arg(long, overrides_with_all = ["max_fail", "fail_fast"])]
     no_fail_fast: bool,
-    /// Deal no more tests once one has failed, the default
-    #[arg(long, overrides_with = "no_fail_fast")]
+    /// Begin no more tests once one has failed, the default: `--max-fail 1`
+    #[arg(long, overrides_with_all = ["max_fail", "no_fail_fast"])]
     fail_fast: bool,
+    /// When the output of tests that pass is shown
+    #[arg(long, value_name = "WHEN")]
+    success_output: Option<OutputWhen>,
+    /// When the output of tests that fail is shown
+    #[arg(long, value_name = "WHEN")]
+    failure_output: Option<OutputWhen>,
+    /// Run the tests in an order left to chance; the same SEED gives the same order
+    #[arg(long, value_name = "SEED", num_args = 0..=1, require_equals = true, value_parser = parse_seed, default_missing_value = "")]
+    shuffle: Option<u64>,
+    /// Run each test so many times
+    #[arg(long, value_name = "N", default_value = "1")]
+    stress: NonZeroU32,
     /// Show the output of tests as it comes, one test at a time
     #[arg(long, alias = "nocapture")]
     no_capture: bool,
@@ -78,32 +102,37 @@ impl HowArgs {
     fn flags(&self) -> Flags {
         Flags {
             test_threads: self.test_threads,
+            retries: self.retries,
+            flaky_result: self.flaky_result,
             timeout: self.timeout,
-            fail_fast: match (self.fail_fast, self.no_fail_fast) {
-                (true, _) => Some(true),
-                (_, true) => Some(false),
-                _ => None,
+            slow_timeout: self.slow_timeout,
+            global_timeout: self.global_timeout,
+            max_fail: match (self.fail_fast, self.no_fail_fast) {
+                (true, _) => Some(MaxFail::After(NonZeroU32::MIN)),
+                (_, true) => Some(MaxFail::All),
+                _ => self.max_fail,
             },
+            success_output: self.success_output,
+            failure_output: self.failure_output,
             store_output: self.store_output,
             ..Flags::default()
         }
     }
 
     fn policy(&self, settings: &Settings) -> Policy {
-        let lanes = if self.no_capture { 1 } else { settings.test_threads.count() };
-        Policy {
-            lanes: NonZeroUsize::new(lanes).unwrap_or(NonZeroUsize::MIN),
-            retries: self.retries,
-            default_retries: settings.retries,
-            timeout: settings.timeout,
-            slow: settings.slow_timeout,
-            grace: GRACE,
-            fail_fast: settings.fail_fast,
-            store_output: settings.store_output,
-            // Machine-readable events carry the output: beside them it would break the lines.
-            show: self.no_capture && settings.format == Format::Human,
-        }
+        // Machine-readable events carry the output: beside them it would break the lines.
+        let show = self.no_capture && settings.format == Format::Human;
+        Policy::new(settings, self.no_capture, show)
     }
+}
+
+fn duration(text: &str) -> Result<Duration, String> {
+    Duration::parse(text).ok_or_else(|| format!("expected {}", Duration::EXPECTED))
+}
+
+/// A seed, or a new one that is short enough to be typed again.
+fn parse_seed(text: &str) -> Result<u64, std::num::ParseIntError> {
+    if text.is_empty() { Ok(fastrand::u32(..).into()) } else { text.parse() }
 }
 
 fn parse_run_id(text: &str) -> Result<RunId, &'static str> {
@@ -148,6 +177,8 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         tests_digest: list.digest(),
         environments: chosen,
         policy: how.policy(settings),
+        shuffle: how.shuffle,
+        repetitions: how.stress,
         command: without_password(arguments),
         author: crate::author::author(),
         host: crate::author::host(),

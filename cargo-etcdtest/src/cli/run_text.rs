@@ -157,6 +157,9 @@ fn unit_line(details: &RunDetails, unit: &UnitDetails) -> String {
     if details.run.environments.len() > 1 {
         let _ = write!(line, " {}", painted(FAINT, format!("@{}", unit.planned.environment)));
     }
+    if let Some(repetition) = unit.planned.repetition {
+        let _ = write!(line, " {}", painted(FAINT, format!("[{repetition}]")));
+    }
     if let (Label::Skip, Some(reason)) = (label, unit.message()) {
         let _ = write!(line, " {}", painted(FAINT, format!("({reason})")));
     }

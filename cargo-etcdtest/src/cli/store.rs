@@ -131,7 +131,11 @@ mod tests {
         std::fs::create_dir(root.path().join(".config")).unwrap();
         let file = "[profile.ci]\nendpoints = [\"a:2379\"]\n";
         std::fs::write(root.path().join(".config/etcdtest.toml"), file).unwrap();
-        let flags = Flags { profile: Some("ci".into()), retries: Some(2), ..Flags::default() };
+        let flags = Flags {
+            profile: Some("ci".into()),
+            retries: Some(crate::config::Retries::at_once(2)),
+            ..Flags::default()
+        };
         let variables = [("ETCDTEST_PASSWORD".into(), "hunter2".into())];
         Settings::load(flags, root.path(), variables).unwrap().origins
     }

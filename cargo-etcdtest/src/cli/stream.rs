@@ -22,8 +22,9 @@ impl Display for Stream {
 
 fn to_json(event: RunEvent) -> Value {
     match event {
-        RunEvent::Started { run, units, tests, environments } => json!({
+        RunEvent::Started { run, units, tests, environments, shuffle } => json!({
             "event": "run-started", "run": run, "units": units, "tests": tests, "environments": environments,
+            "shuffle": shuffle,
         }),
         RunEvent::AttemptStarted { unit, attempt } => {
             with_unit(&unit, "attempt-started", json!({ "number": attempt }))
@@ -31,12 +32,12 @@ fn to_json(event: RunEvent) -> Value {
         RunEvent::Slow { unit, elapsed } => {
             with_unit(&unit, "attempt-slow", json!({ "elapsed": seconds(elapsed) }))
         }
-        RunEvent::AttemptFailed { unit, attempt, output, of } => {
+        RunEvent::AttemptFailed { unit, attempt, output, of, wait, .. } => {
             let attempt = AttemptSummary::from(&attempt);
-            let body = json!({ "attempt": attempt, "of": of, "output": output_json(&output) });
+            let body = json!({ "attempt": attempt, "of": of, "wait": seconds(wait), "output": output_json(&output) });
             with_unit(&unit, "attempt-failed", body)
         }
-        RunEvent::Finished { unit, result, output } => {
+        RunEvent::Finished { unit, result, output, .. } => {
             let mut body = json!(UnitSummary::new(&unit.test, &unit.environment, Some(&result)));
             body["output"] = output_json(&output);
             with_unit(&unit, "unit-finished", body)
@@ -63,6 +64,9 @@ fn with_unit(unit: &Unit, event: &str, body: Value) -> Value {
     let mut whole = json!({
         "event": event, "unit": unit.index, "id": unit.test.to_string(), "environment": unit.environment,
     });
+    if let Some(repetition) = unit.repetition {
+        whole["repetition"] = json!(repetition);
+    }
     if let (Value::Object(whole), Value::Object(body)) = (&mut whole, body) {
         whole.extend(body);
     }

@@ -2,6 +2,7 @@
 //! `[profile.NAME]` for each profile.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::LazyLock;
 
@@ -9,6 +10,7 @@ use regex::Regex;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use super::overrides::{self, Override};
 use super::settings::Declaration;
 use crate::document::{Document, DocumentError, Mistake};
 use crate::nearest::nearest;
@@ -19,6 +21,9 @@ pub(super) const PATH: &str = ".config/etcdtest.toml";
 /// The profile under all others.
 pub(super) const BASE: &str = "default";
 
+/// The key in a profile of rules for some tests only.
+const OVERRIDES: &str = "overrides";
+
 /// Passwords in a file that should have none.
 static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
     let value = r#"("""[\s\S]*?(?:"""|\z)|'''[\s\S]*?(?:'''|\z)|[^\r\n]*)"#;
@@ -26,8 +31,23 @@ static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
         .expect("the pattern is right")
 });
 
-/// The settings of one profile, by name.
-pub(super) type Profile<'a> = BTreeMap<String, (usize, DeValue<'a>)>;
+/// What the file says, each part checked, whether used or not.
+#[derive(Debug, Default)]
+pub(super) struct Content<'a> {
+    /// The profiles by name.
+    pub(super) profiles: BTreeMap<String, Profile<'a>>,
+    /// How many tests may use a resource at once.
+    pub(super) resources: BTreeMap<String, NonZeroUsize>,
+}
+
+/// One profile.
+#[derive(Debug, Default)]
+pub(super) struct Profile<'a> {
+    /// Its settings by name, each with its place.
+    pub(super) settings: BTreeMap<String, (usize, DeValue<'a>)>,
+    /// Its rules for some tests only.
+    pub(super) overrides: Vec<Override>,
+}
 
 /// Reads the file; `None` where there is none.
 pub(super) fn read(root: &Path) -> Result<Option<Document>, DocumentError> {
@@ -40,25 +60,55 @@ pub(super) fn read(root: &Path) -> Result<Option<Document>, DocumentError> {
     }
 }
 
-/// All profiles of the file, each checked, whether chosen or not.
-pub(super) fn profiles(document: &Document) -> Result<BTreeMap<String, Profile<'_>>, Box<Mistake>> {
-    let mut profiles = BTreeMap::new();
+/// All that the file says.
+pub(super) fn content(document: &Document) -> Result<Content<'_>, Box<Mistake>> {
+    let mut content = Content::default();
     for (key, value) in document.table()? {
-        if key.get_ref() != "profile" {
-            let help = "settings stand in `[profile.default]`, or in another profile";
-            return Err(document
-                .mistake(format!("unknown key `{}`", key.get_ref()), key.span(), "not known here")
-                .with_help(help.to_owned()));
-        }
-        for (name, value) in table(document, value, "a table of profiles")? {
-            let content = table(document, value, "a table of settings")?;
-            profiles.insert(name.into_inner().into_owned(), profile(document, content)?);
+        match key.get_ref().as_ref() {
+            "profile" => {
+                for (name, value) in table(document, value, "a table of profiles")? {
+                    let settings = table(document, value, "a table of settings")?;
+                    content.profiles.insert(name.into_inner().into_owned(), profile(document, settings)?);
+                }
+            }
+            "resources" => {
+                for (name, value) in table(document, value, "a table of resources")? {
+                    let capacity =
+                        value.get_ref().as_integer().and_then(|number| number.as_str().parse().ok());
+                    let capacity = capacity.ok_or_else(|| {
+                        let message = format!("the resource `{}` has a wrong capacity", name.get_ref());
+                        document.mistake(message, value.span(), "expected a whole number, 1 or more")
+                    })?;
+                    content.resources.insert(name.into_inner().into_owned(), capacity);
+                }
+            }
+            unknown => {
+                let help = "settings stand in `[profile.default]`, or in another profile";
+                return Err(document
+                    .mistake(format!("unknown key `{unknown}`"), key.span(), "not known here")
+                    .with_help(help.to_owned()));
+            }
         }
     }
-    Ok(profiles)
+    Ok(content)
 }
 
-fn table<'a>(
+/// A name that does not exist, with the nearest that does.
+pub(super) fn unknown<'a>(
+    document: &Document,
+    what: &str,
+    key: &Spanned<std::borrow::Cow<'_, str>>,
+    known: impl Iterator<Item = &'a str> + Clone,
+) -> Box<Mistake> {
+    let name = key.get_ref();
+    let help = match nearest(name, known.clone()) {
+        Some(nearest) => format!("did you mean `{nearest}`?"),
+        None => format!("there is: {}", known.collect::<Vec<_>>().join(", ")),
+    };
+    document.mistake(format!("there is no {what} `{name}`"), key.span(), "not known").with_help(help)
+}
+
+pub(super) fn table<'a>(
     document: &Document,
     value: Spanned<DeValue<'a>>,
     expected: &str,
@@ -71,18 +121,17 @@ fn table<'a>(
 }
 
 fn profile<'a>(document: &Document, content: DeTable<'a>) -> Result<Profile<'a>, Box<Mistake>> {
-    let mut settings = Profile::new();
+    let mut profile = Profile::default();
     for (key, value) in content {
         let name = key.get_ref();
+        if name == OVERRIDES {
+            profile.overrides = overrides::read(document, value)?;
+            continue;
+        }
         let Some(declaration) = Declaration::ALL.iter().find(|known| known.name() == *name) else {
             let known: Vec<_> = Declaration::ALL.iter().map(Declaration::name).collect();
-            let help = match nearest(name, known.iter().map(String::as_str)) {
-                Some(nearest) => format!("did you mean `{nearest}`?"),
-                None => format!("there is: {}", known.join(", ")),
-            };
-            return Err(document
-                .mistake(format!("there is no setting `{name}`"), key.span(), "not known")
-                .with_help(help));
+            let known = known.iter().map(String::as_str).chain([OVERRIDES]);
+            return Err(unknown(document, "setting", &key, known));
         };
         if !(declaration.accepts)(value.get_ref()) {
             let message = format!("the setting `{name}` has a wrong value");
@@ -92,7 +141,7 @@ fn profile<'a>(document: &Document, content: DeTable<'a>) -> Result<Profile<'a>,
                 format!("expected {}", declaration.expected),
             ));
         }
-        settings.insert(name.to_string(), (key.span().start, value.into_inner()));
+        profile.settings.insert(name.to_string(), (key.span().start, value.into_inner()));
     }
-    Ok(settings)
+    Ok(profile)
 }

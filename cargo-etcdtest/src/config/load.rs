@@ -55,15 +55,18 @@ impl Settings {
             variables.into_iter().partition(|(name, _)| name.to_string_lossy().starts_with(PREFIX));
         let variables = checked(ours)?;
         let document = file::read(root)?;
-        let profiles = document.as_ref().map(file::profiles).transpose()?.unwrap_or_default();
+        let content = document.as_ref().map(file::content).transpose()?.unwrap_or_default();
         let chosen = match (&flags.profile, variables.get(PROFILE)) {
             (Some(name), _) => Some((name.clone(), "--profile")),
             (None, Some(name)) => Some((name.clone(), PROFILE)),
             (None, None) => None,
         };
-        let profiles = in_use(profiles, chosen)?;
+        let profiles = in_use(content.profiles, chosen)?;
         let sources = Sources { root, variables, document: document.as_ref(), profiles };
         let mut settings = Self::resolve(flags, &sources)?;
+        settings.overrides =
+            sources.profiles.iter().flat_map(|(_, profile)| profile.overrides.clone()).collect();
+        settings.resources = content.resources;
         settings.take_color_from_cargo(&others);
         settings.complete()
     }
@@ -115,9 +118,9 @@ impl Sources<'_> {
                 }),
             };
         }
-        for (profile, settings) in &self.profiles {
-            let Some((place, value)) = settings.get(&declaration.name()) else { continue };
-            let value = T::text(value).and_then(|text| T::parse(&text)).expect("the file was checked");
+        for (profile, content) in &self.profiles {
+            let Some((place, value)) = content.settings.get(&declaration.name()) else { continue };
+            let value = T::read(value).expect("the file was checked");
             let line = self.document.map_or(0, |document| document.line(*place));
             let origin = Origin::File { path: file::PATH.into(), line, profile: profile.clone() };
             return Ok((value.below(self.root), origin));
@@ -182,7 +185,7 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::config::{StoreOutput, TestThreads};
+    use crate::config::{Retries, StoreOutput, TestThreads};
     use crate::document::rendered;
 
     /// A workspace with this settings file.
@@ -224,19 +227,19 @@ mod tests {
         assert_eq!(retries(ci(), &[]), "2 from .config/etcdtest.toml:7 (profile ci)");
         assert_eq!(retries(ci(), &[("ETCDTEST_RETRIES", "3")]), "3 from ETCDTEST_RETRIES");
         assert_eq!(retries(ci(), &[("ETCDTEST_RETRIES", "")]), "2 from .config/etcdtest.toml:7 (profile ci)");
-        let flags = Flags { retries: Some(4), ..ci() };
+        let flags = Flags { retries: Some(Retries::at_once(4)), ..ci() };
         assert_eq!(retries(flags, &[("ETCDTEST_RETRIES", "3")]), "4 from flag");
     }
 
     #[test]
     fn the_profile_is_chosen_by_flag_or_variable_and_keeps_what_it_does_not_set() {
         let settings = load(Flags::default(), FILE, &[("ETCDTEST_PROFILE", "ci")]).unwrap();
-        assert_eq!(settings.retries, 2);
+        assert_eq!(settings.retries, Retries::at_once(2));
         assert_eq!(settings.test_threads, "-1".parse::<TestThreads>().unwrap());
         assert_eq!(settings.timeout, Some(Duration::from_mins(5)));
         assert_eq!(settings.endpoints, ["a:1", "b:2"]);
         let flags = Flags { profile: Some("default".into()), ..Flags::default() };
-        assert_eq!(load(flags, FILE, &[("ETCDTEST_PROFILE", "ci")]).unwrap().retries, 1);
+        assert_eq!(load(flags, FILE, &[("ETCDTEST_PROFILE", "ci")]).unwrap().retries, Retries::at_once(1));
     }
 
     #[test]
@@ -254,7 +257,7 @@ mod tests {
     fn every_default_is_accepted_and_there_need_be_no_file() {
         let root = tempfile::tempdir().unwrap();
         let settings = Settings::load(Flags::default(), root.path(), []).unwrap();
-        assert!(settings.fail_fast && settings.endpoints.is_empty());
+        assert!(settings.max_fail.to_string() == "1" && settings.endpoints.is_empty());
         assert_eq!(settings.store_output, StoreOutput::Failed);
         assert_eq!(settings.default_environment, "local");
         assert_eq!(settings.origins.len(), Declaration::ALL.len());
@@ -316,6 +319,37 @@ mod tests {
         insta::assert_snapshot!("set_twice", wrong_file("[profile.ci]\nretries = 3\nretries = 4\n"));
         insta::assert_snapshot!("user_without_password", wrong_file("[profile.default]\nuser = \"root\"\n"));
         insta::assert_snapshot!("cert_without_key", wrong_file("[profile.default]\ncert = \"c.pem\"\n"));
+    }
+
+    #[test]
+    fn overrides_of_the_chosen_profile_come_first_and_resources_hold_for_all() {
+        let file = "[resources]\ndatabase = 2\n[profile.default]\n\
+            [[profile.default.overrides]]\nfilter = 'all()'\nretries = 1\n\
+            [[profile.ci.overrides]]\nfilter = 'test(a)'\nretries = 2\nexclusive = \"database\"\n\
+            [[profile.other.overrides]]\nfilter = 'test(b)'\n";
+        let flags = Flags { profile: Some("ci".into()), ..Flags::default() };
+        let settings = load(flags, file, &[]).unwrap();
+        let retries: Vec<_> =
+            settings.overrides.iter().map(|over| over.rules.retries.unwrap().count).collect();
+        assert_eq!(retries, [2, 1]);
+        assert_eq!(settings.overrides[0].rules.exclusive.as_deref(), Some("database"));
+        assert_eq!(settings.resources["database"].get(), 2);
+    }
+
+    #[test]
+    fn a_wrong_override_is_refused_at_its_place() {
+        let wrong = |rules: &str| wrong_file(&format!("[[profile.ci.overrides]]\n{rules}\n"));
+        insta::assert_snapshot!("wrong_filter", wrong("filter = \"test(a) & tset(b)\""));
+        insta::assert_snapshot!("wrong_escaped_filter", wrong("filter = \"test(\\u0061) &\""));
+        insta::assert_snapshot!("unknown_rule", wrong("filter = 'all()'\nretrys = 1"));
+        insta::assert_snapshot!("wrong_rule", wrong("filter = 'all()'\nthreads-required = 0"));
+        insta::assert_snapshot!(
+            "wrong_retries",
+            wrong("filter = 'all()'\nretries = { count = 2, delay = \"1s\" }")
+        );
+        insta::assert_snapshot!("no_filter", wrong("retries = 1"));
+        insta::assert_snapshot!("overrides_are_no_list", wrong_file("[profile.ci.overrides]\nretries = 1\n"));
+        insta::assert_snapshot!("wrong_capacity", wrong_file("[resources]\ndatabase = 0\n"));
     }
 
     #[test]

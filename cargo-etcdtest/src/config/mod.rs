@@ -6,12 +6,18 @@
 mod error;
 mod file;
 mod load;
+mod overrides;
+mod rules;
 mod settings;
 mod types;
 mod value;
 mod workspace;
 
 pub use error::SettingsError;
+pub use overrides::Override;
+pub use rules::{
+    Backoff, MaxFail, OutputWhen, PassOrFail, Retries, RuleError, Rules, SlowTimeout, ThreadsRequired,
+};
 pub use settings::{Declaration, Flags, Origin, Setting, Settings};
 pub use types::{Format, StoreOutput, TestThreads, TestThreadsError, User, UserError};
 pub use value::Value;

@@ -1,6 +1,8 @@
 //! The settings: each declared once.
 
+use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,6 +12,8 @@ use toml::de::DeValue;
 
 use super::error::SettingsError;
 use super::load::Sources;
+use super::overrides::Override;
+use super::rules::{MaxFail, OutputWhen, PassOrFail, Retries, Rules, SlowTimeout};
 use super::types::{Format, StoreOutput, TestThreads, User};
 use super::value::Value;
 use crate::store::etcd::EtcdOptions;
@@ -77,6 +81,10 @@ macro_rules! settings {
             $($(#[doc = $meaning])+ pub $field: $type,)+
             /// Each setting with its value and where that came from, in the order of the fields.
             pub origins: Vec<Setting>,
+            /// What holds for some tests only; the first that says something of a test wins.
+            pub overrides: Vec<Override>,
+            /// How many tests may use a resource at once; one, where nothing is said.
+            pub resources: BTreeMap<String, NonZeroUsize>,
         }
 
         /// What the flags said of each setting; `None` where there was no flag.
@@ -94,7 +102,7 @@ macro_rules! settings {
                 meaning: concat!($($meaning),+).trim_ascii(),
                 default: $default,
                 expected: <$type as Value>::EXPECTED,
-                accepts: |value| <$type as Value>::text(value).and_then(|text| <$type>::parse(&text)).is_some(),
+                accepts: |value| <$type as Value>::read(value).is_some(),
             }),+];
         }
 
@@ -108,7 +116,7 @@ macro_rules! settings {
                     let ($field, origin) = sources.resolve::<$type>(declaration, flags.$field)?;
                     origins.push(Setting { name: declaration.name(), value: $field.show(), origin });
                 )+
-                Ok(Self { $($field,)+ origins })
+                Ok(Self { $($field,)+ origins, overrides: Vec::new(), resources: BTreeMap::new() })
             }
         }
     };
@@ -135,16 +143,24 @@ settings! {
     default_environment: String = "local",
     /// How many tests run at once
     test_threads: TestThreads = "num-cpus",
-    /// How often a failed test is tried again
-    retries: u32 = "0",
-    /// How long an attempt may take, if the test does not say it; without, as long as it likes
+    /// How often a failed test is tried again, and after which waits
+    retries: Retries = "0",
+    /// What a test counts as that passed after a failed attempt
+    flaky_result: PassOrFail = "pass",
+    /// How long an attempt may take; without, as long as it likes
     timeout: Option<Duration> = "",
-    /// After how long a running test is shown as slow
-    slow_timeout: Duration = "1m",
+    /// After how long a running test is shown as slow, and after how many such periods it is ended
+    slow_timeout: SlowTimeout = "1m",
+    /// How long the tests of a run may take altogether; without, as long as they like
+    global_timeout: Option<Duration> = "",
     /// How long a test binary may take to list its tests
     list_timeout: Duration = "1m",
-    /// Whether the run ends at the first test that fails
-    fail_fast: bool = "true",
+    /// After how many failed tests no more are begun
+    max_fail: MaxFail = "1",
+    /// When the output of a test that passed is shown
+    success_output: OutputWhen = "never",
+    /// When the output of a test that failed is shown
+    failure_output: OutputWhen = "immediate-final",
     /// Whose output is stored: that of failed attempts, of all, or none
     store_output: StoreOutput = "failed",
     /// Where the JUnit report of each run is written to, besides the store
@@ -171,6 +187,24 @@ impl Settings {
     /// The password that goes with the user: one written with the name comes first.
     pub fn password(&self) -> Option<&Secret> {
         self.user.as_ref().and_then(|user| user.password.as_ref()).or(self.password.as_ref())
+    }
+
+    /// The rules for all tests: those that were given for this very run, by flag or variable,
+    /// and those of the file and the defaults.
+    pub fn rules(&self) -> (Rules, Rules) {
+        let (mut given, mut usual) = (Rules::default(), Rules::default());
+        let mut of = |name: &str, say: &dyn Fn(&mut Rules)| {
+            let origin = self.origins.iter().find(|setting| setting.name == name).map(|known| &known.origin);
+            let given_now = matches!(origin, Some(Origin::Flag | Origin::Variable { .. }));
+            say(if given_now { &mut given } else { &mut usual });
+        };
+        of("retries", &|rules| rules.retries = Some(self.retries));
+        of("flaky-result", &|rules| rules.flaky_result = Some(self.flaky_result));
+        of("timeout", &|rules| rules.timeout = self.timeout);
+        of("slow-timeout", &|rules| rules.slow_timeout = Some(self.slow_timeout));
+        of("success-output", &|rules| rules.success_output = Some(self.success_output));
+        of("failure-output", &|rules| rules.failure_output = Some(self.failure_output));
+        (given, usual)
     }
 
     /// The store that is meant: the etcd cluster, or the folder `.etcdtest/` below `root`.

@@ -4,8 +4,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{ColorChoice, ValueEnum};
-use toml::de::DeValue;
+use serde::de::DeserializeOwned;
+use toml::Spanned;
+use toml::de::{DeValue, ValueDeserializer};
 
+use super::rules::{MaxFail, OutputWhen, PassOrFail, Retries, SlowTimeout, ThreadsRequired, duration};
 use super::types::{Format, StoreOutput, TestThreads, User};
 use crate::store::Secret;
 
@@ -22,6 +25,11 @@ pub trait Value: Sized {
     /// The text that stands for a value of the settings file; `None` where its type is wrong.
     fn text(value: &DeValue<'_>) -> Option<String> {
         value.as_str().map(str::to_owned)
+    }
+
+    /// From a value of the settings file; `None` where it is not accepted.
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        Self::text(value).and_then(|text| Self::parse(&text))
     }
 
     /// From a flag.
@@ -86,15 +94,36 @@ fn text(value: &DeValue<'_>) -> Option<String> {
     value.as_bool().map(|value| value.to_string())
 });
 
-value!(u32, "a whole number, 0 or more",
+value!(Retries, "a whole number, 0 or more, or a table as `{ backoff = \"exponential\", count = 3, delay = \"1s\" }`",
+parse: |text: &str| text.parse().ok(),
+show: ToString::to_string,
+fn read(value: &DeValue<'_>) -> Option<Self> {
+    deserialized(value)
+});
+
+value!(SlowTimeout, "a duration, or a table as `{ period = \"30s\", terminate-after = 2, grace-period = \"5s\" }`",
+parse: |text: &str| text.parse().ok(),
+show: ToString::to_string,
+fn read(value: &DeValue<'_>) -> Option<Self> {
+    deserialized(value)
+});
+
+value!(MaxFail, "a whole number, 1 or more, or `all`",
 parse: |text: &str| text.parse().ok(),
 show: ToString::to_string,
 fn text(value: &DeValue<'_>) -> Option<String> {
-    value.as_integer().map(ToString::to_string)
+    text_or_number(value)
+});
+
+value!(ThreadsRequired, "a whole number, 1 or more, `num-cpus` or `num-test-threads`",
+parse: |text: &str| text.parse().ok(),
+show: ToString::to_string,
+fn text(value: &DeValue<'_>) -> Option<String> {
+    text_or_number(value)
 });
 
 value!(Duration, "a duration of more than 0, such as `500ms`, `30s` or `5m`",
-    parse: |text: &str| humantime::parse_duration(text).ok().filter(|duration| !duration.is_zero()),
+    parse: duration,
     show: |duration: &Duration| humantime::format_duration(*duration).to_string());
 
 value!(PathBuf, "a path",
@@ -119,12 +148,22 @@ value!(TestThreads, "a number, `num-cpus`, or a negative number to leave so many
 parse: |text: &str| text.parse().ok(),
 show: ToString::to_string,
 fn text(value: &DeValue<'_>) -> Option<String> {
-    value.as_str().map(str::to_owned).or_else(|| value.as_integer().map(ToString::to_string))
+    text_or_number(value)
 });
 
 value!(StoreOutput, "`failed`, `all` or `none`", parse: of_names, show: name_of);
+value!(PassOrFail, "`pass` or `fail`", parse: of_names, show: name_of);
+value!(OutputWhen, "`immediate`, `final`, `immediate-final` or `never`", parse: of_names, show: name_of);
 value!(Format, "`human` or `json`", parse: of_names, show: name_of);
 value!(ColorChoice, "`auto`, `always` or `never`", parse: of_names, show: name_of);
+
+fn text_or_number(value: &DeValue<'_>) -> Option<String> {
+    value.as_str().map(str::to_owned).or_else(|| value.as_integer().map(ToString::to_string))
+}
+
+fn deserialized<T: DeserializeOwned>(value: &DeValue<'_>) -> Option<T> {
+    T::deserialize(ValueDeserializer::from(Spanned::new(0..0, value.clone()))).ok()
+}
 
 fn of_names<T: ValueEnum>(text: &str) -> Option<T> {
     T::from_str(text, false).ok()
@@ -145,6 +184,10 @@ impl<T: Value> Value for Option<T> {
 
     fn text(value: &DeValue<'_>) -> Option<String> {
         T::text(value)
+    }
+
+    fn read(value: &DeValue<'_>) -> Option<Self> {
+        T::read(value).map(Some)
     }
 
     fn from_flag(flag: T::Flag) -> Self {

@@ -123,7 +123,7 @@ impl Launch {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),
             (None, Err(error)) => Ending::crashed(format!("its process was lost: {error}")),
             (None, Ok(status)) => match self.kind {
-                TestKind::Annotated => verdict::annotated(outcome, *status, self.start.exit_code),
+                TestKind::Annotated => verdict::annotated(outcome, *status, self.start.exit_code, &output),
                 TestKind::Plain => verdict::plain(*status, &output),
             },
         };

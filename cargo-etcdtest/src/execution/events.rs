@@ -4,8 +4,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::config::OutputWhen;
 use crate::model::{
-    Attempt, EnvironmentVersion, PlannedUnit, RunId, RunSummary, TestCaseId, UnitIndex, UnitResult,
+    Attempt, EnvironmentVersion, PlannedUnit, Repetition, RunId, RunSummary, TestCaseId, UnitIndex,
+    UnitResult,
 };
 
 use super::output::Output;
@@ -24,6 +26,8 @@ pub enum RunEvent {
         tests: u32,
         /// What it runs against.
         environments: Vec<EnvironmentVersion>,
+        /// The seed of its order, if that was left to chance.
+        shuffle: Option<u64>,
     },
     /// An attempt began.
     AttemptStarted {
@@ -49,6 +53,10 @@ pub enum RunEvent {
         output: Arc<AttemptOutput>,
         /// After how many attempts there will be none.
         of: u32,
+        /// How long until then.
+        wait: Duration,
+        /// When its output is shown.
+        shown: OutputWhen,
     },
     /// A unit has its result.
     Finished {
@@ -58,6 +66,8 @@ pub enum RunEvent {
         result: UnitResult,
         /// The output of its last attempt, where it was executed by this process.
         output: Arc<AttemptOutput>,
+        /// When that is shown.
+        shown: OutputWhen,
     },
     /// The run goes no further than what is under way.
     Cancelled {
@@ -100,6 +110,8 @@ pub struct Unit {
     pub test: TestCaseId,
     /// The environment's name.
     pub environment: String,
+    /// Which repetition it is, where there are several.
+    pub repetition: Option<Repetition>,
 }
 
 /// What an attempt printed and attached.
@@ -116,6 +128,11 @@ pub struct AttemptOutput {
 impl Unit {
     /// A planned unit at its place.
     pub fn new(index: UnitIndex, planned: &PlannedUnit) -> Self {
-        Self { index, test: planned.test.clone(), environment: planned.environment.clone() }
+        Self {
+            index,
+            test: planned.test.clone(),
+            environment: planned.environment.clone(),
+            repetition: planned.repetition,
+        }
     }
 }

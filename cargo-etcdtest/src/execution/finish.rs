@@ -1,5 +1,6 @@
 //! The end of a run: reports, latest results, summary. Done by one worker, under its fence.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -97,9 +98,14 @@ async fn store_latest(
     patience: Duration,
 ) -> Result<()> {
     let run = &details.run;
-    let writes: Vec<_> = details
-        .units
-        .iter()
+    let mut units: Vec<_> = details.units.iter().filter(|unit| unit.result.is_some()).collect();
+    // Of several repetitions the last one counts.
+    units.sort_by_key(|unit| {
+        (&unit.planned.test, &unit.planned.environment, Reverse(unit.planned.repetition))
+    });
+    units.dedup_by_key(|unit| (&unit.planned.test, &unit.planned.environment));
+    let writes: Vec<_> = units
+        .into_iter()
         .filter_map(|unit| {
             let UnitDetails { planned, result, .. } = unit;
             let environment =

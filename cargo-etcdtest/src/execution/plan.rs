@@ -1,12 +1,13 @@
 //! The order in which a run's units are dealt: pure, without a store.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::batches::batches;
-use crate::model::{LatestResult, PlanChunk, PlannedUnit, TestCaseId, UnitIndex, Verdict};
+use crate::model::{LatestResult, PlanChunk, PlannedUnit, Repetition, TestCaseId, UnitIndex, Verdict};
 use crate::store::encode;
 
 /// How many units one chunk holds at the most: with ids of ordinary length about 200 KiB.
@@ -40,6 +41,27 @@ pub struct History {
 /// What past results say, by test case and environment.
 pub type Histories = HashMap<(TestCaseId, String), History>;
 
+/// What decides when a unit is dealt, the most important first.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Turn {
+    skipped: bool,
+    repetition: Option<Repetition>,
+    lot: Option<[u8; 32]>,
+    passed: bool,
+    longest: Reverse<Duration>,
+}
+
+/// A unit's place in an order left to chance.
+fn lot(seed: u64, unit: &PlannedUnit) -> [u8; 32] {
+    let mut digest = Sha256::new();
+    digest.update(seed.to_le_bytes());
+    digest.update(unit.test.to_string());
+    digest.update([0]);
+    digest.update(&unit.environment);
+    digest.update(unit.repetition.map_or(0, |repetition| repetition.number).to_le_bytes());
+    digest.finalize().into()
+}
+
 impl History {
     /// What the latest result of a unit and those before it say.
     pub fn of(latest: &LatestResult) -> Self {
@@ -57,29 +79,41 @@ impl Plan {
     /// Orders units: those that failed last time first, then the longest, then by name;
     /// those that are skipped without a try last. Unknown units count as the median of the
     /// known ones, so that they spread among them.
-    pub fn new(units: impl IntoIterator<Item = PlannedUnit>, histories: &Histories) -> Self {
+    ///
+    /// Repetitions come one after the other: all tests once, then all again. With a seed the
+    /// order is left to chance, but for those; the same seed gives the same order, also
+    /// among fewer tests.
+    pub fn new(
+        units: impl IntoIterator<Item = PlannedUnit>,
+        histories: &Histories,
+        seed: Option<u64>,
+    ) -> Self {
         let mut known: Vec<Duration> = histories.values().filter_map(|history| history.duration).collect();
         known.sort_unstable();
         let median = known.get(known.len() / 2).copied().unwrap_or_default();
 
-        let mut ordered: Vec<(bool, bool, Duration, PlannedUnit)> = units
+        let mut ordered: Vec<(Turn, PlannedUnit)> = units
             .into_iter()
             .map(|mut unit| {
                 let key = (unit.test.clone(), unit.environment.clone());
                 let history = histories.get(&key).copied().unwrap_or_default();
                 unit.estimate = history.duration;
-                (unit.skip.is_some(), !history.failed, history.duration.unwrap_or(median), unit)
+                let turn = Turn {
+                    skipped: unit.skip.is_some(),
+                    repetition: unit.repetition,
+                    lot: seed.map(|seed| lot(seed, &unit)),
+                    passed: !history.failed,
+                    longest: Reverse(history.duration.unwrap_or(median)),
+                };
+                (turn, unit)
             })
             .collect();
-        ordered.sort_by(|a, b| {
-            let names = |unit: &PlannedUnit| (unit.test.clone(), unit.environment.clone());
-            (a.0, a.1).cmp(&(b.0, b.1)).then(b.2.cmp(&a.2)).then_with(|| names(&a.3).cmp(&names(&b.3)))
+        ordered.sort_by(|(a_turn, a), (b_turn, b)| {
+            a_turn.cmp(b_turn).then_with(|| (&a.test, &a.environment).cmp(&(&b.test, &b.environment)))
         });
-        Self::ordered(ordered.into_iter().map(|(.., unit)| unit).collect())
-    }
-
-    fn ordered(units: Vec<PlannedUnit>) -> Self {
-        let stripes = (units.len() / STRIPE).clamp(1, MAX_STRIPES);
+        let units: Vec<_> = ordered.into_iter().map(|(_, unit)| unit).collect();
+        // Which of several stripes deals first is left to the workers.
+        let stripes = if seed.is_some() { 1 } else { (units.len() / STRIPE).clamp(1, MAX_STRIPES) };
         Self { units, stripes }
     }
 
@@ -161,6 +195,7 @@ mod tests {
             test: TestCaseId::new("p", "b", test),
             environment: "local".into(),
             estimate: None,
+            repetition: None,
             skip: skip.then(|| "why".into()),
         }
     }
@@ -182,14 +217,46 @@ mod tests {
             ("long", 900, false),
             ("broken", 2, true),
         ]);
-        let plan = Plan::new(units, &known);
+        let plan = Plan::new(units, &known, None);
         let names: Vec<&str> = plan.units().map(|(_, unit)| unit.test.test.as_str()).collect();
         assert_eq!(names, ["broken", "long", "new", "short", "off"]);
     }
 
+    fn names(plan: &Plan) -> Vec<String> {
+        plan.units().map(|(_, unit)| unit.test.test.clone()).collect()
+    }
+
+    #[test]
+    fn the_same_seed_gives_the_same_order_also_among_fewer_tests() {
+        let units = |step| (0..100).step_by(step).map(|n| unit(&format!("t{n}"), n == 0));
+        let known = histories(&[("t7", 900, true)]);
+        let plan = Plan::new(units(1), &known, Some(7));
+        assert_eq!(plan, Plan::new(units(1).collect::<Vec<_>>().into_iter().rev(), &known, Some(7)));
+        assert_ne!(names(&plan), names(&Plan::new(units(1), &known, Some(8))));
+        assert_eq!(names(&plan).last().unwrap(), "t0", "what is skipped comes last");
+        let few = Plan::new(units(3), &known, Some(7));
+        let among: Vec<_> = names(&plan).into_iter().filter(|name| names(&few).contains(name)).collect();
+        assert_eq!(among, names(&few));
+        let dealt: Vec<_> = (0..).map_while(|n| plan.dealt(0, n)).collect();
+        assert!(dealt.into_iter().eq(plan.units().map(|(index, _)| index)), "one stripe deals them all");
+    }
+
+    #[test]
+    fn repetitions_come_one_after_the_other() {
+        let repeated = |number| Repetition { number, of: 2 };
+        let units = [1, 2].into_iter().flat_map(|number| {
+            ["a", "b"].map(|name| PlannedUnit { repetition: Some(repeated(number)), ..unit(name, false) })
+        });
+        for seed in [None, Some(1), Some(2)] {
+            let plan = Plan::new(units.clone(), &histories(&[("b", 900, false)]), seed);
+            let numbers: Vec<_> = plan.units().map(|(_, unit)| unit.repetition.unwrap().number).collect();
+            assert_eq!(numbers, [1, 1, 2, 2]);
+        }
+    }
+
     #[test]
     fn every_unit_is_dealt_by_exactly_one_stripe_and_the_plan_reads_back_from_its_chunks() {
-        let plan = Plan::new((0..5000).map(|n| unit(&format!("t{n}"), false)), &Histories::new());
+        let plan = Plan::new((0..5000).map(|n| unit(&format!("t{n}"), false)), &Histories::new(), None);
         let mut dealt: Vec<UnitIndex> = (0..plan.stripes())
             .flat_map(|stripe| (0..).map_while(|n| plan.dealt(stripe, n)).collect::<Vec<_>>())
             .collect();
@@ -201,8 +268,11 @@ mod tests {
 
     #[test]
     fn chunks_stay_within_what_the_store_takes_however_long_the_names_are() {
-        let plan =
-            Plan::new((0..3000).map(|n| unit(&format!("{n}{}", "x".repeat(1000)), true)), &Histories::new());
+        let plan = Plan::new(
+            (0..3000).map(|n| unit(&format!("{n}{}", "x".repeat(1000)), true)),
+            &Histories::new(),
+            None,
+        );
         let chunks: Vec<PlanChunk> = plan.chunks().collect();
         assert!(chunks.iter().all(|chunk| encode(chunk).len() <= 512 << 10));
         let firsts = chunks.iter().map(|chunk| plan.unit(chunk.first).unwrap());

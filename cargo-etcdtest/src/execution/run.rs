@@ -1,6 +1,7 @@
 //! One run, from its plan to its reports, by the worker that created it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,12 +15,14 @@ use super::events::RunEvent;
 use super::finish::{Latest, finish};
 use super::membership::Membership;
 use super::plan::{Histories, History, Plan};
+use super::policy::Policy;
 use super::process::Launcher;
 use super::timings::Timings;
-use super::work::{EnvironmentFiles, Policy, Work};
+use super::work::{EnvironmentFiles, Work};
 use super::worker::{EventSink, execute};
 use crate::model::{
-    Commit, Environment, LatestResult, PlannedUnit, Run, RunId, RunState, TestCaseId, Worker, WorkerId,
+    Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, Worker,
+    WorkerId,
 };
 use crate::reports::RunDetails;
 use crate::store::{KeyRange, SharedStore, decode, keys, list};
@@ -38,6 +41,10 @@ pub struct Order {
     pub environments: Vec<Environment>,
     /// The rules.
     pub policy: Policy,
+    /// The seed of the order, if that is left to chance.
+    pub shuffle: Option<u64>,
+    /// How often each test is run.
+    pub repetitions: NonZeroU32,
     /// What was typed.
     pub command: Vec<String>,
     /// Who typed it: `user@host`.
@@ -73,18 +80,23 @@ pub async fn run(
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
-    let Order { id, tests, environments, policy, patience, mut timings, .. } = order;
+    let Order { id, tests, environments, policy, patience, shuffle, repetitions, mut timings, .. } = order;
     let latest = read_latest(&store, &tests).await?;
     let histories: Histories = histories(&latest, &tests, &environments);
-    let units = environments.iter().flat_map(|environment| {
-        tests.iter().map(|selected| PlannedUnit {
-            test: selected.test.id.clone(),
-            environment: environment.name.clone(),
-            estimate: None,
-            skip: selected.skipped.get(&environment.name).cloned(),
-        })
-    });
-    let plan = Plan::new(units, &histories);
+    let of = repetitions.get();
+    let mut units = Vec::new();
+    for repetition in (1..=of).map(|number| (of > 1).then_some(Repetition { number, of })) {
+        for environment in &environments {
+            units.extend(tests.iter().map(|selected| PlannedUnit {
+                test: selected.test.id.clone(),
+                environment: environment.name.clone(),
+                estimate: None,
+                repetition,
+                skip: selected.skipped.get(&environment.name).cloned(),
+            }));
+        }
+    }
+    let plan = Plan::new(units, &histories, shuffle);
     timings.end("plan");
 
     let worker = Worker {
@@ -108,6 +120,7 @@ pub async fn run(
         stripes: u32::try_from(plan.stripes()).unwrap_or(u32::MAX),
         tests_digest: order.tests_digest,
         plan_digest: plan.digest(),
+        shuffle,
         summary: None,
     };
     let by_id = tests.iter().map(|selected| (selected.test.id.clone(), selected.test.clone()));
@@ -121,6 +134,7 @@ pub async fn run(
         units: membership.run().units,
         tests: u32::try_from(tests.len()).unwrap_or(u32::MAX),
         environments: membership.run().environments.clone(),
+        shuffle: membership.run().shuffle,
     });
 
     let work = Arc::new(Work {

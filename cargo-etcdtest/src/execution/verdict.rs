@@ -47,7 +47,12 @@ impl Ending {
 
 /// The ending of an annotated test. It passed if it said so on its socket, or, where the
 /// test closed that, by exiting with the code that was agreed on.
-pub(super) fn annotated(said: Option<protocol::Outcome>, status: ExitStatus, agreed: i32) -> Ending {
+pub(super) fn annotated(
+    said: Option<protocol::Outcome>,
+    status: ExitStatus,
+    agreed: i32,
+    output: &AttemptOutput,
+) -> Ending {
     match said {
         Some(protocol::Outcome::Failed { message, location }) => {
             let location = location.map(bounded);
@@ -58,9 +63,9 @@ pub(super) fn annotated(said: Option<protocol::Outcome>, status: ExitStatus, agr
         }
         Some(protocol::Outcome::Passed) | None if status.code() == Some(agreed) => Ending::passed(),
         Some(protocol::Outcome::Passed) => {
-            Ending::crashed(format!("the test passed, but then its process {}", ended(status)))
+            Ending::crashed(format!("the test passed, but then its process {}", ended(status, output)))
         }
-        None => Ending::crashed(format!("its process {} before the test was over", ended(status))),
+        None => Ending::crashed(format!("its process {}", ended_early(status, output))),
     }
 }
 
@@ -84,7 +89,7 @@ pub(super) fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
             Ending::crashed("the binary ran no test of this name: it lists other tests than it runs".into())
         }
         (Some(101), Some(("FAILED", _, _))) => failed_plainly(output),
-        _ => Ending::crashed(format!("its process {} before the test was over", ended(status))),
+        _ => Ending::crashed(format!("its process {}", ended_early(status, output))),
     }
 }
 
@@ -121,15 +126,43 @@ fn bounded(mut message: String) -> String {
     message
 }
 
-/// "exited with code 3", "was killed by SIGSEGV (core dumped)".
-fn ended(status: ExitStatus) -> String {
+/// "exited with code 3 before the test was over", "was killed by SIGABRT: its stack overflowed".
+fn ended_early(status: ExitStatus, output: &AttemptOutput) -> String {
+    let when = if status.code().is_some() { " before the test was over" } else { "" };
+    format!("{}{when}", ended(status, output))
+}
+
+/// "exited with code 3", "was killed by SIGSEGV (core dumped)", and why, where that can be told.
+fn ended(status: ExitStatus, output: &AttemptOutput) -> String {
     match (status.code(), status.signal()) {
         (Some(code), _) => format!("exited with code {code}"),
         (None, Some(signal)) => {
             let core = if status.core_dumped() { " (core dumped)" } else { "" };
-            format!("was killed by {}{core}", signal_name(signal))
+            let why = why_killed(signal, output).map(|why| format!(": {why}")).unwrap_or_default();
+            format!("was killed by {}{core}{why}", signal_name(signal))
         }
         (None, None) => "ended".into(),
+    }
+}
+
+/// What stands behind a signal, as far as Rust's runtime says it or it can be guessed.
+fn why_killed(signal: i32, output: &AttemptOutput) -> Option<&'static str> {
+    const KILL: i32 = 9;
+    const PANICS_IN_PANICS: [&str; 3] = [
+        "thread panicked while processing panic. aborting.",
+        "panic in a destructor during cleanup",
+        "panic in a function that cannot unwind",
+    ];
+    if signal == KILL {
+        return Some("this runner did not send it, perhaps the system ran out of memory");
+    }
+    let said = output.stderr.end(CLOSING);
+    if said.contains("has overflowed its stack") {
+        Some("its stack overflowed")
+    } else if PANICS_IN_PANICS.iter().any(|words| said.contains(words)) {
+        Some("it panicked where a panic cannot be handled, such as during another panic")
+    } else {
+        None
     }
 }
 
@@ -178,13 +211,38 @@ mod tests {
     #[test]
     fn an_annotated_test_passes_by_its_word_or_by_the_agreed_code_and_never_by_exit_0() {
         use protocol::Outcome::Passed;
-        assert_eq!(annotated(Some(Passed), exited(77), 77).outcome, Outcome::Passed);
-        assert_eq!(annotated(None, exited(77), 77).outcome, Outcome::Passed);
-        assert_eq!(annotated(None, exited(0), 77).outcome, Outcome::Crashed);
-        let ending = annotated(Some(Passed), ExitStatus::from_raw(11), 77);
+        let ending = |said, status| annotated(said, status, 77, &printed("", ""));
+        assert_eq!(ending(Some(Passed), exited(77)).outcome, Outcome::Passed);
+        assert_eq!(ending(None, exited(77)).outcome, Outcome::Passed);
+        assert_eq!(ending(None, exited(0)).outcome, Outcome::Crashed);
         assert_eq!(
-            ending.message.as_deref(),
+            ending(Some(Passed), ExitStatus::from_raw(11)).message.as_deref(),
             Some("the test passed, but then its process was killed by SIGSEGV")
+        );
+    }
+
+    #[test]
+    fn a_killed_process_tells_why_where_that_is_known() {
+        let message = |signal, stderr: &str| {
+            let output = printed("", stderr);
+            let plain = plain(ExitStatus::from_raw(signal), &output);
+            assert_eq!(annotated(None, ExitStatus::from_raw(signal), 77, &output), plain);
+            plain.message.unwrap()
+        };
+        let abort = 6;
+        let overflow =
+            "\nthread 'a' (7) has overflowed its stack\nfatal runtime error: stack overflow, aborting\n";
+        let twice = "\nthread 'a' (7) panicked at src/lib.rs:9:9:\npanic in a destructor during cleanup\nthread caused non-unwinding panic. aborting.\n";
+        let core = 0x80;
+        assert_eq!(message(abort, ""), "its process was killed by SIGABRT");
+        assert_eq!(message(abort | core, ""), "its process was killed by SIGABRT (core dumped)");
+        for signal in [(abort, "SIGABRT"), (11, "SIGSEGV")] {
+            let expected = format!("its process was killed by {}: its stack overflowed", signal.1);
+            assert_eq!(message(signal.0, overflow), expected);
+        }
+        assert!(message(abort, twice).contains("during another panic"), "{}", message(abort, twice));
+        assert!(
+            message(KILLED, "").contains("SIGKILL: this runner did not send it, perhaps the system ran out")
         );
     }
 }

@@ -7,6 +7,7 @@ use super::error::{Result, RunError};
 use super::events::{AttemptOutput, RunEvent, Unit};
 use super::plan::Plan;
 use super::worker::EventSink;
+use crate::config::OutputWhen;
 use crate::model::{Block, Claim, PlanChunk, Run, RunId, RunState, RunSummary, UnitIndex, Worker};
 use crate::store::{
     Change, Key, KeyRange, KeyValue, Notice, Revision, SharedStore, Watch, decode, decode_block, get, keys,
@@ -108,6 +109,7 @@ impl Follower<'_> {
             units: run.units,
             tests: u32::try_from(tests.len()).unwrap_or(u32::MAX),
             environments: run.environments.clone(),
+            shuffle: run.shuffle,
         });
         self.catch_up().await
     }
@@ -146,7 +148,14 @@ impl Follower<'_> {
             {
                 self.begun.insert(result.unit);
                 let unit = Unit::new(result.unit, planned);
-                self.tell(RunEvent::Finished { unit, result, output: AttemptOutput::default().into() });
+                let shown =
+                    if result.outcome.is_failure() { OutputWhen::ImmediateFinal } else { OutputWhen::Never };
+                self.tell(RunEvent::Finished {
+                    unit,
+                    result,
+                    output: AttemptOutput::default().into(),
+                    shown,
+                });
             }
         }
     }

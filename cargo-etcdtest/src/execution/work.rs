@@ -1,9 +1,7 @@
 //! What a worker executes, and by which rules.
 
 use std::collections::HashMap;
-use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::time::Duration;
 
 use etcdtest::protocol::EnvironmentData;
 use serde_json::{Value, json};
@@ -11,8 +9,8 @@ use tempfile::TempDir;
 
 use super::error::{Result, RunError};
 use super::plan::Plan;
+use super::policy::Policy;
 use super::process::Launcher;
-use crate::config::StoreOutput;
 use crate::model::{Environment, RunId, TestCaseId, TestKind, WorkerId};
 use crate::testcases::ListedTest;
 
@@ -37,46 +35,11 @@ pub struct Work {
     pub launcher: Launcher,
 }
 
-/// The rules by which tests are executed.
-#[derive(Clone, Debug)]
-pub struct Policy {
-    /// How many attempts are executed at once.
-    pub lanes: NonZeroUsize,
-    /// How often a failed attempt is tried again, whatever the test says.
-    pub retries: Option<u32>,
-    /// How often it is where the test says nothing.
-    pub default_retries: u32,
-    /// Longest time an attempt may take where the test says nothing.
-    pub timeout: Option<Duration>,
-    /// After how long an attempt is called slow.
-    pub slow: Duration,
-    /// Time between the request to end and the kill.
-    pub grace: Duration,
-    /// Stop dealing units after the first failure.
-    pub fail_fast: bool,
-    /// Which output is stored.
-    pub store_output: StoreOutput,
-    /// Pass output on as it comes.
-    pub show: bool,
-}
-
 /// A folder with a file for each environment, gone with this value.
 #[derive(Debug, Default)]
 pub struct EnvironmentFiles {
     folder: Option<TempDir>,
     names: HashMap<String, String>,
-}
-
-impl Policy {
-    /// How often a failed attempt of a test is tried again.
-    pub fn retries_of(&self, test: &ListedTest) -> u32 {
-        self.retries.or(test.code.retries).unwrap_or(self.default_retries)
-    }
-
-    /// How long an attempt of a test may take.
-    pub fn timeout_of(&self, test: &ListedTest) -> Option<Duration> {
-        test.code.timeout.or(self.timeout)
-    }
 }
 
 impl EnvironmentFiles {

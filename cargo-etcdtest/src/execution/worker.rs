@@ -1,18 +1,23 @@
 //! Executes units: as many at once as there are lanes, each with its retries.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use etcdtest::protocol::{ENVIRONMENT_VARIABLE, Start};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep, sleep_until};
 
 use super::attempt::{Launch, Leave};
 use super::claims::Claims;
 use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
+use super::lanes::{Lanes, Needs};
+use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, Request};
 use super::work::{Work, environment_data};
+use crate::config::{OutputWhen, PassOrFail};
 use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
 use crate::testcases::ListedTest;
 
@@ -26,6 +31,28 @@ pub(super) struct Executed {
     pub result: UnitResult,
     /// What each attempt printed, in the order of attempts.
     pub outputs: Vec<Arc<AttemptOutput>>,
+}
+
+/// A unit that waits for its next attempt, or is at it.
+#[derive(Debug)]
+struct Tried {
+    index: UnitIndex,
+    token: Fence,
+    /// Its rules; none for one that is skipped without a try.
+    rules: Option<TestPolicy>,
+    attempts: Vec<Attempt>,
+    outputs: Vec<Arc<AttemptOutput>>,
+}
+
+/// What comes after a unit's turn.
+#[derive(Debug)]
+enum Next {
+    /// It has its result.
+    Done(Executed),
+    /// It is tried again after a while.
+    Again(Tried, Duration),
+    /// It was stopped on the way.
+    Stopped(UnitIndex),
 }
 
 /// Executes units until none is left or the run is stopped, and says whether it was
@@ -42,51 +69,87 @@ pub async fn execute(
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let recorder = tokio::spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
-    // The lanes go as far as `leave` says, and no further once nothing can be recorded.
+    // Attempts go as far as `leave` says, and no further once nothing can be recorded, or
+    // the time of the run is over.
     let (say, hear) = watch::channel(*leave.borrow_and_update());
 
-    let mut lanes = JoinSet::new();
-    let mut queue: VecDeque<(UnitIndex, Fence)> = VecDeque::new();
+    let policy = &work.policy;
+    let mut lanes = Lanes::new(policy.lanes, policy.resources.clone());
+    let (mut attempts, mut waits) = (JoinSet::new(), JoinSet::new());
+    let mut deadline = policy.global_timeout.map(|timeout| Instant::now() + timeout);
     let mut running = BTreeSet::new();
-    let (mut asked, mut more, mut giving_up, mut stopped, mut heard) = (false, true, false, false, true);
+    let (mut asked, mut more, mut stopped, mut heard, mut failures) = (false, true, false, true, 0);
+    let stop = |reason: String| {
+        let _ = requests.send(Request::Stop { reason });
+    };
     loop {
         // A run is cancelled only where something is left that will not run.
-        if giving_up && !stopped && !queue.is_empty() {
+        if !stopped && policy.max_fail.is_reached(failures) && lanes.waiting().any(Tried::is_fresh) {
             stopped = true;
-            let _ = requests.send(Request::Stop { reason: "a test failed".into() });
+            stop(if failures == 1 { "a test failed".into() } else { format!("{failures} tests failed") });
         }
         if *hear.borrow() > Leave::ToFinish && !stopped {
             stopped = true;
-            let _ = requests.send(Request::Stop { reason: "it was interrupted".into() });
+            stop("it was interrupted".into());
         }
-        while !stopped
-            && lanes.len() < work.policy.lanes.get()
-            && let Some((index, fence)) = queue.pop_front()
-        {
-            running.insert(index);
-            lanes.spawn(execute_unit(work.clone(), index, fence, hear.clone(), events.clone()));
+        if stopped {
+            lanes.retain(|unit| !unit.is_fresh());
         }
-        if !stopped && more && !asked && queue.len() < work.policy.lanes.get() {
+        if *hear.borrow() > Leave::ToFinish {
+            lanes.retain(|_| false);
+            waits.abort_all();
+        }
+        while let Some((needs, unit)) = lanes.begin() {
+            running.insert(unit.index);
+            let (work, leave, events) = (work.clone(), hear.clone(), events.clone());
+            attempts.spawn(async move { (needs, unit.attempt(&work, leave, &events).await) });
+        }
+        let few = lanes.is_idle() || lanes.waiting().len() < policy.lanes.get();
+        if !stopped && more && !asked && few {
             asked = requests.send(Request::Claim { running: running.iter().copied().collect() }).is_ok();
             more = asked;
         }
-        if lanes.is_empty() && (stopped || (queue.is_empty() && !more)) {
+        let idle = attempts.is_empty() && waits.is_empty() && lanes.waiting().len() == 0;
+        if idle && (stopped || !more) {
             break;
         }
         tokio::select! {
-            Some(joined) = lanes.join_next() => {
-                let (index, executed) =
-                    joined.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-                running.remove(&index);
-                let Some(executed) = executed else { continue };
-                giving_up |= work.policy.fail_fast && executed.result.outcome.is_failure();
-                // A recorder that has ended says why when it is joined.
-                let _ = requests.send(Request::Store(executed));
+            Some(joined) = attempts.join_next() => {
+                let (needs, next) =
+                    joined.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+                lanes.give_back(&needs);
+                match next {
+                    Next::Stopped(index) => {
+                        running.remove(&index);
+                    }
+                    Next::Again(unit, wait) => {
+                        waits.spawn(async move {
+                            sleep(wait).await;
+                            unit
+                        });
+                    }
+                    Next::Done(executed) => {
+                        running.remove(&executed.result.unit);
+                        failures += u32::from(executed.result.outcome.is_failure());
+                        // A recorder that has ended says why when it is joined.
+                        let _ = requests.send(Request::Store(executed));
+                    }
+                }
+            }
+            Some(waited) = waits.join_next() => {
+                // One that was told to leave waits no longer.
+                if let Ok(unit) = waited {
+                    lanes.push_first(unit.needs(), unit);
+                }
             }
             answer = dealt.recv(), if heard => {
                 asked = false;
                 match answer {
-                    Some(Dealt::Units(units, fence)) => queue.extend(units.into_iter().map(|unit| (unit, fence))),
+                    Some(Dealt::Units(units, fence)) => {
+                        for unit in units.into_iter().map(|index| Tried::new(work, index, fence)) {
+                            lanes.push(unit.needs(), unit);
+                        }
+                    }
                     Some(Dealt::NoMore) => more = false,
                     Some(Dealt::Cancelled) => stopped = true,
                     None => {
@@ -98,6 +161,13 @@ pub async fn execute(
             }
             Ok(()) = leave.changed() => {
                 say.send_if_modified(|now| raise(now, *leave.borrow_and_update()));
+            }
+            () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
+                deadline = None;
+                stopped = true;
+                let timeout = policy.global_timeout.unwrap_or_default();
+                stop(format!("its time of {} is over", humantime::format_duration(timeout)));
+                say.send_if_modified(|now| raise(now, Leave::ToEnd));
             }
         }
     }
@@ -114,76 +184,91 @@ fn raise(now: &mut Leave, said: Leave) -> bool {
     raised
 }
 
-/// Executes one unit with its retries; nothing where it was stopped on the way.
-async fn execute_unit(
-    work: Arc<Work>,
-    index: UnitIndex,
-    token: Fence,
-    leave: watch::Receiver<Leave>,
-    events: EventSink,
-) -> (UnitIndex, Option<Executed>) {
-    let result = |outcome, reason, attempts| UnitResult {
-        unit: index,
-        outcome,
-        reason,
-        attempts,
-        worker: work.worker.clone(),
-        token,
-    };
-    let Some(planned) = work.plan.unit(index) else { return (index, None) };
-    let unit = Unit::new(index, planned);
-    let executed = match (&planned.skip, work.tests.get(&planned.test)) {
-        (Some(reason), _) => {
-            Some(Executed { result: result(Outcome::Skipped, Some(reason.clone()), vec![]), outputs: vec![] })
-        }
-        (None, None) => None,
-        (None, Some(test)) => {
-            attempts(&work, planned, test, &unit, token, &leave, &events).await.map(|(attempts, outputs)| {
-                let last = attempts.last();
-                let outcome = last.map_or(Outcome::Crashed, |attempt| attempt.outcome);
-                let reason =
-                    last.filter(|_| outcome == Outcome::Skipped).and_then(|attempt| attempt.message.clone());
-                Executed { result: result(outcome, reason, attempts), outputs }
-            })
-        }
-    };
-    if let Some(executed) = &executed {
-        let output = executed.outputs.last().cloned().unwrap_or_default();
-        let _ = events.send(RunEvent::Finished { unit, result: executed.result.clone(), output });
+impl Tried {
+    /// A unit that was dealt, before its first attempt.
+    fn new(work: &Work, index: UnitIndex, token: Fence) -> Self {
+        let planned = work.plan.unit(index).filter(|planned| planned.skip.is_none());
+        let test = planned.and_then(|planned| work.tests.get(&planned.test));
+        let rules = test.map(|test| work.policy.of(test));
+        Self { index, token, rules, attempts: Vec::new(), outputs: Vec::new() }
     }
-    (index, executed)
-}
 
-/// All attempts at a unit, the last of them final.
-async fn attempts(
-    work: &Work,
-    planned: &PlannedUnit,
-    test: &ListedTest,
-    unit: &Unit,
-    token: Fence,
-    leave: &watch::Receiver<Leave>,
-    events: &EventSink,
-) -> Option<(Vec<Attempt>, Vec<Arc<AttemptOutput>>)> {
-    let of = work.policy.retries_of(test) + 1;
-    let (mut attempts, mut outputs) = (Vec::new(), Vec::new());
-    for number in 1..=of {
+    /// Whether nothing was tried yet.
+    fn is_fresh(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    fn needs(&self) -> Needs {
+        let Some(rules) = &self.rules else { return Needs::default() };
+        Needs { threads: rules.threads, resource: rules.exclusive.clone() }
+    }
+
+    /// The next attempt.
+    async fn attempt(mut self, work: &Work, leave: watch::Receiver<Leave>, events: &EventSink) -> Next {
+        let index = self.index;
+        let Some(planned) = work.plan.unit(index) else { return Next::Stopped(index) };
+        let unit = Unit::new(index, planned);
+        let (Some(rules), Some(test)) = (self.rules.take(), work.tests.get(&planned.test)) else {
+            return match planned.skip.clone() {
+                Some(reason) => {
+                    let rules = OutputWhen::Never;
+                    Next::Done(self.done(work, unit, Outcome::Skipped, Some(reason), rules, events))
+                }
+                None => Next::Stopped(index),
+            };
+        };
+        let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
         let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
         let on_slow = |elapsed| {
             let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
         };
-        let launch = launch(work, planned, test, token, number)?;
-        let (attempt, output) = launch.run(&work.launcher, leave.clone(), on_slow).await?;
+        let launched = launch(work, planned, test, &rules, self.token, number);
+        let Some(launch) = launched else { return Next::Stopped(index) };
+        let Some((attempt, output)) = launch.run(&work.launcher, leave, on_slow).await else {
+            return Next::Stopped(index);
+        };
         let output = Arc::new(output);
-        outputs.push(output.clone());
-        attempts.push(attempt.clone());
-        if !attempt.outcome.is_failure() {
-            break;
+        self.outputs.push(output.clone());
+        self.attempts.push(attempt.clone());
+
+        let of = rules.retries.count.saturating_add(1);
+        if attempt.outcome.is_failure() && number < of {
+            let wait = rules.retries.wait(number, fastrand::f64());
+            let shown = rules.failure_output;
+            let _ = events.send(RunEvent::AttemptFailed { unit, attempt, output, of, wait, shown });
+            self.rules = Some(rules);
+            return Next::Again(self, wait);
         }
-        if number < of {
-            let _ = events.send(RunEvent::AttemptFailed { unit: unit.clone(), attempt, output, of });
+        let mut outcome = attempt.outcome;
+        if outcome == Outcome::Passed && number > 1 && rules.flaky_result == PassOrFail::Fail {
+            outcome = Outcome::Failed;
+            if let Some(last) = self.attempts.last_mut() {
+                last.message =
+                    Some(format!("it passed only at attempt {number}, and flaky tests count as failed"));
+            }
         }
+        let reason = attempt.message.filter(|_| outcome == Outcome::Skipped);
+        let shown = if outcome.is_failure() { rules.failure_output } else { rules.success_output };
+        Next::Done(self.done(work, unit, outcome, reason, shown, events))
     }
-    Some((attempts, outputs))
+
+    /// The unit with its result, which is announced.
+    fn done(
+        self,
+        work: &Work,
+        unit: Unit,
+        outcome: Outcome,
+        reason: Option<String>,
+        shown: OutputWhen,
+        events: &EventSink,
+    ) -> Executed {
+        let Self { index, token, attempts, outputs, .. } = self;
+        let worker = work.worker.clone();
+        let result = UnitResult { unit: index, outcome, reason, attempts, worker, token };
+        let output = outputs.last().cloned().unwrap_or_default();
+        let _ = events.send(RunEvent::Finished { unit, result: result.clone(), output, shown });
+        Executed { result, outputs }
+    }
 }
 
 /// The process of one attempt.
@@ -191,6 +276,7 @@ fn launch(
     work: &Work,
     planned: &PlannedUnit,
     test: &ListedTest,
+    rules: &TestPolicy,
     token: Fence,
     attempt: u32,
 ) -> Option<Launch> {
@@ -223,9 +309,9 @@ fn launch(
         command,
         kind: test.code.kind,
         start,
-        timeout: work.policy.timeout_of(test),
-        grace: work.policy.grace,
-        slow: work.policy.slow,
+        timeout: rules.timeout,
+        grace: rules.grace,
+        slow: rules.slow,
         show: work.policy.show,
     })
 }

@@ -15,6 +15,7 @@ pub use result::{
     Attempt, Block, LatestResult, Outcome, RecentOutcome, Step, StoredOutput, UnitResult, Verdict,
 };
 pub use run::{
-    Claim, Commit, NextPosition, PlanChunk, PlannedUnit, Run, RunState, RunSummary, Steward, Worker,
+    Claim, Commit, NextPosition, PlanChunk, PlannedUnit, Repetition, Run, RunState, RunSummary, Steward,
+    Worker,
 };
 pub use test_case::{Code, Description, TestCase, TestCaseState, TestKind};

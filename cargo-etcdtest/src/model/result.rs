@@ -42,7 +42,7 @@ pub enum Verdict {
 pub struct UnitResult {
     /// Its place in the plan.
     pub unit: UnitIndex,
-    /// The outcome of its last attempt.
+    /// The outcome of its last attempt; `Failed` for a flaky test where those count so.
     pub outcome: Outcome,
     /// Why it was skipped, if it was.
     #[serde(default, skip_serializing_if = "Option::is_none")]

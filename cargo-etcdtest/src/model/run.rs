@@ -1,5 +1,6 @@
 //! Runs: the record of one, its plan, and who holds which of its units.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -36,6 +37,9 @@ pub struct Run {
     pub tests_digest: String,
     /// Digest of the plan's chunks.
     pub plan_digest: String,
+    /// The seed of its order, if that was left to chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shuffle: Option<u64>,
     /// What came of it, once it is finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<RunSummary>,
@@ -136,7 +140,22 @@ impl Record for PlanChunk {
     const SCHEMA: u64 = 1;
 }
 
-/// One test case in one environment.
+/// One of several executions of the same test in the same run, written `2/5`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Repetition {
+    /// Its number, from 1.
+    pub number: u32,
+    /// How many there are.
+    pub of: u32,
+}
+
+impl fmt::Display for Repetition {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", self.number, self.of)
+    }
+}
+
+/// One test case in one environment, or one repetition of it.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PlannedUnit {
     /// The test case.
@@ -148,6 +167,9 @@ pub struct PlannedUnit {
     /// How long it is expected to take.
     #[serde(rename = "d", default, skip_serializing_if = "Option::is_none", with = "super::seconds::option")]
     pub estimate: Option<Duration>,
+    /// Which repetition it is, where each test is run several times.
+    #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
+    pub repetition: Option<Repetition>,
     /// Why it is skipped without a try.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<String>,

@@ -29,7 +29,7 @@ pub fn junit(details: &RunDetails) -> Result<Vec<u8>, ReportError> {
     report.timestamp = timestamp(details.run.created);
     report.set_time(details.summary().duration);
     for ((package, binary, environment), mut units) in suites {
-        units.sort_by(|a, b| a.planned.test.cmp(&b.planned.test));
+        units.sort_by_key(|unit| (&unit.planned.test, unit.planned.repetition));
         // With one environment its name would only make every name longer.
         let at = if details.run.environments.len() > 1 { format!("@{environment}") } else { String::new() };
         let class = attribute(&format!("{package}::{binary}{at}"));
@@ -81,7 +81,11 @@ fn suite(
         property(&mut suite.properties, "commit.dirty", if commit.dirty { "true" } else { "false" });
     }
     for unit in units {
-        let name = names.unique(class, attribute(&unit.planned.test.test));
+        let mut name = attribute(&unit.planned.test.test);
+        if let Some(repetition) = unit.planned.repetition {
+            name = format!("{name} ({repetition})");
+        }
+        let name = names.unique(class, name);
         suite.add_test_case(test_case(unit, class, &name));
     }
     let attempts =
@@ -258,6 +262,19 @@ mod tests {
             .map(|case| case.classname.as_deref())
             .collect();
         assert_eq!(classes, [Some("shop::checkout@prod"), Some("shop::checkout@staging")]);
+    }
+
+    #[test]
+    fn repetitions_have_names_of_their_own() {
+        use crate::model::Repetition;
+        let repeated = |number| {
+            let mut unit = unit(0, "paid", vec![attempt(1, Outcome::Passed, "")]);
+            unit.planned.repetition = Some(Repetition { number, of: 2 });
+            unit
+        };
+        let text = text_of(&run(vec![repeated(2), repeated(1)]));
+        let place = |name: &str| text.find(name).unwrap_or_else(|| panic!("no {name} in {text}"));
+        assert!(place("paid (1/2)") < place("paid (2/2)"));
     }
 
     #[test]

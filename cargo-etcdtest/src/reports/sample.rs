@@ -45,7 +45,13 @@ pub(crate) fn unit(index: u32, test: &str, attempts: Vec<Attempt>) -> UnitDetail
     let outcome = attempts.last().map_or(Outcome::Skipped, |attempt| attempt.outcome);
     UnitDetails {
         index: UnitIndex(index),
-        planned: PlannedUnit { test: id, environment: "staging".into(), estimate: None, skip: None },
+        planned: PlannedUnit {
+            test: id,
+            environment: "staging".into(),
+            estimate: None,
+            repetition: None,
+            skip: None,
+        },
         case: None,
         result: Some(UnitResult {
             unit: UnitIndex(index),
@@ -114,6 +120,7 @@ pub(crate) fn run(units: Vec<UnitDetails>) -> RunDetails {
             stripes: 1,
             tests_digest: "t".into(),
             plan_digest: "p".into(),
+            shuffle: None,
             summary: None,
         },
         environments: vec![environment],

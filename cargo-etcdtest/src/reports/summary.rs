@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::details::{RunDetails, UnitDetails, message};
 use super::text;
 use crate::model::{
-    Attempt, Commit, EnvironmentVersion, Outcome, Record, RunId, RunSummary, StoredOutput, TestCaseId,
-    UnitResult, Verdict, WorkerId,
+    Attempt, Commit, EnvironmentVersion, Outcome, Record, Repetition, RunId, RunSummary, StoredOutput,
+    TestCaseId, UnitResult, Verdict, WorkerId,
 };
 
 /// The document. Times are RFC 3339 in UTC, durations seconds to the microsecond.
@@ -28,6 +28,9 @@ pub struct SummaryReport {
     pub commit: Option<Commit>,
     /// What it ran against.
     pub environments: Vec<EnvironmentVersion>,
+    /// The seed of its order, if that was left to chance.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub shuffle: Option<u64>,
     /// When the run was created.
     pub started: Timestamp,
     /// When it ended.
@@ -72,6 +75,9 @@ pub struct UnitSummary {
     pub id: String,
     /// The environment's name.
     pub environment: String,
+    /// Which repetition it is, where there are several.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub repetition: Option<Repetition>,
     /// How its last attempt ended; `None` where it has no result.
     pub outcome: Option<Outcome>,
     /// What it comes to; `None` where it has no result.
@@ -151,6 +157,7 @@ impl From<&RunDetails> for SummaryReport {
             author: run.author,
             commit: run.commit,
             environments: run.environments,
+            shuffle: run.shuffle,
             started: run.created,
             finished: details.ended(),
             duration: seconds(summary.duration),
@@ -170,7 +177,9 @@ impl From<RunSummary> for Counts {
 
 impl From<&UnitDetails> for UnitSummary {
     fn from(unit: &UnitDetails) -> Self {
-        Self::new(&unit.planned.test, &unit.planned.environment, unit.result.as_ref())
+        let planned = &unit.planned;
+        let result = unit.result.as_ref();
+        Self { repetition: planned.repetition, ..Self::new(&planned.test, &planned.environment, result) }
     }
 }
 
@@ -180,6 +189,7 @@ impl UnitSummary {
         Self {
             id: test.to_string(),
             environment: environment.to_owned(),
+            repetition: None,
             outcome: result.map(|result| result.outcome),
             verdict: result.map(UnitResult::verdict),
             duration: result.map_or(0.0, |result| seconds(result.duration())),

@@ -9,7 +9,7 @@ mod filter;
 mod group;
 mod listing;
 #[cfg(test)]
-mod sample;
+pub(crate) mod sample;
 mod sync;
 mod test_list;
 
@@ -17,7 +17,7 @@ pub use binary::{Binary, BinaryKind};
 pub use build::{BuildError, Built, CargoCommand, build};
 pub use catalog::{Catalog, CatalogError, StoredTestCase};
 pub use discover::{ListError, ListFailure, discover};
-pub use filter::{ExpressionError, Filter, RunIgnored, Selected, Selection};
+pub use filter::{ExpressionError, Filter, RunIgnored, Selected, Selection, TestSet};
 pub use listing::ListingFault;
 pub use sync::SyncCounts;
 pub use test_list::{ListedTest, TestList};

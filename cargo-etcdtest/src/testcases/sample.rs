@@ -7,7 +7,7 @@ use super::test_list::{ListedTest, TestList};
 use crate::model::{Code, Description, TestCaseId, TestKind};
 
 /// A binary of the package `shop`.
-pub(super) fn binary(target: &str, kind: BinaryKind) -> Arc<Binary> {
+pub(crate) fn binary(target: &str, kind: BinaryKind) -> Arc<Binary> {
     Arc::new(Binary {
         package: "shop".into(),
         name: kind.binary_name(target),
@@ -20,7 +20,7 @@ pub(super) fn binary(target: &str, kind: BinaryKind) -> Arc<Binary> {
 }
 
 /// A test about which nothing is said.
-pub(super) fn test(binary: &Arc<Binary>, name: &str) -> ListedTest {
+pub(crate) fn test(binary: &Arc<Binary>, name: &str) -> ListedTest {
     ListedTest {
         id: TestCaseId::new(&binary.package, &binary.name, name),
         code: Code {

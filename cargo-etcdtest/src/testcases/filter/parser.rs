@@ -29,6 +29,23 @@ pub struct ExpressionError {
     help: Option<String>,
 }
 
+impl ExpressionError {
+    /// What is wrong.
+    pub fn what(&self) -> &str {
+        &self.what
+    }
+
+    /// Where in the expression, in bytes.
+    pub fn place(&self) -> std::ops::Range<usize> {
+        self.place.offset()..self.place.offset() + self.place.len()
+    }
+
+    /// The next step.
+    pub fn help(&self) -> Option<&str> {
+        self.help.as_deref()
+    }
+}
+
 /// Reads an expression.
 ///
 /// # Errors

@@ -187,6 +187,16 @@ fn the_running_tests_go_on_when_one_kills_the_zygote() {
 }
 
 #[test]
+fn a_child_is_told_however_soon_its_test_kills_the_zygote() {
+    for _ in 0..20 {
+        // It hears of the child first, or this panics.
+        let killer = zygote().fork(&start("kills_its_parent", json!({})));
+        assert!(killer.pid > 0);
+        killer.end();
+    }
+}
+
+#[test]
 fn the_end_of_the_control_socket_ends_the_groups_of_all_children() {
     let mut zygote = zygote();
     let gate = Gate::new();

@@ -1,7 +1,6 @@
 //! One attempt for the runner: it says what to run, and hears how it goes.
 
 use std::convert::Infallible;
-use std::env;
 use std::io::{self, Read, Write};
 use std::process::exit;
 
@@ -11,7 +10,7 @@ use crate::unix as system;
 use crate::windows as system;
 
 use crate::protocol::{Frame, Outcome, Start};
-use crate::registry::{Entry, ShouldPanic};
+use crate::registry::ShouldPanic;
 use crate::{Context, panics, registry, run};
 
 /// The exit code after a failure, as libtest has it.
@@ -51,7 +50,9 @@ fn run(name: &str, context: &Context) -> Outcome {
         Err(same_name) => return failed(same_name.to_string()),
     };
     panics::watch();
-    match call(entry, context) {
+    // A thread of its own would take about 0.15 ms, half as long again as the fork.
+    panics::call_this_thread(entry.name());
+    match run::in_place(entry, context) {
         Outcome::Failed { message, location } => {
             // The hook has printed a panic that is the failure itself.
             if location.is_none() || !matches!(entry.should_panic, ShouldPanic::No) {
@@ -61,17 +62,6 @@ fn run(name: &str, context: &Context) -> Outcome {
         }
         outcome => outcome,
     }
-}
-
-/// Runs the test without a thread of its own, which would take about 0.15 ms, half as long
-/// again as the fork.
-fn call(entry: &Entry, context: &Context) -> Outcome {
-    if env::var_os("RUST_BACKTRACE").is_some_and(|value| value != "0") {
-        // Only std knows which part of a backtrace to show; it calls a thread by its name.
-        return run::in_thread(entry, context);
-    }
-    panics::call_this_thread(entry.name());
-    run::in_place(entry, context)
 }
 
 fn failed(message: String) -> Outcome {

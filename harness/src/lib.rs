@@ -85,14 +85,15 @@
 //! - On Linux `cargo etcdtest` starts a binary once and forks a process for each attempt. A
 //!   binary whose constructors start threads, before `main`, gets a new start for each instead.
 //! - Under `cargo etcdtest` a test runs in the first thread of its process, which std calls
-//!   `main` (a panic message has the test's name all the same, the message of a stack overflow
-//!   has not); with `RUST_BACKTRACE` set, and elsewhere, in a thread of the test's name.
+//!   `main`: a panic message has the test's name all the same, the message of a stack overflow
+//!   has not. Under `cargo test` and nextest it runs in a thread of the test's name.
 //! - `skip!` works in the test's own thread and in what an `async fn` awaits there.
 //! - The crate must be known by its own name: renamed in `Cargo.toml` the macro misses it.
 //! - `cases` puts a module of the function's name beside it in plain `#[test]` binaries; no
 //!   other module may have that name.
 
 mod attempt;
+mod backtrace;
 mod config;
 mod context;
 mod environment;

@@ -9,6 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Once, OnceLock};
 use std::thread::{self, ThreadId};
 
+use crate::backtrace;
+
 struct Seen {
     message: String,
     location: Option<String>,
@@ -42,16 +44,14 @@ pub(crate) fn call_this_thread(test: &str) {
     let _ = TEST.set((thread::current().id(), test.to_owned()));
 }
 
-/// Prints a panic as std does where `RUST_BACKTRACE` is not set.
+/// Prints a panic as std does.
 fn print(name: &str, info: &PanicHookInfo) {
     static FIRST: AtomicBool = AtomicBool::new(true);
     let place = info.location().map(ToString::to_string).unwrap_or_default();
     let message = info.payload_as_str().unwrap_or("Box<dyn Any>");
     // It is the process's first thread, so they have one id.
     let mut text = format!("\nthread '{name}' ({}) panicked at {place}:\n{message}\n", process::id());
-    if FIRST.swap(false, Ordering::Relaxed) {
-        text += "note: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
-    }
+    text += &backtrace::after_message(FIRST.swap(false, Ordering::Relaxed));
     // Where nobody reads it, it is noted all the same.
     let _ = io::stderr().write_all(text.as_bytes());
 }

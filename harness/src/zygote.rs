@@ -5,7 +5,7 @@ use std::io::{self, Read, Write};
 use std::mem;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
-use std::process::exit;
+use std::process::{self, exit};
 
 use crate::protocol::{Fork, Frame, ZygoteEvent};
 use crate::unix::{self, Standard};
@@ -27,14 +27,14 @@ pub(crate) fn main() -> io::Result<Infallible> {
     if let ZygoteEvent::Refused { .. } = first {
         exit(0);
     }
-    let streams = Zygote { control, children: Vec::new() }.serve()?;
-    attempt::take(streams.enter()?)
+    let (born, control) = Zygote { control, children: Vec::new() }.serve()?;
+    attempt::take(born.enter(control)?)
 }
 
 /// Runs what the tests want prepared, and sees whether forking is possible.
 fn get_ready() -> Result<ZygoteEvent, String> {
     let no_proc = |error: io::Error| format!("failed to see whether it has one thread: {error}");
-    let id = i32::try_from(std::process::id()).unwrap_or_default();
+    let id = i32::try_from(process::id()).unwrap_or_default();
     linux::pidfd(id)
         .map_err(|error| format!("the system has no pidfds (Linux 5.3 or newer has): {error}"))?;
     let threads = linux::other_threads().map_err(no_proc)?;
@@ -112,7 +112,8 @@ struct Child {
 }
 
 /// What a child gets for its attempt.
-struct Streams {
+struct Born {
+    id: u64,
     events: UnixStream,
     stdout: OwnedFd,
     stderr: OwnedFd,
@@ -120,12 +121,12 @@ struct Streams {
 
 impl Zygote {
     /// Serves until the end of the control socket, and exits. It returns in a child, with
-    /// nothing of the zygote left open.
-    fn serve(mut self) -> io::Result<Streams> {
+    /// nothing of the zygote left open but that socket.
+    fn serve(mut self) -> io::Result<(Born, Control)> {
         loop {
             // Whatever is wrong with the other end: nobody can end the children any more.
             match self.step() {
-                Ok(Some(streams)) => return Ok(streams),
+                Ok(Some(born)) => return Ok((born, self.control)),
                 Ok(None) => {}
                 Err(error) => {
                     self.children.iter().for_each(|child| linux::kill_group(child.pid));
@@ -138,7 +139,7 @@ impl Zygote {
         }
     }
 
-    fn step(&mut self) -> io::Result<Option<Streams>> {
+    fn step(&mut self) -> io::Result<Option<Born>> {
         let ended = self.children.iter().map(|child| child.ended.as_fd());
         let waited: Vec<_> = ended.chain([self.control.socket.as_fd()]).collect();
         let readable = linux::readable(&waited)?;
@@ -150,51 +151,54 @@ impl Zygote {
         if readable.last() == Some(&true) { self.fork() } else { Ok(None) }
     }
 
-    /// Takes one request. In a child it gives its streams.
-    fn fork(&mut self) -> io::Result<Option<Streams>> {
+    /// Takes one request; gives something in the child alone.
+    fn fork(&mut self) -> io::Result<Option<Born>> {
         let frame = Frame::read(&mut self.control)?.ok_or(io::ErrorKind::UnexpectedEof)?;
         let descriptors = mem::take(&mut self.control.descriptors);
         let Fork { id } = Fork::from_frame(&frame).ok_or_else(|| {
             io::Error::new(io::ErrorKind::InvalidData, "the runner asked for what this version does not know")
         })?;
-        let event = match <[OwnedFd; 3]>::try_from(descriptors) {
+        let [events, stdout, stderr] = match <[OwnedFd; 3]>::try_from(descriptors) {
+            Ok(descriptors) => descriptors,
             Err(others) => {
                 let reason = format!("three descriptors belong to a fork, {} arrived", others.len());
-                ZygoteEvent::ForkFailed { id, reason }
+                self.control.tell(&ZygoteEvent::ForkFailed { id, reason })?;
+                return Ok(None);
             }
-            Ok([events, stdout, stderr]) => match self.child(id) {
-                Ok(None) => return Ok(Some(Streams { events: events.into(), stdout, stderr })),
-                Ok(Some(pid)) => ZygoteEvent::Forked { id, pid },
-                Err(error) => ZygoteEvent::ForkFailed { id, reason: error.to_string() },
-            },
         };
-        self.control.tell(&event)?;
+        match linux::fork() {
+            Ok(None) => return Ok(Some(Born { id, events: events.into(), stdout, stderr })),
+            Ok(Some(pid)) => {
+                // They make room for the next one.
+                drop((events, stdout, stderr));
+                self.watch(id, pid)?;
+            }
+            Err(error) => self.control.tell(&ZygoteEvent::ForkFailed { id, reason: error.to_string() })?,
+        }
         Ok(None)
     }
 
-    /// The new child's process id; `None` in the child.
-    fn child(&mut self, id: u64) -> io::Result<Option<i32>> {
-        let Some(pid) = linux::fork()? else { return Ok(None) };
+    fn watch(&mut self, id: u64, pid: i32) -> io::Result<()> {
         linux::lead_group(pid);
-        match linux::pidfd(pid) {
-            Ok(ended) => {
-                self.children.push(Child { id, pid, ended });
-                Ok(Some(pid))
-            }
-            Err(error) => {
-                // Nobody would hear of its end.
-                linux::kill_group(pid);
-                linux::wait(pid)?;
-                Err(error)
-            }
+        if let Ok(ended) = linux::pidfd(pid) {
+            self.children.push(Child { id, pid, ended });
+            return Ok(());
         }
+        // Nobody would hear of its end.
+        linux::kill_group(pid);
+        let status = linux::wait(pid)?;
+        self.control.tell(&ZygoteEvent::Exited { id, status })
     }
 }
 
-impl Streams {
-    /// Puts them in their places; the event socket is left.
-    fn enter(self) -> io::Result<UnixStream> {
+impl Born {
+    /// Puts the streams in their places; the event socket is left.
+    fn enter(self, mut control: Control) -> io::Result<UnixStream> {
         linux::lead_group(0);
+        // The child says it, as its test may kill the zygote before that comes to it.
+        let pid = i32::try_from(process::id()).unwrap_or_default();
+        control.tell(&ZygoteEvent::Forked { id: self.id, pid })?;
+        drop(control);
         unix::replace(Standard::Output, self.stdout.as_fd())?;
         unix::replace(Standard::Error, self.stderr.as_fd())?;
         Ok(self.events)

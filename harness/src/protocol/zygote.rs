@@ -38,7 +38,9 @@ pub enum ZygoteEvent {
         /// Why, and what to do about it.
         reason: String,
     },
-    /// The child runs, the leader of a process group of its own.
+    /// The child runs, the leader of a process group of its own. It says so itself before it
+    /// looks for an attempt, and also when the zygote has died meanwhile: a request that was
+    /// not answered at the end of the stream has started nothing.
     Forked {
         /// As in [`Fork`].
         id: u64,
@@ -53,7 +55,8 @@ pub enum ZygoteEvent {
         /// What the system said, or that a thread has been started meanwhile.
         reason: String,
     },
-    /// The child has ended, and its process id is free again.
+    /// The child has ended, and its process id is free again. Without
+    /// [`Forked`](Self::Forked) before it, it ended before it could say that.
     Exited {
         /// As in [`Fork`].
         id: u64,

@@ -80,6 +80,9 @@ name = "bare"
 version = "0.0.0"
 edition = "2024"
 
+[lib]
+test = false
+
 [dev-dependencies]
 etcdtest = {{ path = {harness:?}, default-features = false }}
 

@@ -92,13 +92,25 @@ fn a_panic_is_printed_as_std_prints_it_under_the_tests_name() {
     let ended = forked.end();
     assert_eq!(ended.stderr, expected(&ended, pid));
 
-    // Under a name that it chose itself std says the same, and adds the backtrace.
     let mut command = FORKED.test("zygote");
     let (mut traced, _) = Zygote::start(command.env("RUST_BACKTRACE", "1"));
     let (ended, _) = traced.run(&start("fails", json!({})));
     let lines: Vec<&str> = ended.stderr.lines().collect();
-    assert!(lines[1].starts_with("thread 'fails' ("), "{lines:?}");
+    assert!(lines[1].starts_with("thread 'fails' ("), "{lines:#?}");
     assert_eq!((lines[2], lines[3]), ("on purpose", "stack backtrace:"));
+    assert!(lines[4].starts_with("   0: ") && lines[4].contains("rust_begin_unwind"), "{lines:#?}");
+    assert!(
+        ended.stderr.contains(": zygote::_::fails\n") || ended.stderr.contains(": zygote::fails\n"),
+        "{lines:#?}"
+    );
+    assert!(!ended.stderr.contains("etcdtest::zygote"), "{lines:#?}");
+    let note = "note: Some details are omitted, run with `RUST_BACKTRACE=full` for a verbose backtrace.";
+    assert_eq!(lines.last(), Some(&note));
+
+    let mut command = FORKED.test("zygote");
+    let (mut traced, _) = Zygote::start(command.env("RUST_BACKTRACE", "full"));
+    let (ended, _) = traced.run(&start("fails", json!({})));
+    assert!(ended.stderr.contains("etcdtest::zygote"), "{}", ended.stderr);
 }
 
 #[test]
@@ -172,6 +184,16 @@ fn the_running_tests_go_on_when_one_kills_the_zygote() {
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(SIGKILL));
     gate.open();
     assert_eq!(sibling.end().outcome(), Some(&Outcome::Passed));
+}
+
+#[test]
+fn a_child_is_told_however_soon_its_test_kills_the_zygote() {
+    for _ in 0..20 {
+        // It hears of the child first, or this panics.
+        let killer = zygote().fork(&start("kills_its_parent", json!({})));
+        assert!(killer.pid > 0);
+        killer.end();
+    }
 }
 
 #[test]

@@ -196,33 +196,3 @@ fn newest(
         recent: std::iter::once(outcome).chain(earlier).take(LatestResult::RECENT).collect(),
     })
 }
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::model::Outcome;
-    use crate::reports::sample::{attempt, unit};
-
-    #[test]
-    fn no_transaction_of_latest_results_is_too_long_or_too_large() {
-        let environment = EnvironmentVersion { name: "local".into(), version: 1, revision: 1 };
-        for (message, most) in [("short", BATCH), (&*"x".repeat(32 << 10), 30)] {
-            let units: Vec<_> = (0..250)
-                .map(|n| unit(n, &format!("t{n}"), vec![attempt(1, Outcome::Failed, message)]))
-                .collect();
-            let writes: Vec<Write<'_>> = units
-                .iter()
-                .map(|unit| {
-                    (
-                        keys::latest_result(&unit.planned.test, "local"),
-                        unit.result.as_ref().unwrap(),
-                        &environment,
-                    )
-                })
-                .collect();
-            let batches = batches(&writes);
-            assert!(batches.iter().all(|batch| (1..=most).contains(&batch.len())));
-            assert!(batches.concat().iter().map(|(key, ..)| key).eq(writes.iter().map(|(key, ..)| key)));
-        }
-    }
-}

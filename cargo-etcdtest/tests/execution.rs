@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cargo_etcdtest::config::{Flags, MaxFail, Retries, Settings};
-use cargo_etcdtest::execution::{Leave, Order, Policy, Result as RunResult, Selected, run};
+use cargo_etcdtest::execution::{Leave, Order, Policy, Result as RunResult, Selected, Timings, run};
 use cargo_etcdtest::model::{Attempt, Code, Description, Environment, Outcome, RunId, TestCaseId, TestKind};
 use cargo_etcdtest::reports::RunDetails;
 use cargo_etcdtest::store::local::LocalStore;
@@ -81,6 +81,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         host: "desk".into(),
         commit: None,
         patience: Duration::from_secs(30),
+        timings: Timings::start(),
     }
 }
 

@@ -60,6 +60,7 @@ enum Next {
 ///
 /// # Errors
 /// What the store said, where it failed for good: results since then are not stored.
+#[expect(clippy::too_many_lines, reason = "one loop over one state reads best in one piece")]
 pub async fn execute(
     work: &Arc<Work>,
     claims: Claims,

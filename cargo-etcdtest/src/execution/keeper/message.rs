@@ -154,7 +154,5 @@ mod tests {
             assert!(Request::decode(packet).is_none(), "{packet:?}");
             assert!(Reply::decode(packet).is_none(), "{packet:?}");
         }
-        let zero = Command::new("a").arg(OsString::from_vec(vec![0])).get_args().next().map(OsStr::to_owned);
-        assert!(zero.is_some());
     }
 }

@@ -79,6 +79,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         command: vec![],
         author: "ann@desk".into(),
         host: "desk".into(),
+        keeper: env!("CARGO_BIN_EXE_cargo-etcdtest").into(),
         commit: None,
         patience: Duration::from_secs(30),
         timings: Timings::start(),

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::num::NonZeroU32;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
@@ -182,6 +182,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         command: without_password(arguments),
         author: crate::author::author(),
         host: crate::author::host(),
+        keeper: this_program(),
         commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
         timings,
@@ -189,6 +190,12 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let details = execute(&store, order, settings.format).await?;
     write_junit(&store, &details, settings.junit.as_deref()).await?;
     Ok(exit_of(&details))
+}
+
+/// The file of this program: the one that runs, even if another was installed since.
+fn this_program() -> PathBuf {
+    let running = Path::new("/proc/self/exe");
+    if running.exists() { running.to_owned() } else { std::env::current_exe().unwrap_or_default() }
 }
 
 /// The selected tests, each with the reasons for which it is skipped.

@@ -13,10 +13,15 @@ use super::process::{Started, with_arguments};
 use crate::model::TestKind;
 
 /// Starts processes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Starter;
 
 impl Starter {
+    /// A starter; there is no keeper here.
+    pub(super) fn new(_: std::path::PathBuf) -> Self {
+        Self
+    }
+
     /// Starts an attempt in a group of its own.
     ///
     /// # Errors

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
@@ -44,12 +45,13 @@ pub(super) struct Process {
 }
 
 impl Launcher {
-    /// A launcher for one run, whose events hear what its user should know.
-    pub fn new(events: EventSink) -> Self {
+    /// A launcher for one run, whose events hear what its user should know. `keeper` is the
+    /// program that serves as keeper where there is one.
+    pub fn new(keeper: PathBuf, events: EventSink) -> Self {
         let groups = Arc::new(Groups::default());
         let followed = Arc::clone(&groups);
         let job_control = tokio::spawn(async move { followed.follow_the_terminal().await }).abort_handle();
-        Self { starter: Starter::default(), groups, job_control, events }
+        Self { starter: Starter::new(keeper), groups, job_control, events }
     }
 
     /// Starts an attempt with these as standard input, output and error; that of an

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -51,6 +52,8 @@ pub struct Order {
     pub author: String,
     /// This machine's name.
     pub host: String,
+    /// This program, which serves as keeper when it is told to.
+    pub keeper: PathBuf,
     /// The code.
     pub commit: Option<Commit>,
     /// How long an unreachable store is waited for.
@@ -148,7 +151,7 @@ pub async fn run(
             .map(|environment| (environment.name.clone(), environment))
             .collect(),
         policy,
-        launcher: Launcher::new(events.clone()),
+        launcher: Launcher::new(order.keeper, events.clone()),
     });
     let claims = Claims::new(membership).await?;
     let (claims, cancelled) = execute(&work, claims, leave, events).await?;

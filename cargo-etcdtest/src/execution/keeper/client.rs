@@ -6,6 +6,7 @@ use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
+use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -42,8 +43,10 @@ const REMEMBERED: Duration = Duration::from_secs(5);
 const LAST_WORK: Duration = Duration::from_secs(10);
 
 /// The keeper, whichever process that is at the moment.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::execution) struct Keeper {
+    /// The program that serves as one.
+    program: PathBuf,
     current: tokio::sync::Mutex<Option<(Arc<Life>, JoinHandle<()>)>>,
 }
 
@@ -66,6 +69,11 @@ struct State {
 }
 
 impl Keeper {
+    /// A keeper that begins when it is first needed.
+    pub(super) fn new(program: PathBuf) -> Self {
+        Self { program, current: tokio::sync::Mutex::default() }
+    }
+
     /// Starts a process in a group of its own, with these as standard input, output and
     /// error.
     ///
@@ -114,7 +122,7 @@ impl Keeper {
         {
             return Ok(Arc::clone(life));
         }
-        let (life, child) = Life::begin()?;
+        let (life, child) = Life::begin(&self.program)?;
         let life = Arc::new(life);
         let reading = tokio::spawn(Arc::clone(&life).read(child));
         *current = Some((Arc::clone(&life), reading));
@@ -131,13 +139,13 @@ impl Drop for Keeper {
 }
 
 impl Life {
-    fn begin() -> io::Result<(Self, Child)> {
+    fn begin(program: &Path) -> io::Result<(Self, Child)> {
         // What a dead keeper leaves comes to the runner.
         set_child_subreaper(Some(getpid()))?;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         ioctl_fionbio(&ours, true)?;
-        let child = tokio::process::Command::new("/proc/self/exe")
+        let child = tokio::process::Command::new(program)
             .arg(ARGUMENT)
             .stdin(theirs)
             .stdout(Stdio::null())

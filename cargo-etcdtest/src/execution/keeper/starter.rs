@@ -2,6 +2,7 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::Command;
 
 use etcdtest::protocol::ATTEMPT_ARGUMENT;
@@ -12,13 +13,18 @@ use crate::execution::process::{Started, with_arguments};
 use crate::model::TestKind;
 
 /// A keeper with its zygotes.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(in crate::execution) struct Starter {
     keeper: Keeper,
     zygotes: Zygotes,
 }
 
 impl Starter {
+    /// A starter whose keeper is this program.
+    pub(in crate::execution) fn new(keeper: PathBuf) -> Self {
+        Self { keeper: Keeper::new(keeper), zygotes: Zygotes::default() }
+    }
+
     /// Starts an attempt in a group of its own, and says what its user should know.
     ///
     /// # Errors

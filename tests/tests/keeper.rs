@@ -95,6 +95,9 @@ fn what_a_test_leaves_behind_is_ended_and_told() {
         }
     }
     assert!(subject.etcdtest(&["hostile::leaves_a_daemon"]).stdout.contains("LEAK"));
+    let strict = subject.etcdtest(&["hostile::leaves_a_daemon", "--leaky-result", "fail"]);
+    assert_eq!(strict.code, Some(100), "{}", strict.stderr);
+    assert!(strict.stdout.contains("leaky tests count as failed"), "{}", strict.stdout);
 }
 
 #[test]

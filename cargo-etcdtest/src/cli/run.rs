@@ -56,6 +56,9 @@ struct HowArgs {
     /// What a test counts as that passed after a failed attempt
     #[arg(long, value_name = "RESULT")]
     flaky_result: Option<PassOrFail>,
+    /// What a test counts as that passed and left processes behind
+    #[arg(long, value_name = "RESULT")]
+    leaky_result: Option<PassOrFail>,
     /// How long an attempt may take, whatever the test says
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     timeout: Option<Duration>,
@@ -104,6 +107,7 @@ impl HowArgs {
             test_threads: self.test_threads,
             retries: self.retries,
             flaky_result: self.flaky_result,
+            leaky_result: self.leaky_result,
             timeout: self.timeout,
             slow_timeout: self.slow_timeout,
             global_timeout: self.global_timeout,

@@ -32,9 +32,10 @@ fn say<T: Value>(rule: &mut Option<T>, value: &DeValue<'_>) -> Result<(), &'stat
 }
 
 /// Every rule that an override can have.
-const RULES: [(&str, Say); 8] = [
+const RULES: [(&str, Say); 9] = [
     ("retries", |rules, value| say(&mut rules.retries, value)),
     ("flaky-result", |rules, value| say(&mut rules.flaky_result, value)),
+    ("leaky-result", |rules, value| say(&mut rules.leaky_result, value)),
     ("timeout", |rules, value| say(&mut rules.timeout, value)),
     ("slow-timeout", |rules, value| say(&mut rules.slow_timeout, value)),
     ("threads-required", |rules, value| say(&mut rules.threads_required, value)),

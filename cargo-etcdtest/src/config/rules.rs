@@ -18,6 +18,8 @@ pub struct Rules {
     pub retries: Option<Retries>,
     /// What a test counts as that passed after a failed attempt.
     pub flaky_result: Option<PassOrFail>,
+    /// What a test counts as that passed and left processes behind.
+    pub leaky_result: Option<PassOrFail>,
     /// How long an attempt may take.
     pub timeout: Option<Duration>,
     /// When an attempt is slow, and perhaps ended for it.

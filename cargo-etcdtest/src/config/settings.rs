@@ -147,6 +147,8 @@ settings! {
     retries: Retries = "0",
     /// What a test counts as that passed after a failed attempt
     flaky_result: PassOrFail = "pass",
+    /// What a test counts as that passed and left processes behind
+    leaky_result: PassOrFail = "pass",
     /// How long an attempt may take; without, as long as it likes
     timeout: Option<Duration> = "",
     /// After how long a running test is shown as slow, and after how many such periods it is ended
@@ -200,6 +202,7 @@ impl Settings {
         };
         of("retries", &|rules| rules.retries = Some(self.retries));
         of("flaky-result", &|rules| rules.flaky_result = Some(self.flaky_result));
+        of("leaky-result", &|rules| rules.leaky_result = Some(self.leaky_result));
         of("timeout", &|rules| rules.timeout = self.timeout);
         of("slow-timeout", &|rules| rules.slow_timeout = Some(self.slow_timeout));
         of("success-output", &|rules| rules.success_output = Some(self.success_output));

@@ -75,7 +75,6 @@ impl Launch {
         mut leave: watch::Receiver<Leave>,
         on_slow: impl Fn(Duration),
     ) -> Option<(Attempt, AttemptOutput)> {
-        let clock = launcher.clock();
         let mut attempt = Attempt {
             number: self.start.attempt,
             outcome: Outcome::Crashed,
@@ -89,23 +88,21 @@ impl Launch {
             steps: Vec::new(),
             output: Vec::new(),
         };
-        let starting = self.start(launcher);
         let started = tokio::select! {
-            started = starting => started,
-            stopped = self.stopped(&clock, &mut leave, &on_slow) => match stopped {
-                Stopped::Cancelled => return None,
-                Stopped::TimedOut => Err(io::ErrorKind::TimedOut.into()),
-            },
+            started = self.start(launcher) => started,
+            () = told(&mut leave, Leave::ToEnd) => return None,
         };
         let (mut process, mut streams) = match started {
             Ok(started) => started,
             Err(error) => {
                 let program = self.command.get_program().to_string_lossy();
                 attempt.message = Some(format!("failed to start {program}: {error}"));
-                attempt.duration = clock.elapsed();
                 return Some((attempt, AttemptOutput::default()));
             }
         };
+        // What its binary prepared before the first fork is no part of any attempt.
+        let clock = launcher.clock();
+        attempt.started = Timestamp::now();
         let (status, stopped) =
             streams.read_during(self.wait(&mut process, &clock, &mut leave, on_slow)).await;
         attempt.duration = clock.elapsed();

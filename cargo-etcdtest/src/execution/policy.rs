@@ -40,6 +40,8 @@ pub struct TestPolicy {
     pub retries: Retries,
     /// What it counts as if it passes after a failed attempt.
     pub flaky_result: PassOrFail,
+    /// What an attempt counts as that passed and left processes behind.
+    pub leaky_result: PassOrFail,
     /// How long an attempt may take.
     pub timeout: Option<Duration>,
     /// After how long, and then how often, an attempt is reported as slow.
@@ -93,6 +95,7 @@ impl Policy {
         TestPolicy {
             retries: first(&layers, |rules| rules.retries).unwrap_or(Retries::at_once(0)),
             flaky_result: first(&layers, |rules| rules.flaky_result).unwrap_or_default(),
+            leaky_result: first(&layers, |rules| rules.leaky_result).unwrap_or_default(),
             timeout: timeout(&layers),
             slow: slow.period,
             grace: slow.grace_period,

@@ -225,9 +225,13 @@ impl Tried {
         };
         let launched = launch(work, planned, test, &rules, self.token, number);
         let Some(launch) = launched else { return Next::Stopped(index) };
-        let Some((attempt, output)) = launch.run(&work.launcher, leave, on_slow).await else {
+        let Some((mut attempt, output)) = launch.run(&work.launcher, leave, on_slow).await else {
             return Next::Stopped(index);
         };
+        if attempt.leaky && attempt.outcome == Outcome::Passed && rules.leaky_result == PassOrFail::Fail {
+            attempt.outcome = Outcome::Failed;
+            attempt.message = Some("it left processes behind, and leaky tests count as failed".into());
+        }
         let output = Arc::new(output);
         self.outputs.push(output.clone());
         self.attempts.push(attempt.clone());

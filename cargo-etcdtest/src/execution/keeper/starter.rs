@@ -41,7 +41,10 @@ impl Starter {
             return self.keeper.spawn(command, streams).await;
         }
         match self.zygotes.fork(&self.keeper, command, streams).await? {
-            Forked::Child(started) => return Ok(started),
+            Forked::Child(started, notices) => {
+                notices.into_iter().for_each(notice);
+                return Ok(started);
+            }
             Forked::Refused(reason) => reason.into_iter().for_each(notice),
         }
         self.keeper.spawn(&with_arguments(command, [ATTEMPT_ARGUMENT]), streams).await

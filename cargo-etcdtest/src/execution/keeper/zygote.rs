@@ -9,6 +9,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use etcdtest::protocol::{Fork, ZYGOTE_ARGUMENT, ZygoteEvent};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
@@ -22,6 +23,8 @@ use super::orphans::end_holders;
 use crate::execution::frames::Frames;
 use crate::execution::process::{Started, with_arguments};
 
+/// How long a binary may take until it can fork: what it prepares is run before.
+const READY: Duration = Duration::from_mins(5);
 /// How often a child is asked for, where zygotes die before they answer.
 const TRIES: usize = 3;
 
@@ -44,8 +47,8 @@ enum Place {
 /// What came of asking for a child.
 #[derive(Debug)]
 pub(in crate::execution) enum Forked {
-    /// It runs.
-    Child(Started),
+    /// It runs; and what its zygote wants known, where that has not been said before.
+    Child(Started, Vec<String>),
     /// The attempt is to be a process of its own; why, where that has not been said before.
     Refused(Option<String>),
 }
@@ -81,6 +84,7 @@ impl Zygotes {
             let mut places = self.by_binary.lock().unwrap_or_else(PoisonError::into_inner);
             Arc::clone(places.entry(binary.get_program().to_owned()).or_default())
         };
+        let mut notices = Vec::new();
         for _ in 0..TRIES {
             let zygote = {
                 let mut place = place.lock().await;
@@ -88,7 +92,8 @@ impl Zygotes {
                     Place::Refused => return Ok(Forked::Refused(None)),
                     Place::Taken(zygote) if !zygote.locked().gone => Arc::clone(zygote),
                     Place::Taken(_) | Place::Empty => match Zygote::begin(keeper, binary).await? {
-                        Ok(zygote) => {
+                        Ok((zygote, said)) => {
+                            notices.extend(said);
                             *place = Place::Taken(Arc::clone(&zygote));
                             zygote
                         }
@@ -100,7 +105,7 @@ impl Zygotes {
                 }
             };
             match zygote.fork(streams).await? {
-                Some(Ok(child)) => return Ok(Forked::Child(child)),
+                Some(Ok(child)) => return Ok(Forked::Child(child, notices)),
                 Some(Err(reason)) => return Ok(Forked::Refused(Some(reason))),
                 // It may have been started all the same: nobody would ever hear of it.
                 None => end_holders(&streams),
@@ -111,8 +116,12 @@ impl Zygotes {
 }
 
 impl Zygote {
-    /// Starts one, and waits until it can fork; otherwise says why it cannot.
-    async fn begin(keeper: &Keeper, binary: &Command) -> io::Result<Result<Arc<Self>, String>> {
+    /// Starts one, and waits until it can fork, with what it wants known; otherwise says why
+    /// it cannot.
+    async fn begin(
+        keeper: &Keeper,
+        binary: &Command,
+    ) -> io::Result<Result<(Arc<Self>, Vec<String>), String>> {
         let (ours, theirs) = StdUnixStream::pair()?;
         ours.set_nonblocking(true)?;
         let nowhere = OwnedFd::from(std::fs::File::options().write(true).open("/dev/null")?);
@@ -123,8 +132,17 @@ impl Zygote {
         let zygote = Arc::new(Self { socket: UnixStream::from_std(ours)?, pid, state: Mutex::default() });
         let (sender, ready) = oneshot::channel();
         tokio::spawn(Arc::clone(&zygote).read(sender, ended, life));
-        let ended_early = || Err("the binary ended instead of waiting to fork".to_owned());
-        Ok(ready.await.unwrap_or_else(|_| ended_early()).map(|()| zygote))
+        Ok(match timeout(READY, ready).await {
+            Ok(Ok(answer)) => answer.map(|notices| (zygote, notices)),
+            Ok(Err(_)) => Err("the binary ended instead of waiting to fork".to_owned()),
+            Err(_) => {
+                let _ = kill_process_group(zygote.pid, Signal::KILL);
+                let limit = humantime::format_duration(READY);
+                Err(format!(
+                    "the binary was not ready to fork after {limit}; what it prepares takes too long"
+                ))
+            }
+        })
     }
 
     /// Asks for a child; `None` where the zygote died before it answered.
@@ -150,7 +168,7 @@ impl Zygote {
     /// Takes in what the zygote says, to its end. What it left then comes to the keeper.
     async fn read(
         self: Arc<Self>,
-        ready: oneshot::Sender<Result<(), String>>,
+        ready: oneshot::Sender<Result<Vec<String>, String>>,
         ended: oneshot::Receiver<ExitStatus>,
         life: Arc<Life>,
     ) {
@@ -193,11 +211,11 @@ impl Zygote {
         drop(forking);
     }
 
-    fn hear(&self, event: ZygoteEvent, ready: &mut Option<oneshot::Sender<Result<(), String>>>) {
+    fn hear(&self, event: ZygoteEvent, ready: &mut Option<oneshot::Sender<Result<Vec<String>, String>>>) {
         let mut state = self.locked();
         match event {
-            ZygoteEvent::Ready { .. } => {
-                let _ = ready.take().map(|ready| ready.send(Ok(())));
+            ZygoteEvent::Ready { notices, .. } => {
+                let _ = ready.take().map(|ready| ready.send(Ok(notices)));
             }
             ZygoteEvent::Refused { reason } => {
                 let _ = ready.take().map(|ready| ready.send(Err(reason)));

@@ -123,6 +123,7 @@ pub async fn execute(
                     Next::Stopped(index) => {
                         running.remove(&index);
                     }
+                    Next::Again(unit, Duration::ZERO) => lanes.push_first(unit.needs(), unit),
                     Next::Again(unit, wait) => {
                         waits.spawn(async move {
                             sleep(wait).await;

@@ -117,9 +117,7 @@ fn an_etcd_that_is_not_there_is_told_before_anything_is_built() {
     let subject = Subject::new();
     subject.write("src/lib.rs", "this would not compile");
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
-    subject
-        .etcdtest(&["--endpoints", &nobody])
-        .refuses(103, &["cannot be reached", &nobody, "check --endpoints"]);
+    subject.etcdtest(&["--endpoints", &nobody]).refuses(103, &["cannot be reached", &nobody, "--endpoints"]);
 }
 
 #[tokio::test]

@@ -160,8 +160,9 @@ fn transport(url: &str, status: &Status) -> Failure {
         });
     }
     if connecting {
-        // Both are what a server without TLS makes of a handshake.
-        let reason = if cause.contains("corrupt message") || cause.contains("tls handshake eof") {
+        // What a server without TLS makes of a handshake: which of them is heard first varies.
+        let signs = ["corrupt message", "tls handshake eof", "Connection reset by peer"];
+        let reason = if url.starts_with("https://") && signs.iter().any(|sign| cause.contains(sign)) {
             format!("{cause}; where it does not use TLS, write http:// and give no certificates")
         } else {
             cause

@@ -7,7 +7,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process};
+use rustix::process::{Pid, Signal, test_kill_process};
 use serde_json::{Value, json};
 use whole_program::etcd::Etcd;
 use whole_program::subject::Subject;
@@ -79,8 +79,9 @@ fn a_run_that_nobody_works_for_is_said_to_be_stalled() {
     let pids = waiting(&subject);
     run.signal(Signal::KILL);
     run.end();
-    let group = Pid::from_raw(pids.split(' ').next().unwrap().parse().unwrap()).unwrap();
-    kill_process_group(group, Signal::KILL).unwrap();
+    while !pids.split_whitespace().all(ended) {
+        std::thread::sleep(Duration::from_millis(5));
+    }
     assert!(watch.line_with("run-stalled").is_some(), "it is told when the worker's lease has ended");
     assert!(subject.etcdtest(&["runs", "list"]).stdout.contains("stalled"));
 }

@@ -12,7 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cargo_etcdtest::config::{Flags, MaxFail, Retries, Settings};
 use cargo_etcdtest::execution::{Leave, Order, Policy, Result as RunResult, Selected, Timings, run};
-use cargo_etcdtest::model::{Attempt, Code, Description, Environment, Outcome, RunId, TestCaseId, TestKind};
+use cargo_etcdtest::model::{
+    Attempt, Code, Definition, Description, Environment, Outcome, RunId, TestCaseId, TestKind,
+};
 use cargo_etcdtest::reports::RunDetails;
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{
@@ -20,7 +22,6 @@ use cargo_etcdtest::store::{
     Txn, TxnOutcome, Watch, keys,
 };
 use cargo_etcdtest::testcases::{Binary, BinaryKind, ListedTest};
-use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 /// A plain binary whose tests are the branches of a shell's `case`.
@@ -64,15 +65,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         id: RunId::new("run"),
         tests: tests.iter().map(test).collect(),
         tests_digest: String::new(),
-        environments: vec![Environment {
-            name: "local".into(),
-            version: 0,
-            description: String::new(),
-            config: serde_json::Map::new(),
-            applied: Timestamp::now(),
-            author: "ann@desk".into(),
-            revision: 0,
-        }],
+        environments: vec![Environment::unstored("local", Definition::default(), "ann@desk")],
         policy,
         shuffle: None,
         repetitions: NonZeroU32::MIN,

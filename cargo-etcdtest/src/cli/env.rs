@@ -206,7 +206,7 @@ fn list_text(environments: &[Environment], now: Timestamp) -> String {
             (environment.version.to_string(), Style::new()),
             (ago(environment.applied, now), FAINT),
             (one_line(&environment.author, 40), FAINT),
-            (one_line(&environment.description, 80), Style::new()),
+            (one_line(&environment.definition.description, 80), Style::new()),
         ]);
     }
     table.to_string()

@@ -91,10 +91,10 @@ fn environment_text(version: &EnvironmentVersion, snapshot: Option<&Environment>
     }
     text.push('\n');
     let Some(snapshot) = snapshot else { return text };
-    if !snapshot.description.is_empty() {
-        text += &indented(&painted(FAINT, text::plain(&snapshot.description)), 2);
+    if !snapshot.definition.description.is_empty() {
+        text += &indented(&painted(FAINT, text::plain(&snapshot.definition.description)), 2);
     }
-    text + &indented(&config_text(&snapshot.config), 2)
+    text + &indented(&config_text(&snapshot.definition.config), 2)
 }
 
 /// A configuration as TOML, the form in which it was written; as JSON where TOML cannot say it.

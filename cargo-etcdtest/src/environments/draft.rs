@@ -101,7 +101,7 @@ impl Environment {
     /// # Errors
     /// [`EnvironmentError::NotWritable`].
     pub fn to_toml(&self) -> Result<String, EnvironmentError> {
-        let text = Text { description: &self.description, config: self.config.clone() };
+        let text = Text { description: &self.definition.description, config: self.definition.config.clone() };
         toml::to_string_pretty(&text).map_err(|error| EnvironmentError::NotWritable {
             name: self.name.clone(),
             reason: error.to_string(),
@@ -128,21 +128,14 @@ pub fn editor() -> Result<String, EnvironmentError> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::model::Definition;
 
     fn environment(description: &str, config: Map<String, Value>) -> Environment {
-        Environment {
-            name: "staging".into(),
-            version: 1,
-            description: description.into(),
-            config,
-            applied: Timestamp::UNIX_EPOCH,
-            author: "me@here".into(),
-            revision: 1,
-        }
+        let definition = Definition { description: description.into(), config, ..Definition::default() };
+        Environment::unstored("staging", definition, "me@here")
     }
 
     fn small() -> Environment {
@@ -169,7 +162,7 @@ mod tests {
         let commands = "sed s/1/2/ \"$1\" > \"$1.new\" && mv \"$1.new\" \"$1\"";
         draft.open(&script(folder.path(), commands)).unwrap();
         assert!(draft.is_changed());
-        assert_eq!(draft.read().unwrap().config["a"], 2);
+        assert_eq!(draft.read().unwrap().definition.config["a"], 2);
         let kept = draft.keep().unwrap();
         assert!(std::fs::read_to_string(&kept).unwrap().contains("a = 2"));
         std::fs::remove_file(kept).unwrap();
@@ -221,8 +214,7 @@ mod tests {
             let environment = environment(&description, config.into_iter().collect());
             let document = Document::new("staging.toml", environment.to_toml().unwrap());
             let read = EnvironmentFile::parse("staging".into(), document).unwrap();
-            prop_assert_eq!(read.description, environment.description);
-            prop_assert_eq!(read.config, environment.config);
+            prop_assert_eq!(read.definition, environment.definition);
         }
     }
 }

@@ -12,6 +12,7 @@ use toml::de::{DeTable, DeValue};
 use super::error::EnvironmentError;
 use super::name::check_name;
 use crate::document::{Document, DocumentError, Mistake};
+use crate::model::Definition;
 use crate::nearest::nearest;
 
 /// The deepest nesting: well below what readers of JSON accept.
@@ -31,10 +32,8 @@ static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
 pub struct EnvironmentFile {
     /// The environment's name: the file's without `.toml`.
     pub name: String,
-    /// What it is, for people.
-    pub description: String,
-    /// What tests read. Dates and times are texts.
-    pub config: Map<String, Value>,
+    /// What it says. Dates and times in its config are texts.
+    pub definition: Definition,
 }
 
 impl EnvironmentFile {
@@ -57,17 +56,17 @@ impl EnvironmentFile {
     /// At its first mistake.
     pub fn parse(name: String, document: Document) -> Result<Self, EnvironmentError> {
         let document = &document.hiding(&SECRETS);
-        let mut file = Self { name, description: String::new(), config: Map::new() };
+        let mut file = Self { name, definition: Definition::default() };
         for (key, value) in document.table()? {
             let place = value.span();
             match (key.get_ref().as_ref(), value.into_inner()) {
-                ("description", DeValue::String(text)) => file.description = text.into_owned(),
+                ("description", DeValue::String(text)) => file.definition.description = text.into_owned(),
                 ("description", _) => {
                     return Err(document
                         .mistake("the description is no text", place, "expected a text")
                         .into());
                 }
-                ("config", DeValue::Table(table)) => file.config = config(document, table, 1)?,
+                ("config", DeValue::Table(table)) => file.definition.config = config(document, table, 1)?,
                 ("config", _) => {
                     let label = "expected a table, `[config]`";
                     return Err(document.mistake("the config is no table", place, label).into());
@@ -181,18 +180,18 @@ mod tests {
         let text = "description = \"the shop\"\n[config]\nurl = \"http://a\"\nports = [1, 0x10]\n\
             ratio = 1_0.5\nday = 2026-01-02\nat = 2026-01-02T03:04:05Z\non = true\n[config.nested]\n\"a b\".c = {}\n";
         let file = parse(text).unwrap();
-        assert_eq!(file.description, "the shop");
+        assert_eq!(file.definition.description, "the shop");
         let expected = json!({
             "url": "http://a", "ports": [1, 16], "ratio": 10.5, "day": "2026-01-02",
             "at": "2026-01-02T03:04:05Z", "on": true, "nested": { "a b": { "c": {} } },
         });
-        assert_eq!(Value::Object(file.config), expected);
+        assert_eq!(Value::Object(file.definition.config), expected);
     }
 
     #[test]
     fn an_empty_file_is_an_empty_environment() {
         for text in ["", "\n# nothing\n", "[config]\n", "\u{feff}"] {
-            let file = parse(text).unwrap();
+            let file = parse(text).unwrap().definition;
             assert!(file.description.is_empty() && file.config.is_empty(), "{text:?}");
         }
     }

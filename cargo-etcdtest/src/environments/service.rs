@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
-use jiff::Timestamp;
-use serde_json::Map;
 
 use super::error::EnvironmentError;
 use super::file::EnvironmentFile;
 use super::name::check_name;
-use crate::model::Environment;
+use crate::author::author;
+use crate::model::{Definition, Environment};
 use crate::nearest::suggestion;
 use crate::store::{
     self, Commit, Compare, Key, KeyRange, KeyValue, Op, Read, Revision, SharedStore, StoreError, Txn, decode,
@@ -157,7 +156,9 @@ impl Environments {
             }
             match self.find(name).await? {
                 Some(environment) => resolved.push(environment),
-                None if name == LOCAL => resolved.push(empty(LOCAL)),
+                None if name == LOCAL => {
+                    resolved.push(Environment::unstored(LOCAL, Definition::default(), &author()))
+                }
                 None => unknown.push(name.clone()),
             }
         }
@@ -203,13 +204,8 @@ impl Environments {
                 None => 0,
             };
             let next = Environment {
-                name: file.name.clone(),
                 version: last.max(self.last_version(&file.name, last).await?) + 1,
-                description: file.description.clone(),
-                config: file.config.clone(),
-                applied: Timestamp::now(),
-                author: author.to_owned(),
-                revision: 0,
+                ..Environment::unstored(&file.name, file.definition.clone(), author)
             };
             if let Some(revision) = self.put_version(&next, Revision(found)).await? {
                 return Ok(Applied::Written(next.at(revision.0)));
@@ -268,26 +264,13 @@ impl Environments {
 impl EnvironmentFile {
     /// Whether the environment says the same.
     fn is_already(&self, environment: &Environment) -> bool {
-        self.description == environment.description && self.config == environment.config
+        self.definition == environment.definition
     }
 }
 
 impl Environment {
     fn describe_change(&self) -> String {
         format!("it is at version {} now, applied by {}", self.version, self.author)
-    }
-}
-
-/// The environment of this name without a record.
-fn empty(name: &str) -> Environment {
-    Environment {
-        name: name.to_owned(),
-        version: 0,
-        description: String::new(),
-        config: Map::new(),
-        applied: Timestamp::now(),
-        author: crate::author::author(),
-        revision: 0,
     }
 }
 

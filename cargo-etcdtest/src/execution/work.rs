@@ -64,7 +64,7 @@ impl EnvironmentFiles {
                 "name": environment.name,
                 "version": environment.version,
                 "revision": environment.revision,
-                "config": environment.config,
+                "config": environment.definition.config,
             });
             std::fs::write(folder.path().join(&name), content.to_string()).map_err(failed)?;
             names.insert(environment.name.clone(), name);
@@ -84,6 +84,6 @@ pub(super) fn environment_data(environment: &Environment) -> EnvironmentData {
         name: environment.name.clone(),
         version: environment.version,
         revision: environment.revision,
-        config: Value::Object(environment.config.clone()),
+        config: Value::Object(environment.definition.config.clone()),
     }
 }

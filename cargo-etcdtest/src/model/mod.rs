@@ -8,7 +8,10 @@ mod run;
 mod seconds;
 mod test_case;
 
-pub use environment::{Environment, EnvironmentVersion};
+pub use environment::{
+    DataSet, Definition, Environment, EnvironmentVersion, Probe, ProbeBy, Ready, ReadyBy, Restart, Scope,
+    SecretVersion, Service,
+};
 pub use ids::{Fence, RunId, TestCaseId, TestCaseIdError, UnitIndex, WorkerId};
 pub use record::Record;
 pub use result::{

@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::{AttemptOutput, RunDetails, UnitDetails};
 use crate::model::{
-    Attempt, Block, Code, Commit, Description, Environment, EnvironmentVersion, Fence, Outcome, PlanChunk,
-    PlannedUnit, Run, RunId, RunState, Step, StoredOutput, TestCase, TestCaseId, TestKind, UnitIndex,
-    UnitResult, WorkerId,
+    Attempt, Block, Code, Commit, Definition, Description, Environment, EnvironmentVersion, Fence, Outcome,
+    PlanChunk, PlannedUnit, Run, RunId, RunState, Step, StoredOutput, TestCase, TestCaseId, TestKind,
+    UnitIndex, UnitResult, WorkerId,
 };
 use crate::store::local::LocalStore;
 use crate::store::{Key, Op, SharedStore, Txn, encode, encode_block, encode_output, keys};
@@ -92,15 +92,17 @@ pub(crate) fn case(test: &str) -> TestCase {
 
 /// A run of these units in the environment `staging`, finished after 20 s.
 pub(crate) fn run(units: Vec<UnitDetails>) -> RunDetails {
-    let environment = Environment {
-        name: "staging".into(),
-        version: 3,
+    let config = r#"{"orders_url":"http://orders.staging:8080","limits":{"open":3}}"#;
+    let definition = Definition {
         description: "Behind the office".into(),
-        config: serde_json::from_str(r#"{"orders_url":"http://orders.staging:8080","limits":{"open":3}}"#)
-            .unwrap(),
+        config: serde_json::from_str(config).unwrap(),
+        ..Definition::default()
+    };
+    let environment = Environment {
+        version: 3,
         applied: at(-3600),
-        author: "bob@laptop".into(),
         revision: 17,
+        ..Environment::unstored("staging", definition, "bob@laptop")
     };
     let mut details = RunDetails {
         run: Run {

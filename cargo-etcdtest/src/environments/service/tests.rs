@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use async_trait::async_trait;
 
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 
 use super::*;
 use crate::store::local::LocalStore;
@@ -19,7 +19,7 @@ fn fixture() -> (tempfile::TempDir, Environments) {
 
 fn file(name: &str, value: impl Into<Value>) -> EnvironmentFile {
     let config = Map::from_iter([("value".to_owned(), value.into())]);
-    EnvironmentFile { name: name.into(), description: String::new(), config }
+    EnvironmentFile { name: name.into(), definition: Definition { config, ..Definition::default() } }
 }
 
 fn written(applied: Applied) -> Environment {
@@ -40,7 +40,8 @@ async fn every_apply_that_changes_something_is_a_version_and_no_other() {
     assert_eq!((first.version, first.author.as_str()), (1, "me@here"));
     let again = environments.apply(&file("a", 1), "you@there").await.unwrap();
     assert_eq!(again, Applied::Unchanged(first.clone()));
-    let described = EnvironmentFile { description: "x".into(), ..file("a", 1) };
+    let mut described = file("a", 1);
+    described.definition.description = "x".into();
     let second = written(environments.apply(&described, "me@here").await.unwrap());
     assert_eq!(second.version, 2);
     assert!(second.revision > first.revision);
@@ -68,7 +69,7 @@ async fn a_history_of_more_than_a_page_is_continued() {
     let (_folder, environments) = fixture();
     let last = PAGE as u64 + 2;
     for version in [1, last] {
-        let old = Environment { version, ..empty("a") };
+        let old = Environment { version, ..Environment::unstored("a", Definition::default(), "me@here") };
         let put = Op::put(keys::environment_version("a", version), encode(&old));
         environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
     }
@@ -90,7 +91,8 @@ async fn applies_at_the_same_time_are_versions_one_after_the_other_without_loss(
     futures::future::try_join_all(writers).await.unwrap();
     let history = environments.history("a").await.unwrap();
     assert_eq!(versions(&environments, "a").await, (1..=32).collect::<Vec<_>>());
-    let mut values: Vec<_> = history.iter().map(|version| version.config["value"].to_string()).collect();
+    let mut values: Vec<_> =
+        history.iter().map(|version| version.definition.config["value"].to_string()).collect();
     values.sort();
     values.dedup();
     assert_eq!(values.len(), 32);

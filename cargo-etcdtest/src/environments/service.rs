@@ -157,7 +157,7 @@ impl Environments {
             match self.find(name).await? {
                 Some(environment) => resolved.push(environment),
                 None if name == LOCAL => {
-                    resolved.push(Environment::unstored(LOCAL, Definition::default(), &author()))
+                    resolved.push(Environment::unstored(LOCAL, Definition::default(), &author()));
                 }
                 None => unknown.push(name.clone()),
             }

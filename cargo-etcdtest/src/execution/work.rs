@@ -8,9 +8,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::error::{Result, RunError};
+use super::launcher::Launcher;
 use super::plan::Plan;
 use super::policy::Policy;
-use super::process::Launcher;
 use crate::model::{Environment, RunId, TestCaseId, TestKind, WorkerId};
 use crate::testcases::ListedTest;
 

@@ -16,7 +16,7 @@ use super::events::{AttemptOutput, RunEvent, Unit};
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, Request};
-use super::work::{Work, environment_data};
+use super::work::{Work, environment_json};
 use crate::config::{OutputWhen, PassOrFail};
 use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
 use crate::testcases::{Binary, ListedTest};
@@ -319,7 +319,7 @@ fn launch(
     }
     let start = Start {
         test: test.id.test.clone(),
-        environment: environment_data(environment),
+        environment: environment_json(environment),
         run: work.run.to_string(),
         worker: work.worker.to_string(),
         attempt,

@@ -139,7 +139,7 @@ fn a_test_has_no_descriptor_but_its_own() {
         let events = ran.events();
         let id = format!("subject::{kind}::hostile::counts_its_descriptors");
         let event = events.iter().find(|event| event["event"] == "unit-finished" && event["id"] == id);
-        event.unwrap()["output"]["stdout"].as_str().unwrap().to_owned()
+        event.unwrap()["output"].as_str().unwrap().to_owned()
     };
     assert!(count("plain").contains("\n3 open"), "{}", count("plain"));
     assert!(count("annotated").starts_with("4 open"), "{}", count("annotated"));

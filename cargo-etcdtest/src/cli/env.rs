@@ -141,7 +141,8 @@ async fn edit_once(
     draft: &Draft,
 ) -> Result<Applied, EnvironmentError> {
     let editor = editor()?;
-    tokio::task::block_in_place(|| draft.open(&editor))?;
+    // Nothing else is to be done while somebody types.
+    draft.open(&editor)?;
     environments.replace(seen, &draft.read()?, &author()).await
 }
 

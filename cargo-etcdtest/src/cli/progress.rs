@@ -206,10 +206,7 @@ impl Progress {
         if self.quiet {
             return Ok(());
         }
-        for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-            show_stream(out, unit, name, stream)?;
-        }
-        Ok(())
+        show_output(out, unit, &output.printed)
     }
 
     fn ended(&mut self, run: &crate::model::RunId, summary: &RunSummary, cancelled: bool) -> io::Result<()> {
@@ -323,13 +320,13 @@ impl Display for Progress {
 }
 
 /// What a test printed, bounded, under its title.
-fn show_stream(out: &mut dyn Write, unit: &Unit, name: &str, stream: &Output) -> io::Result<()> {
-    if stream.is_empty() {
+fn show_output(out: &mut dyn Write, unit: &Unit, printed: &Output) -> io::Result<()> {
+    if printed.is_empty() {
         return Ok(());
     }
-    let title = format!("── {name} of {} ──", unit.test);
+    let title = format!("── output of {} ──", unit.test);
     writeln!(out, "{}", painted(FAINT, title))?;
-    let bytes = stream.bytes();
+    let bytes = printed.bytes();
     let content = String::from_utf8_lossy(&bytes);
     let shown = text::bounded(&content, SHOWN, SHOWN);
     // A test that changed the colour must not colour what follows.

@@ -296,7 +296,7 @@ mod tests {
         let store = TestStore::new();
         let mut failed = unit(0, "a", vec![attempt(1, Outcome::Failed, "no")]);
         let lines: Vec<String> = (0..1000).map(|line| format!("line {line}\n")).collect();
-        sample::print(&mut failed, 1, "stdout", &lines.concat());
+        sample::print(&mut failed, 1, "output", &lines.concat());
         store.write(&sample::run(vec![failed])).await;
         let brief = printed(&store, &["show"]).await.unwrap();
         assert!(

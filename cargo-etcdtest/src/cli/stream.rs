@@ -74,8 +74,5 @@ fn with_unit(unit: &Unit, event: &str, body: Value) -> Value {
 }
 
 fn output_json(output: &AttemptOutput) -> Value {
-    json!({
-        "stdout": String::from_utf8_lossy(&output.stdout.bytes()),
-        "stderr": String::from_utf8_lossy(&output.stderr.bytes()),
-    })
+    String::from_utf8_lossy(&output.printed.bytes()).into()
 }

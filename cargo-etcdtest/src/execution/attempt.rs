@@ -128,8 +128,8 @@ impl Launch {
             return None;
         }
         attempt.leaky = settle(&process, &mut streams).await && stopped.is_none();
-        let (stdout, stderr, Said { mut steps, attachments, outcome, .. }) = streams.end();
-        let output = AttemptOutput { stdout, stderr, attachments };
+        let (printed, Said { mut steps, attachments, outcome, .. }) = streams.end();
+        let output = AttemptOutput { printed, attachments };
         let ending = match (stopped, &status) {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),
             (None, Err(error)) => Ending::crashed(format!("its process was lost: {error}")),
@@ -232,8 +232,7 @@ async fn settle(process: &Process, streams: &mut Streams) -> bool {
     process.signal(Signal::KILL);
     let _ = timeout(LINGER, streams.read()).await;
     // Those who left the group.
-    let held = streams.open_pipes();
-    if !held.is_empty() && end_holders(&held) {
+    if streams.open_pipe().is_some_and(|pipe| end_holders(&[pipe])) {
         let _ = timeout(LINGER, streams.read()).await;
     }
     true

@@ -117,10 +117,8 @@ pub struct Unit {
 /// What an attempt printed and attached.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct AttemptOutput {
-    /// Its standard output.
-    pub stdout: Output,
-    /// Its standard error.
-    pub stderr: Output,
+    /// Its standard output and standard error, in the order in which they were printed.
+    pub printed: Output,
     /// Its attachments: file name and content.
     pub attachments: Vec<(String, Vec<u8>)>,
 }

@@ -206,10 +206,9 @@ impl Recorder {
             attempt.output.push(StoredOutput { name, size, left_out, chunks: chunks.len() });
             writes.extend(chunks);
         };
-        for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-            if wanted && !stream.is_empty() {
-                put(name.into(), &stream.bytes(), stream.size(), stream.left_out());
-            }
+        let printed = &output.printed;
+        if wanted && !printed.is_empty() {
+            put("output".into(), &printed.bytes(), printed.size(), printed.left_out());
         }
         // What a test attaches it wants kept.
         let mut used = HashSet::<String>::new();

@@ -2,9 +2,11 @@
 
 use std::fs::File;
 use std::io;
+use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
+use std::time::Duration;
 
 use etcdtest::protocol::{Event, Frame};
 use rustix::io::{Errno, ioctl_fionbio};
@@ -13,36 +15,64 @@ use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::net::unix::pipe::Receiver;
+use tokio::time::sleep;
 
 use super::frames::{CHUNK, Frames};
 use super::output::Output;
 use super::said::Said;
 use crate::model::TestKind;
 
+/// So long a test is left alone. What it prints and says waits in the kernel, so that the
+/// many tests that are over by then wake the runner only once, at their end.
+const ALONE: Duration = Duration::from_millis(20);
+/// How many chunks are read of one test before others have their turn.
+const TURN: usize = 16;
+
 /// The runner's ends of an attempt's streams, with what came out of them.
+///
+/// Standard output and standard error are one pipe, as they are one terminal: only so does
+/// what is printed stay in its order.
 #[derive(Debug)]
 pub(super) struct Streams {
-    stdout: Stream<tokio::io::Stdout>,
-    stderr: Stream<tokio::io::Stderr>,
+    pipe: Source,
+    output: Output,
+    show: bool,
+    /// What was read and not shown yet.
+    to_show: Vec<u8>,
     conversation: Option<Conversation>,
 }
 
+/// A descriptor to read from.
 #[derive(Debug)]
-struct Stream<W> {
-    pipe: Receiver,
-    show: Option<W>,
-    output: Output,
+struct Source {
+    watched: Watched,
     ended: bool,
+}
+
+/// A descriptor that the runtime watches from when it is first waited for.
+#[derive(Debug)]
+enum Watched {
+    NotYet(OwnedFd, Kind),
+    Pipe(Receiver),
+    Socket(UnixStream),
+    /// It could not be watched.
+    Lost,
+}
+
+/// What a descriptor is.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Pipe,
+    Socket,
 }
 
 #[derive(Debug)]
 struct Conversation {
-    socket: UnixStream,
+    socket: Source,
     /// What is still to be sent.
     start: Vec<u8>,
     frames: Frames,
     said: Said,
-    ended: bool,
     /// The other end was closed before it had read everything.
     deaf: bool,
 }
@@ -57,14 +87,15 @@ impl Streams {
         let (conversation, stdin) = match kind {
             TestKind::Annotated => {
                 let (ours, theirs) = StdUnixStream::pair()?;
-                ours.set_nonblocking(true)?;
-                (Some(Conversation::new(ours)?), OwnedFd::from(theirs))
+                (Some(Conversation::new(ours.into())?), OwnedFd::from(theirs))
             }
             TestKind::Plain => (None, OwnedFd::from(File::open("/dev/null")?)),
         };
-        let (stdout, their_stdout) = Stream::new(show.then(tokio::io::stdout))?;
-        let (stderr, their_stderr) = Stream::new(show.then(tokio::io::stderr))?;
-        Ok((Self { stdout, stderr, conversation }, [stdin, their_stdout, their_stderr]))
+        let (ours, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
+        let stderr = stdout.try_clone()?;
+        let pipe = Source::new(ours, Kind::Pipe)?;
+        let streams = Self { pipe, output: Output::default(), show, to_show: Vec::new(), conversation };
+        Ok((streams, [stdin, stdout, stderr]))
     }
 
     /// Tells an annotated test to start.
@@ -72,7 +103,10 @@ impl Streams {
     /// # Errors
     /// The frame is too large.
     pub(super) fn tell(&mut self, start: &Frame) -> io::Result<()> {
-        self.conversation.as_mut().map_or(Ok(()), |conversation| conversation.tell(start))
+        let Some(conversation) = &mut self.conversation else { return Ok(()) };
+        conversation.start = start.encode()?;
+        conversation.send();
+        Ok(())
     }
 
     /// Whether the process ended before it knew which test it was for.
@@ -83,17 +117,46 @@ impl Streams {
     /// Takes in what comes, to the end of all streams. May be dropped at any time and begun
     /// again.
     pub(super) async fn read(&mut self) {
-        let conversation = async {
-            if let Some(conversation) = &mut self.conversation {
-                conversation.read().await;
+        loop {
+            let more = self.take_in();
+            if !self.to_show.is_empty() {
+                let mut out = tokio::io::stdout();
+                // A terminal that went away is no reason to stop the test.
+                let _ = out.write_all(&mem::take(&mut self.to_show)).await;
+                let _ = out.flush().await;
             }
-        };
-        tokio::join!(self.stdout.read(), self.stderr.read(), conversation);
+            if self.ended() {
+                return;
+            }
+            if more {
+                tokio::task::yield_now().await;
+                continue;
+            }
+            match &mut self.conversation {
+                None => self.pipe.changed(Interest::READABLE).await,
+                Some(conversation) => {
+                    let interest = conversation.interest();
+                    tokio::select! {
+                        () = self.pipe.changed(Interest::READABLE), if !self.pipe.ended => {}
+                        () = conversation.socket.changed(interest), if !conversation.socket.ended => {}
+                    }
+                }
+            }
+        }
     }
 
     /// Takes in what comes while something else goes on.
     pub(super) async fn read_during<T>(&mut self, other: impl Future<Output = T>) -> T {
         let mut other = pin!(other);
+        // One that is shown is waited for by somebody, and one that was not told all yet waits.
+        let at_once = self.show || self.conversation.as_ref().is_some_and(|other| !other.start.is_empty());
+        if !at_once {
+            tokio::select! {
+                biased;
+                result = &mut other => return result,
+                () = sleep(ALONE) => {}
+            }
+        }
         tokio::select! {
             biased;
             result = &mut other => return result,
@@ -102,132 +165,172 @@ impl Streams {
         other.await
     }
 
-    /// The pipes that some process has not closed.
-    pub(super) fn open_pipes(&self) -> Vec<BorrowedFd<'_>> {
-        let stdout = (!self.stdout.ended).then(|| self.stdout.pipe.as_fd());
-        let stderr = (!self.stderr.ended).then(|| self.stderr.pipe.as_fd());
-        stdout.into_iter().chain(stderr).collect()
+    /// The pipe, if some process has not closed it.
+    pub(super) fn open_pipe(&self) -> Option<BorrowedFd<'_>> {
+        self.pipe.watched.descriptor().filter(|_| !self.pipe.ended)
     }
 
     /// What was printed and said until now.
-    pub(super) fn end(self) -> (Output, Output, Said) {
-        let said = self.conversation.map(|conversation| conversation.said).unwrap_or_default();
-        (self.stdout.output, self.stderr.output, said)
+    pub(super) fn end(self) -> (Output, Said) {
+        (self.output, self.conversation.map(|conversation| conversation.said).unwrap_or_default())
+    }
+
+    fn ended(&self) -> bool {
+        self.pipe.ended && self.conversation.as_ref().is_none_or(|conversation| conversation.socket.ended)
+    }
+
+    /// Takes in what is there, and says whether there may be more.
+    fn take_in(&mut self) -> bool {
+        let mut buffer = [0; CHUNK];
+        let mut read = 0;
+        while read < TURN && !self.pipe.ended {
+            let Some(length) = self.pipe.take(|pipe| pipe.read(&mut buffer)) else { break };
+            self.output.push(&buffer[..length]);
+            if self.show {
+                self.to_show.extend(&buffer[..length]);
+            }
+            read += 1;
+        }
+        let said = self.conversation.as_mut().is_some_and(Conversation::take_in);
+        read == TURN || said
     }
 }
 
-impl<W: AsyncWriteExt + Unpin> Stream<W> {
-    fn new(show: Option<W>) -> io::Result<(Self, OwnedFd)> {
-        let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
-        ioctl_fionbio(&ours, true)?;
-        let pipe = Receiver::from_owned_fd_unchecked(ours)?;
-        Ok((Self { pipe, show, output: Output::default(), ended: false }, theirs))
+impl Source {
+    fn new(descriptor: OwnedFd, kind: Kind) -> io::Result<Self> {
+        ioctl_fionbio(&descriptor, true)?;
+        Ok(Self { watched: Watched::NotYet(descriptor, kind), ended: false })
     }
 
-    async fn read(&mut self) {
-        while !self.ended {
-            if self.pipe.readable().await.is_err() {
-                self.ended = true;
+    /// Reads once; `None` where there is nothing at present, or nothing any more.
+    fn take(&mut self, take: impl FnOnce(&Watched) -> io::Result<usize>) -> Option<usize> {
+        use io::ErrorKind::{Interrupted, WouldBlock};
+        match take(&self.watched) {
+            Ok(length @ 1..) => return Some(length),
+            Err(error) if matches!(error.kind(), WouldBlock | Interrupted) => {}
+            _ => self.ended = true,
+        }
+        None
+    }
+
+    /// Waits until there may be something to read, or room to write. May be dropped at any
+    /// time and begun again.
+    async fn changed(&mut self, interest: Interest) {
+        self.watched.begin();
+        let changed = match &self.watched {
+            Watched::Pipe(pipe) => pipe.readable().await,
+            Watched::Socket(socket) => socket.ready(interest).await.map(drop),
+            Watched::NotYet(..) | Watched::Lost => Err(io::ErrorKind::NotConnected.into()),
+        };
+        self.ended |= changed.is_err();
+    }
+}
+
+impl Watched {
+    fn begin(&mut self) {
+        *self = match mem::replace(self, Self::Lost) {
+            Self::NotYet(pipe, Kind::Pipe) => {
+                Receiver::from_owned_fd_unchecked(pipe).map_or(Self::Lost, Self::Pipe)
             }
-            let printed = match self.take() {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(_) => None,
-            };
-            self.ended |= printed.is_none();
-            if let (Some(show), Some(bytes)) = (&mut self.show, printed) {
-                // A terminal that went away is no reason to stop the test.
-                let _ = show.write_all(&bytes).await;
-                let _ = show.flush().await;
+            Self::NotYet(socket, Kind::Socket) => {
+                UnixStream::from_std(socket.into()).map_or(Self::Lost, Self::Socket)
             }
+            begun => begun,
+        };
+    }
+
+    fn descriptor(&self) -> Option<BorrowedFd<'_>> {
+        match self {
+            Self::NotYet(descriptor, _) => Some(descriptor.as_fd()),
+            Self::Pipe(pipe) => Some(pipe.as_fd()),
+            Self::Socket(socket) => Some(socket.as_fd()),
+            Self::Lost => None,
         }
     }
 
-    /// Reads once, and gives back what is to be shown; `None` at the end.
-    fn take(&mut self) -> io::Result<Option<Vec<u8>>> {
-        let mut buffer = [0; CHUNK];
-        let length = self.pipe.try_read(&mut buffer)?;
-        let bytes = &buffer[..length];
-        self.output.push(bytes);
-        let shown = if self.show.is_some() { bytes.to_vec() } else { Vec::new() };
-        Ok((length > 0).then_some(shown))
+    fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::NotYet(descriptor, _) => Ok(rustix::io::read(descriptor, buffer)?),
+            Self::Pipe(pipe) => pipe.try_read(buffer),
+            Self::Socket(socket) => socket.try_read(buffer),
+            Self::Lost => Ok(0),
+        }
+    }
+
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::NotYet(descriptor, _) => {
+                Ok(send(descriptor, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
+            }
+            Self::Socket(socket) => socket.try_write(bytes),
+            Self::Pipe(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
     }
 }
 
 impl Conversation {
-    fn new(socket: StdUnixStream) -> io::Result<Self> {
+    fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            socket: UnixStream::from_std(socket)?,
+            socket: Source::new(socket, Kind::Socket)?,
             start: Vec::new(),
             frames: Frames::default(),
             said: Said::default(),
-            ended: false,
             deaf: false,
         })
     }
 
-    fn tell(&mut self, start: &Frame) -> io::Result<()> {
-        self.start = start.encode()?;
-        // Nearly always all of it goes at once; whatever hinders it is seen again later.
-        if let Ok(length) = send(&self.socket, &self.start, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            self.start.drain(..length);
+    /// Sends what there is room for: nearly always all of it.
+    fn send(&mut self) {
+        match self.socket.watched.write(&self.start) {
+            Ok(length) => drop(self.start.drain(..length)),
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(_) => (self.deaf, self.socket.ended) = (true, true),
         }
-        Ok(())
+    }
+
+    /// What is waited for.
+    fn interest(&self) -> Interest {
+        if self.start.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE }
     }
 
     /// Where a socket is closed with something unread in it, the system tells the other end.
     fn was_deaf(&mut self) -> bool {
-        if !self.ended {
-            let peeked = recv(&self.socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+        if !self.socket.ended
+            && let Some(socket) = self.socket.watched.descriptor()
+        {
+            let peeked = recv(socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
             self.deaf |= matches!(peeked, Err(Errno::CONNRESET));
         }
         self.deaf
     }
 
-    async fn read(&mut self) {
-        while !self.ended {
-            let interest = if self.start.is_empty() {
-                Interest::READABLE
-            } else {
-                Interest::READABLE | Interest::WRITABLE
-            };
-            let Ok(ready) = self.socket.ready(interest).await else {
-                self.ended = true;
-                return;
-            };
-            if ready.is_writable() && !self.start.is_empty() {
-                match self.socket.try_write(&self.start) {
-                    Ok(length) => drop(self.start.drain(..length)),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => (self.deaf, self.ended) = (true, true),
+    /// Takes in the events that are whole, and says whether there may be more.
+    fn take_in(&mut self) -> bool {
+        if !self.start.is_empty() {
+            self.send();
+        }
+        for _ in 0..TURN {
+            let (frames, deaf) = (&mut self.frames, &mut self.deaf);
+            let read = self.socket.take(|socket| {
+                let read = frames.read(|buffer| socket.read(buffer));
+                *deaf |= read.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::ConnectionReset);
+                read
+            });
+            while let Some(frame) = self.frames.take() {
+                match frame.map(Event::from_frame) {
+                    Ok(Some(event)) => self.socket.ended |= self.said.take(event),
+                    Ok(None) => {}
+                    Err(_) => self.socket.ended = true,
+                }
+                // What follows the last event, or a torn frame, means nothing.
+                if self.socket.ended {
+                    return false;
                 }
             }
-            if ready.is_readable() {
-                self.hear();
+            if read.is_none() || self.socket.ended {
+                return false;
             }
         }
-    }
-
-    /// Reads once, and takes in the events that are whole.
-    fn hear(&mut self) {
-        match self.frames.read(|buffer| self.socket.try_read(buffer)) {
-            Ok(1..) => {}
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
-                (self.deaf, self.ended) = (true, true);
-            }
-            Ok(_) | Err(_) => self.ended = true,
-        }
-        while let Some(frame) = self.frames.take() {
-            match frame.map(Event::from_frame) {
-                Ok(Some(event)) => self.ended |= self.said.take(event),
-                Ok(None) => {}
-                Err(_) => self.ended = true,
-            }
-            // What follows the last event, or a torn frame, means nothing.
-            if self.ended {
-                return;
-            }
-        }
+        true
     }
 }

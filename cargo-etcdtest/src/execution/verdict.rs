@@ -75,11 +75,9 @@ pub(super) fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
         Regex::new(r"(?m)^test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; .*$")
             .expect("it is well formed")
     });
-    let tail = output.stdout.end(CLOSING);
-    let closing = CLOSING_LINE.captures_iter(&tail).last().filter(|found| {
-        let end = found.get(0).map_or(0, |line| line.end());
-        tail[end..].trim().is_empty()
-    });
+    // What runs at the exit of a process may print something after it.
+    let tail = output.printed.end(CLOSING);
+    let closing = CLOSING_LINE.captures_iter(&tail).last();
     let counts = closing.map(|found| (found[1].to_owned(), found[2].to_owned(), found[3].to_owned()));
     let counts =
         counts.as_ref().map(|(word, passed, failed)| (word.as_str(), passed.as_str(), failed.as_str()));
@@ -99,18 +97,17 @@ fn failed_plainly(output: &AttemptOutput) -> Ending {
         Regex::new(r"(?m)^thread '[^\n]*' (?:\(\d+\) )?panicked at ([^\n]+?:\d+:\d+):\n")
             .expect("it is well formed")
     });
-    let text = String::from_utf8_lossy(&output.stderr.bytes()).into_owned();
+    let text = String::from_utf8_lossy(&output.printed.bytes()).into_owned();
     let found = PANIC.captures_iter(&text).last();
     let Some((found, place)) = found.as_ref().and_then(|found| Some((found.get(0)?, found.get(1)?))) else {
-        let error = String::from_utf8_lossy(&output.stdout.bytes())
-            .lines()
-            .chain(text.lines())
-            .find(|line| line.starts_with("Error: "))
-            .map(|line| bounded(line.to_owned()));
+        let error = text.lines().find(|line| line.starts_with("Error: "));
+        let error = error.map(|line| bounded(line.to_owned()));
         return Ending { outcome: Outcome::Failed, message: error, location: None };
     };
     let rest = &text[found.end()..];
-    let end = rest.find("\nnote: run with `RUST_BACKTRACE").or_else(|| rest.find("\nstack backtrace:"));
+    // Where the hook says nothing more, libtest's own lines follow.
+    let ends = ["\nnote: run with `RUST_BACKTRACE", "\nstack backtrace:", "\nFAILED\n", "\ntest "];
+    let end = ends.iter().filter_map(|end| rest.find(end)).min();
     Ending {
         outcome: Outcome::Failed,
         message: Some(bounded(rest[..end.unwrap_or(rest.len())].trim_end().to_owned())),
@@ -156,7 +153,7 @@ fn why_killed(signal: i32, output: &AttemptOutput) -> Option<&'static str> {
     if signal == KILL {
         return Some("this runner did not send it, perhaps the system ran out of memory");
     }
-    let said = output.stderr.end(CLOSING);
+    let said = output.printed.end(CLOSING);
     if said.contains("has overflowed its stack") {
         Some("its stack overflowed")
     } else if PANICS_IN_PANICS.iter().any(|words| said.contains(words)) {
@@ -177,23 +174,21 @@ mod tests {
         ExitStatus::from_raw(code << 8)
     }
 
-    fn printed(stdout: &str, stderr: &str) -> AttemptOutput {
-        let output = |text: &str| {
-            let mut output = Output::default();
-            output.push(text.as_bytes());
-            output
-        };
-        AttemptOutput { stdout: output(stdout), stderr: output(stderr), attachments: vec![] }
+    fn printed(text: &str) -> AttemptOutput {
+        let mut printed = Output::default();
+        printed.push(text.as_bytes());
+        AttemptOutput { printed, attachments: vec![] }
     }
 
     const OK: &str = "\nrunning 1 test\ntest a ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.00s\n\n";
 
     #[test]
     fn a_plain_test_passes_only_with_its_closing_line() {
-        let outcome = |status, output: &str| plain(status, &printed(output, "")).outcome;
+        let outcome = |status, output: &str| plain(status, &printed(output)).outcome;
         assert_eq!(outcome(exited(0), OK), Outcome::Passed);
         assert_eq!(outcome(exited(0), "running 1 test\n"), Outcome::Crashed);
-        assert_eq!(outcome(exited(0), &format!("{OK}and more")), Outcome::Crashed);
+        assert_eq!(outcome(exited(0), &format!("{OK}profile written\n")), Outcome::Passed);
+        assert_eq!(outcome(exited(0), &OK.trim().replace('\n', " ")), Outcome::Crashed);
         assert_eq!(outcome(exited(0), &OK.replace("1 passed", "0 passed")), Outcome::Crashed);
         assert_eq!(outcome(exited(7), OK), Outcome::Crashed);
         assert_eq!(outcome(ExitStatus::from_raw(KILLED), OK), Outcome::Crashed);
@@ -203,7 +198,7 @@ mod tests {
     fn a_plain_failure_tells_message_and_place_of_the_panic() {
         let closing = OK.replace("ok. 1 passed; 0 failed", "FAILED. 0 passed; 1 failed");
         let stderr = "\nthread 'a' (77) panicked at src/lib.rs:3:5:\nleft is 1\n right is 2\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
-        let ending = plain(exited(101), &printed(&closing, stderr));
+        let ending = plain(exited(101), &printed(&format!("{stderr}{closing}")));
         assert_eq!(ending.message.as_deref(), Some("left is 1\n right is 2"));
         assert_eq!(ending.location.as_deref(), Some("src/lib.rs:3:5"));
     }
@@ -211,7 +206,7 @@ mod tests {
     #[test]
     fn an_annotated_test_passes_by_its_word_or_by_the_agreed_code_and_never_by_exit_0() {
         use protocol::Outcome::Passed;
-        let ending = |said, status| annotated(said, status, 77, &printed("", ""));
+        let ending = |said, status| annotated(said, status, 77, &printed(""));
         assert_eq!(ending(Some(Passed), exited(77)).outcome, Outcome::Passed);
         assert_eq!(ending(None, exited(77)).outcome, Outcome::Passed);
         assert_eq!(ending(None, exited(0)).outcome, Outcome::Crashed);
@@ -224,7 +219,7 @@ mod tests {
     #[test]
     fn a_killed_process_tells_why_where_that_is_known() {
         let message = |signal, stderr: &str| {
-            let output = printed("", stderr);
+            let output = printed(stderr);
             let plain = plain(ExitStatus::from_raw(signal), &output);
             assert_eq!(annotated(None, ExitStatus::from_raw(signal), 77, &output), plain);
             plain.message.unwrap()

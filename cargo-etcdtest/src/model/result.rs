@@ -106,7 +106,7 @@ pub struct Step {
 /// A stream or attachment of an attempt that is stored under `/logs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredOutput {
-    /// `stdout`, `stderr`, or `attachments/NAME`.
+    /// `output`, or `attachments/NAME`.
     pub name: String,
     /// Its size in bytes, before compression and with what was left out.
     pub size: u64,

@@ -185,7 +185,7 @@ fn wanted(details: &RunDetails, shown: Shown) -> Vec<Wanted> {
 
 /// Whether it is a stream, not an attachment.
 fn is_stream(stored: &StoredOutput) -> bool {
-    matches!(stored.name.as_str(), "stdout" | "stderr")
+    stored.name == "output"
 }
 
 /// Reads one whole stream or attachment of an attempt.
@@ -310,25 +310,25 @@ mod tests {
     async fn output_that_is_gone_or_too_much_says_so_in_its_place() {
         let store = TestStore::new();
         let mut gone = unit(0, "gone", vec![attempt(1, Outcome::Failed, "no")]);
-        print(&mut gone, 1, "stdout", &"x".repeat(600_000));
+        print(&mut gone, 1, "output", &"x".repeat(600_000));
         let mut passed = unit(1, "passed", vec![attempt(1, Outcome::Passed, "")]);
-        print(&mut passed, 1, "stdout", "0123456789");
+        print(&mut passed, 1, "output", "0123456789");
         let mut failed = unit(2, "failed", vec![attempt(1, Outcome::Failed, "no")]);
-        print(&mut failed, 1, "stdout", "0123456789");
+        print(&mut failed, 1, "output", "0123456789");
         let written = sample::run(vec![gone, passed, failed]);
         let run = &written.run.id;
         store.write(&written).await;
-        let gone = Op::Delete(KeyRange::key(keys::log_chunk(run, UnitIndex(0), 40, 1, "stdout", 2)));
+        let gone = Op::Delete(KeyRange::key(keys::log_chunk(run, UnitIndex(0), 40, 1, "output", 2)));
         store.store.txn(Txn { then: vec![gone], ..Txn::default() }).await.unwrap();
 
         let mut details = read(&*store.store, run).await.unwrap().value;
         let shown = Shown { head: 2, tail: 3, total: 125, of_passed: true };
         load_output(&*store.store, &mut details, shown).await.unwrap();
-        let texts: Vec<_> = details.units.iter().map(|unit| unit.output(1, "stdout").unwrap()).collect();
+        let texts: Vec<_> = details.units.iter().map(|unit| unit.output(1, "output").unwrap()).collect();
         assert_eq!(
             texts,
             [
-                "[… the record /logs/20261231-235959-x7k2pq/000000.40.1/stdout/ cannot be read: \
+                "[… the record /logs/20261231-235959-x7k2pq/000000.40.1/output/ cannot be read: \
                  1 of its 3 chunks are missing …]\n",
                 "[… left out: there is too much output in all …]\n",
                 "01\n[… 5 bytes left out …]\n789",

@@ -111,8 +111,7 @@ fn test_case(unit: &UnitDetails, class: &str, name: &str) -> TestCase {
         case.set_time(result.duration());
         if let Some(last) = result.attempts.last() {
             case.timestamp = timestamp(last.started);
-            case.system_out = output(unit, last, "stdout").map(Into::into);
-            case.system_err = output(unit, last, "stderr").map(Into::into);
+            case.system_out = output(unit, last).map(Into::into);
         }
     }
     let description = unit.description();
@@ -170,8 +169,7 @@ fn rerun(unit: &UnitDetails, attempt: &Attempt) -> TestRerun {
         .set_type(type_name(attempt.outcome))
         .set_message(story::headline(attempt))
         .set_stack_trace(xml(&story::whole(attempt)));
-    rerun.system_out = output(unit, attempt, "stdout").map(Into::into);
-    rerun.system_err = output(unit, attempt, "stderr").map(Into::into);
+    rerun.system_out = output(unit, attempt).map(Into::into);
     rerun
 }
 
@@ -193,8 +191,8 @@ fn type_name(outcome: Outcome) -> &'static str {
     }
 }
 
-fn output(unit: &UnitDetails, attempt: &Attempt, name: &str) -> Option<String> {
-    unit.output(attempt.number, name).map(xml)
+fn output(unit: &UnitDetails, attempt: &Attempt) -> Option<String> {
+    unit.output(attempt.number, "output").map(xml)
 }
 
 /// A text for the body of an element. quick-junit drops tabs, so they become spaces.
@@ -282,8 +280,8 @@ mod tests {
         let nasty = "\u{1b}]8;;x\u{7}<b>]]>&amp;\u{0}\u{1}\u{b}\u{ffff}\u{1b}[31m\"'\u{1b}[0m\n\u{fffd}tail";
         let mut first =
             unit(0, nasty, vec![attempt(1, Outcome::Failed, nasty), attempt(2, Outcome::Crashed, nasty)]);
-        print(&mut first, 1, "stdout", nasty);
-        print(&mut first, 2, "stderr", nasty);
+        print(&mut first, 1, "output", nasty);
+        print(&mut first, 2, "output", nasty);
         let mut skipped = unit(1, nasty, vec![]);
         skipped.result.as_mut().unwrap().reason = Some(nasty.into());
         let long = unit(2, "long", vec![attempt(1, Outcome::Failed, &"ä".repeat(1_000_000))]);
@@ -298,7 +296,7 @@ mod tests {
         let clean = "<b>]]>&amp;\"' \u{fffd}tail";
         let names: Vec<_> = cases.iter().map(|case| case.name.as_str()).collect();
         assert_eq!(names, [clean, &format!("{clean} (2)"), "long"]);
-        assert_eq!(cases[0].system_err.as_deref(), Some(clean.replacen(' ', "\n", 1).as_str()));
+        assert_eq!(cases[0].system_out.as_deref(), Some(clean.replacen(' ', "\n", 1).as_str()));
         let TestCaseStatus::NonSuccess { message, reruns, .. } = &cases[0].status else {
             panic!("it failed")
         };

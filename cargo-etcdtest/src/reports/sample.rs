@@ -142,8 +142,8 @@ pub(crate) fn every_kind() -> RunDetails {
         "orders::flaky",
         vec![attempt(1, Outcome::Failed, "connection refused"), attempt(2, Outcome::Passed, "")],
     );
-    print(&mut flaky, 1, "stderr", "trying\n");
-    print(&mut flaky, 2, "stdout", "done\n");
+    print(&mut flaky, 1, "output", "trying\n");
+    print(&mut flaky, 2, "output", "done\n");
 
     let mut last = attempt(2, Outcome::Failed, "assertion `left == right` failed\n  left: 1\n right: 2");
     last.location = Some("shop/tests/checkout.rs:14:5".into());
@@ -155,7 +155,7 @@ pub(crate) fn every_kind() -> RunDetails {
     ];
     let mut failed = unit(2, "orders::refused", vec![attempt(1, Outcome::TimedOut, ""), last]);
     failed.case = Some(case("orders::refused"));
-    print(&mut failed, 2, "stdout", "id\tstate\n1\topen\n");
+    print(&mut failed, 2, "output", "id\tstate\n1\topen\n");
     print(&mut failed, 2, "attachments/order.json", "{}");
 
     let mut crash = attempt(1, Outcome::Crashed, "");

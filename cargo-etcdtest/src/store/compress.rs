@@ -130,12 +130,12 @@ mod tests {
         let mut random = fastrand::Rng::with_seed(1);
         let content: Vec<u8> = std::iter::repeat_with(|| random.u8(..)).take(600_000).collect();
         let run = RunId::new("r");
-        let chunks = encode_output(&run, UnitIndex(0), Fence(1), 1, "stdout", &content);
+        let chunks = encode_output(&run, UnitIndex(0), Fence(1), 1, "output", &content);
         assert_eq!(chunks.len(), 3);
         assert!(chunks.iter().all(|(_, value)| value.len() <= CHUNK));
         assert!(chunks.is_sorted());
         let pairs: Vec<KeyValue> = chunks.into_iter().map(|(key, value)| pair(key, value)).collect();
         assert_eq!(decode_output(&pairs).unwrap(), content);
-        assert_eq!(encode_output(&run, UnitIndex(0), Fence(1), 1, "stdout", b""), vec![]);
+        assert_eq!(encode_output(&run, UnitIndex(0), Fence(1), 1, "output", b""), vec![]);
     }
 }

@@ -190,7 +190,7 @@ async fn what_a_test_printed_is_kept_where_an_escaped_process_holds_its_streams(
     let details = execute(store, order(&binary, &["failing"], policy()), Leave::ToFinish).await.unwrap();
     let attempt = attempt(&details, "failing");
     assert_eq!((attempt.outcome, attempt.exit_code), (Outcome::Crashed, Some(3)));
-    assert_eq!(details.units[0].output(1, "stdout"), Some("what went wrong\n"));
+    assert_eq!(details.units[0].output(1, "output"), Some("what went wrong\n"));
 }
 
 #[tokio::test]

@@ -230,21 +230,21 @@ impl Listed {
                 test.insert(key.to_owned(), value);
             }
         };
-        let text = |text: &str| (!text.is_empty()).then(|| text.into());
-        let texts = |texts: &[String]| (!texts.is_empty()).then(|| texts.into());
-        say("name", text(&self.name));
-        say("description", text(&self.description));
-        say("steps", texts(&self.steps));
-        say("expected", text(&self.expected));
-        say("tags", texts(&self.tags));
+        let said = |text: &str| (!text.is_empty()).then(|| text.into());
+        let list = |texts: &[String]| (!texts.is_empty()).then(|| texts.into());
+        say("name", said(&self.name));
+        say("description", said(&self.description));
+        say("steps", list(&self.steps));
+        say("expected", said(&self.expected));
+        say("tags", list(&self.tags));
         say("owner", self.owner.as_deref().map(Value::from));
         say("timeout_ms", self.timeout.map(millis).map(Value::from));
         say("retries", self.retries.map(Value::from));
-        say("environments", texts(&self.environments));
+        say("environments", list(&self.environments));
         say("exclusive", self.exclusive.as_deref().map(Value::from));
         say("ignore", self.ignore.as_deref().map(Value::from));
         say("should_panic", self.should_panic.then(|| true.into()));
-        say("file", text(&self.file));
+        say("file", said(&self.file));
         say("line", Some(self.line.into()));
         test.into()
     }

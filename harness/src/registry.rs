@@ -159,9 +159,9 @@ fn check_prepared(entries: &[&'static Entry]) -> Result<(), Wrong> {
 
 /// The test of this name.
 pub(crate) fn find(name: &str) -> Result<Option<&'static Entry>, Wrong> {
-    let entries = entries()?;
     // Each child of a zygote looks once: unoptimised, cutting names costs more than comparing.
     static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
+    let entries = entries()?;
     let names = NAMES.get_or_init(|| entries.iter().map(|entry| entry.name()).collect());
     Ok(names.binary_search(&name).ok().map(|at| entries[at]))
 }

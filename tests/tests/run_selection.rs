@@ -170,7 +170,7 @@ fn the_first_failure_ends_the_run_and_the_rest_is_told_as_not_run() {
 
 #[test]
 fn a_failure_with_nothing_left_to_run_cancels_nothing() {
-    let (run, events) = Subject::new().events(&["annotated::outcomes::errs"]);
+    let (run, events) = Subject::new().events(&["subject::annotated::outcomes::errs"]);
     assert_eq!(run.code, Some(100));
     assert_eq!(ran(&events).len(), 1);
     assert!(events.iter().all(|event| event["event"] != "run-cancelled"), "{events:#?}");

@@ -16,7 +16,7 @@ use super::{Exit, Failure};
 use crate::author::author;
 use crate::config::Format;
 use crate::environments::{
-    Applied, Draft, EnvironmentError, EnvironmentFile, Environments, editor, read_files,
+    Applied, Change, Draft, EnvironmentError, EnvironmentFile, Environments, editor, read_files,
 };
 use crate::model::Environment;
 use crate::reports::text::one_line;
@@ -72,7 +72,10 @@ enum EnvVerb {
 pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, format: Format) -> Result<Exit, Failure> {
     let environments = Environments::new(store);
     match arguments.verb {
-        EnvVerb::Apply { paths, name } => apply(&environments, &files(&paths, name)?, format).await?,
+        EnvVerb::Apply { paths, name } => {
+            let files = environments.check(files(&paths, name)?).await?;
+            apply(&environments, &files, format).await?;
+        }
         EnvVerb::List => {
             let list = environments.list().await?;
             print(&match format {
@@ -107,7 +110,8 @@ async fn apply(
     format: Format,
 ) -> Result<(), Failure> {
     for file in files {
-        let applied = environments.apply(file, &author()).await?;
+        let change = Change { author: &author(), message: "" };
+        let applied = environments.apply(file, change).await?;
         print(&applied_text(&applied, format))?;
     }
     Ok(())
@@ -142,7 +146,7 @@ async fn edit_once(
 ) -> Result<Applied, EnvironmentError> {
     let editor = editor()?;
     tokio::task::block_in_place(|| draft.open(&editor))?;
-    environments.replace(seen, &draft.read()?, &author()).await
+    environments.replace(seen, &draft.read()?, Change { author: &author(), message: "" }).await
 }
 
 async fn delete(

@@ -22,7 +22,7 @@ use crate::config::{
     Flags, Format, MaxFail, OutputWhen, PassOrFail, Retries, Settings, SlowTimeout, StoreOutput, TestThreads,
     Value,
 };
-use crate::environments::{Environments, allows};
+use crate::environments::{EnvironmentId, Environments, allows};
 use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId};
 use crate::reports::{JUNIT, Reports, RunDetails};
@@ -44,9 +44,9 @@ pub(super) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Execution")]
 struct HowArgs {
-    /// Environment to run against; several times for a matrix
-    #[arg(long = "env", value_name = "NAME")]
-    environments: Vec<String>,
+    /// Environment to run against, or an old version of one; several times for a matrix
+    #[arg(long = "env", value_name = "NAME[@VERSION]")]
+    environments: Vec<EnvironmentId>,
     /// How many tests run at once: a number, `num-cpus`, or a negative number to leave cores free
     #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true)]
     test_threads: Option<TestThreads>,

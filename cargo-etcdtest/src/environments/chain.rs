@@ -17,7 +17,7 @@ pub struct Chain {
 
 impl Chain {
     /// An environment without bases.
-    pub(super) fn new(own: Environment) -> Self {
+    pub fn new(own: Environment) -> Self {
         Self { own, bases: vec![] }
     }
 
@@ -42,7 +42,7 @@ impl Chain {
     }
 
     /// Adds what the last of it extends.
-    pub(super) fn push(&mut self, base: Environment) {
+    pub fn push(&mut self, base: Environment) {
         self.bases.push(base);
     }
 

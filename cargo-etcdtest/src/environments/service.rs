@@ -6,7 +6,7 @@ use backon::{ExponentialBuilder, Retryable};
 
 mod bases;
 
-use self::bases::AsOf;
+use self::bases::{AsOf, extending};
 use super::chain::Chain;
 use super::error::EnvironmentError;
 use super::file::EnvironmentFile;
@@ -154,7 +154,8 @@ impl Environments {
         let Some(pair) = store::get(&*self.store, key.clone()).await? else {
             return Err(self.unknown(vec![name.to_owned()]).await?);
         };
-        let by = self.extended_by(name).await?;
+        let all = self.list().await?;
+        let by: Vec<_> = extending(&all, name).map(|other| other.name.clone()).collect();
         if !by.is_empty() {
             return Err(EnvironmentError::Extended { name: name.to_owned(), by });
         }

@@ -73,12 +73,20 @@ impl Environments {
     /// [`EnvironmentError::Unknown`], [`EnvironmentError::UnknownVersion`],
     /// [`EnvironmentError::NoBase`], [`EnvironmentError::Circle`], or as the store fails.
     pub async fn chain(&self, id: &EnvironmentId) -> Result<Chain, EnvironmentError> {
-        let own = match id.version {
-            None => self.get(&id.name).await?,
-            Some(version) => self.version(&id.name, version).await?,
-        };
+        let own = self.own(id).await?;
         let as_of = if id.version.is_some() { AsOf::Revision(own.revision) } else { AsOf::Now };
         self.extend(Chain::new(own), as_of).await
+    }
+
+    /// An environment by itself, with the revision at which it was written.
+    ///
+    /// # Errors
+    /// As [`Environments::get`] and [`Environments::version`].
+    pub async fn own(&self, id: &EnvironmentId) -> Result<Environment, EnvironmentError> {
+        match id.version {
+            None => self.get(&id.name).await,
+            Some(version) => self.version(&id.name, version).await,
+        }
     }
 
     /// One version of an environment, with the revision at which it was written.
@@ -182,13 +190,38 @@ impl Environments {
         }))
     }
 
-    /// The environments that inherit from this one directly.
+    /// The names of environments that are to be deleted, each once and before its base.
+    /// Nothing is deleted.
     ///
     /// # Errors
-    /// As the store fails.
-    pub async fn extended_by(&self, name: &str) -> Result<Vec<String>, EnvironmentError> {
-        let all = self.list().await?.into_iter();
-        let extending = all.filter(|other| other.definition.extends.as_deref() == Some(name));
-        Ok(extending.map(|other| other.name).collect())
+    /// [`EnvironmentError::Unknown`], [`EnvironmentError::Extended`] by others than these,
+    /// or as the store fails.
+    pub async fn in_order_of_deletion(&self, names: &[String]) -> Result<Vec<String>, EnvironmentError> {
+        let mut left = self.list().await?;
+        let unknown = names.iter().filter(|name| !left.iter().any(|known| known.name == **name));
+        let unknown: Vec<_> = unknown.cloned().collect();
+        if !unknown.is_empty() {
+            return Err(self.unknown(unknown).await?);
+        }
+        let mut waiting: Vec<_> = names.to_vec();
+        let mut ordered = Vec::new();
+        while let Some(first) = waiting.first() {
+            let free = waiting.iter().position(|name| extending(&left, name).next().is_none());
+            let Some(free) = free else {
+                let by = extending(&left, first).map(|other| other.name.clone()).collect();
+                return Err(EnvironmentError::Extended { name: first.clone(), by });
+            };
+            let name = waiting.remove(free);
+            left.retain(|other| other.name != name);
+            if !ordered.contains(&name) {
+                ordered.push(name);
+            }
+        }
+        Ok(ordered)
     }
+}
+
+/// Which of them inherit from this one directly.
+pub(super) fn extending<'e>(all: &'e [Environment], name: &'e str) -> impl Iterator<Item = &'e Environment> {
+    all.iter().filter(move |other| other.definition.extends.as_deref() == Some(name))
 }

@@ -103,6 +103,15 @@ fn right_files_go_all_the_way() {
     }
 }
 
+#[test]
+fn the_file_of_the_guide_is_right() {
+    let guide = include_str!("../../../docs/environments.md");
+    let (_, file) = guide.split_once("```toml\n").unwrap();
+    let (file, _) = file.split_once("```\n").unwrap();
+    assert_eq!(exercise(file), None);
+    assert_eq!(exercise(&file.replace("extends = \"base\"\n", "")), None);
+}
+
 proptest! {
     #[test]
     fn any_text_is_read_or_its_mistake_is_shown(text in ".*") {

@@ -4,13 +4,13 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 
 use etcdtest::protocol::EnvironmentData;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::error::{Result, RunError};
+use super::launcher::Launcher;
 use super::plan::Plan;
 use super::policy::Policy;
-use super::process::Launcher;
 use crate::model::{Environment, RunId, TestCaseId, TestKind, WorkerId};
 use crate::testcases::ListedTest;
 
@@ -60,13 +60,8 @@ impl EnvironmentFiles {
         let mut names = HashMap::new();
         for (index, environment) in environments.into_iter().enumerate() {
             let name = format!("{index}.json");
-            let content = json!({
-                "name": environment.name,
-                "version": environment.version,
-                "revision": environment.revision,
-                "config": environment.definition.config,
-            });
-            std::fs::write(folder.path().join(&name), content.to_string()).map_err(failed)?;
+            let content = environment_json(environment);
+            std::fs::write(folder.path().join(&name), content).map_err(failed)?;
             names.insert(environment.name.clone(), name);
         }
         Ok(Self { folder: Some(folder), names })
@@ -79,11 +74,12 @@ impl EnvironmentFiles {
 }
 
 /// An environment as a test is told it.
-pub(super) fn environment_data(environment: &Environment) -> EnvironmentData {
-    EnvironmentData {
+pub(super) fn environment_json(environment: &Environment) -> String {
+    let data = EnvironmentData {
         name: environment.name.clone(),
         version: environment.version,
         revision: environment.revision,
         config: Value::Object(environment.definition.config.clone()),
-    }
+    };
+    data.to_json()
 }

@@ -218,7 +218,7 @@ async fn edit_once(
     change: Change<'_>,
 ) -> Result<Applied, EnvironmentError> {
     let editor = editor()?;
-    tokio::task::block_in_place(|| draft.open(&editor))?;
+    draft.open(&editor).await?;
     environments.replace(seen, &draft.read()?, change).await
 }
 

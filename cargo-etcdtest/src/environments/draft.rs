@@ -2,9 +2,9 @@
 
 use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use tempfile::NamedTempFile;
+use tokio::process::Command;
 
 use super::error::EnvironmentError;
 use super::file::EnvironmentFile;
@@ -45,11 +45,11 @@ impl Draft {
     ///
     /// # Errors
     /// [`EnvironmentError::Editor`].
-    pub fn open(&self, editor: &str) -> Result<(), EnvironmentError> {
+    pub async fn open(&self, editor: &str) -> Result<(), EnvironmentError> {
         let failed = |reason: String| EnvironmentError::Editor { editor: editor.to_owned(), reason };
         let words = shlex::split(editor).filter(|words| !words.is_empty());
         let words = words.ok_or_else(|| failed("is no command".into()))?;
-        let status = Command::new(&words[0]).args(&words[1..]).arg(self.file.path()).status();
+        let status = Command::new(&words[0]).args(&words[1..]).arg(self.file.path()).status().await;
         match status {
             Ok(status) if status.success() => Ok(()),
             Ok(status) => Err(failed(format!("ended with {status}"))),
@@ -127,9 +127,9 @@ mod tests {
         format!("sh '{}'", path.display())
     }
 
-    #[test]
+    #[tokio::test]
     #[cfg(unix)]
-    fn a_draft_is_private_and_reads_what_the_editor_wrote() {
+    async fn a_draft_is_private_and_reads_what_the_editor_wrote() {
         use std::os::unix::fs::PermissionsExt;
         let folder = tempfile::tempdir().unwrap();
         let draft = Draft::new(&small()).unwrap();
@@ -137,7 +137,7 @@ mod tests {
         assert!(!draft.is_changed());
         // As editors do that write a new file and move it into place.
         let commands = "sed s/1/2/ \"$1\" > \"$1.new\" && mv \"$1.new\" \"$1\"";
-        draft.open(&script(folder.path(), commands)).unwrap();
+        draft.open(&script(folder.path(), commands)).await.unwrap();
         assert!(draft.is_changed());
         assert_eq!(draft.read().unwrap().definition.config["a"], 2);
         let kept = draft.keep().unwrap();
@@ -145,14 +145,14 @@ mod tests {
         std::fs::remove_file(kept).unwrap();
     }
 
-    #[test]
+    #[tokio::test]
     #[cfg(unix)]
-    fn an_editor_that_fails_is_named() {
+    async fn an_editor_that_fails_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let draft = Draft::new(&small()).unwrap();
         let failing = script(folder.path(), "exit 3");
         for editor in [failing.as_str(), "/there/is/no/such/editor", "vi 'unclosed", "  "] {
-            let error = draft.open(editor).unwrap_err().to_string();
+            let error = draft.open(editor).await.unwrap_err().to_string();
             assert!(error.contains(editor), "{error}");
         }
         let path = draft.file.path().to_owned();

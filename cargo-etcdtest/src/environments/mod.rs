@@ -6,6 +6,7 @@ mod error;
 mod file;
 mod name;
 mod pattern;
+mod reservation;
 mod service;
 
 pub use draft::{Draft, editor};
@@ -13,4 +14,5 @@ pub use error::EnvironmentError;
 pub use file::{EnvironmentFile, read_files};
 pub use name::check_name;
 pub use pattern::allows;
+pub use reservation::{Place, Queue, Reservation, ReservationError, Reservations, Waiting, Wanted};
 pub use service::{Applied, Environments, LOCAL};

@@ -1,5 +1,6 @@
 //! `cargo etcdtest env`: the environments that tests run against.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anstyle::Style;
@@ -10,13 +11,15 @@ use serde_json::json;
 
 use super::confirm::{confirm, somebody_is_there};
 use super::print::{json_line, print};
-use super::style::{FAINT, STRONG, ago, local_time, painted};
+use super::reservation::{ReleaseArgs, ReserveArgs, release, reserve};
+use super::reservation_text::{queue_json, queue_lines, queue_text};
+use super::style::{FAINT, STRONG, WARNING, ago, local_time, painted};
 use super::table::Table;
 use super::{Exit, Failure};
 use crate::author::author;
-use crate::config::Format;
+use crate::config::{Flags, Format, Settings};
 use crate::environments::{
-    Applied, Draft, EnvironmentError, EnvironmentFile, Environments, editor, read_files,
+    Applied, Draft, EnvironmentError, EnvironmentFile, Environments, Queue, Reservations, editor, read_files,
 };
 use crate::model::Environment;
 use crate::reports::text::one_line;
@@ -54,6 +57,10 @@ enum EnvVerb {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Keep an environment for yourself: runs and other people wait meanwhile
+    Reserve(ReserveArgs),
+    /// Give an environment back that you have reserved
+    Release(ReleaseArgs),
     /// Delete environments; their versions are kept
     Delete {
         /// The environments
@@ -65,28 +72,53 @@ enum EnvVerb {
     },
 }
 
+impl EnvArgs {
+    /// What its flags say of the settings.
+    pub(super) fn flags(&self) -> Flags {
+        let reserve_timeout = match &self.verb {
+            EnvVerb::Reserve(args) => args.reserve_timeout,
+            _ => None,
+        };
+        Flags { reserve_timeout, ..Flags::default() }
+    }
+}
+
 /// Runs the verb.
 ///
 /// # Errors
 /// A file is wrong, there is no such environment, or the store failed.
-pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, format: Format) -> Result<Exit, Failure> {
-    let environments = Environments::new(store);
+pub(crate) async fn run(
+    arguments: EnvArgs,
+    store: SharedStore,
+    settings: &Settings,
+) -> Result<Exit, Failure> {
+    let format = settings.format;
+    let environments = Environments::new(store.clone());
+    let reservations = Reservations::new(store.clone(), settings.store_timeout);
     match arguments.verb {
         EnvVerb::Apply { paths, name } => apply(&environments, &files(&paths, name)?, format).await?,
         EnvVerb::List => {
             let list = environments.list().await?;
+            let queues = reservations.queues().await?;
             print(&match format {
-                Format::Human => list_text(&list, Timestamp::now()),
-                Format::Json => list.iter().map(json_line).collect(),
+                Format::Human => list_text(&list, &queues, Timestamp::now()),
+                Format::Json => {
+                    let line =
+                        |environment: &Environment| shown_json(environment, queues.get(&environment.name));
+                    list.iter().map(line).collect()
+                }
             })?;
         }
         EnvVerb::Show { name } => {
             let environment = environments.get(&name).await?;
+            let queue = reservations.queue(&name).await?;
             print(&match format {
-                Format::Human => show_text(&environment, Timestamp::now(), &TimeZone::system())?,
-                Format::Json => json_line(&environment),
+                Format::Human => show_text(&environment, &queue, Timestamp::now(), &TimeZone::system())?,
+                Format::Json => shown_json(&environment, Some(&queue)),
             })?;
         }
+        EnvVerb::Reserve(args) => return reserve(args, store, settings).await,
+        EnvVerb::Release(args) => return release(args, store, settings).await,
         EnvVerb::Edit { name } => print(&edit(&environments, &name, format).await?)?,
         EnvVerb::Delete { names, yes } => delete(&environments, &names, yes, format).await?,
     }
@@ -194,18 +226,26 @@ fn applied_text(applied: &Applied, format: Format) -> String {
     }
 }
 
-fn list_text(environments: &[Environment], now: Timestamp) -> String {
+/// An environment, and who reserves it.
+fn shown_json(environment: &Environment, queue: Option<&Queue>) -> String {
+    let mut line = json!(environment);
+    line["reserved"] = queue_json(queue.unwrap_or(&Queue::default()));
+    json_line(&line)
+}
+
+fn list_text(environments: &[Environment], queues: &BTreeMap<String, Queue>, now: Timestamp) -> String {
     if environments.is_empty() {
         return "no environments yet: write environments/NAME.toml and `cargo etcdtest env apply` it\n"
             .into();
     }
-    let mut table = Table::new(&["NAME", "VERSION", "APPLIED", "BY", "DESCRIPTION"]);
+    let mut table = Table::new(&["NAME", "VERSION", "APPLIED", "BY", "RESERVED", "DESCRIPTION"]);
     for environment in environments {
         table.row([
             (environment.name.clone(), STRONG),
             (environment.version.to_string(), Style::new()),
             (ago(environment.applied, now), FAINT),
             (one_line(&environment.author, 40), FAINT),
+            (queues.get(&environment.name).map(|queue| queue_text(queue, now)).unwrap_or_default(), WARNING),
             (one_line(&environment.definition.description, 80), Style::new()),
         ]);
     }
@@ -214,7 +254,12 @@ fn list_text(environments: &[Environment], now: Timestamp) -> String {
 
 /// The environment as a file, with what else is known of it as comments: the output can be
 /// applied again.
-fn show_text(environment: &Environment, now: Timestamp, zone: &TimeZone) -> Result<String, EnvironmentError> {
+fn show_text(
+    environment: &Environment,
+    queue: &Queue,
+    now: Timestamp,
+    zone: &TimeZone,
+) -> Result<String, EnvironmentError> {
     let comment = |text: String| painted(FAINT, format_args!("# {text}"));
     let Environment { name, version, revision, applied, author, .. } = environment;
     let first = comment(format!("{name}, version {version} (revision {revision})"));
@@ -224,5 +269,6 @@ fn show_text(environment: &Environment, now: Timestamp, zone: &TimeZone) -> Resu
         ago(*applied, now),
         one_line(author, 80)
     ));
-    Ok(format!("{first}\n{second}\n{}", environment.to_toml()?))
+    let lines = [first, second].into_iter().chain(queue_lines(queue, now));
+    Ok(lines.chain([environment.to_toml()?]).collect::<Vec<_>>().join("\n"))
 }

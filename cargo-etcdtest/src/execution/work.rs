@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use etcdtest::protocol::EnvironmentData;
 use serde_json::{Value, json};
@@ -11,6 +12,7 @@ use super::error::{Result, RunError};
 use super::plan::Plan;
 use super::policy::Policy;
 use super::process::Launcher;
+use crate::environments::Reservation;
 use crate::model::{Environment, RunId, TestCaseId, TestKind, WorkerId};
 use crate::testcases::ListedTest;
 
@@ -33,6 +35,18 @@ pub struct Work {
     pub policy: Policy,
     /// What starts its attempts.
     pub launcher: Launcher,
+    /// The run's reservation of its environments, if they need one.
+    pub reservation: Option<Arc<Reservation>>,
+}
+
+impl Work {
+    /// Waits until the run's reservation must be taken as lost; for ever where it needs none.
+    pub(super) async fn reservation_lost(&self) {
+        match &self.reservation {
+            Some(reservation) => reservation.lost().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// A folder with a file for each environment, gone with this value.

@@ -6,7 +6,9 @@ use super::error::ReservationError;
 use super::queue::Place;
 use super::service::Reservations;
 use crate::model::{Holder, Lock, Released};
-use crate::store::{Commit, Compare, KeyRange, LeaseId, Op, StoreError, Txn, commit, decode, encode, keys, list};
+use crate::store::{
+    Commit, Compare, KeyRange, LeaseId, Op, StoreError, Txn, commit, decode, encode, keys, list,
+};
 
 impl Reservations {
     /// Gives up what a person, `user@host`, has reserved of an environment or waits for.
@@ -16,9 +18,8 @@ impl Reservations {
     /// [`ReservationError::NotYours`] where there is nothing to give up, or as the store fails.
     pub async fn release(&self, environment: &str, author: &str) -> Result<Vec<Lock>, ReservationError> {
         let queue = self.queue(environment).await?;
-        let own = |place: &&Place| {
-            matches!(place.lock.holder, Holder::Person(_)) && place.lock.author == author
-        };
+        let own =
+            |place: &&Place| matches!(place.lock.holder, Holder::Person(_)) && place.lock.author == author;
         let own: Vec<_> = queue.places().iter().filter(own).map(|place| place.lock.clone()).collect();
         if own.is_empty() {
             let holders = queue.holders().map(|place| place.lock.clone()).collect();

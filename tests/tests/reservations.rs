@@ -5,14 +5,12 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use cargo_etcdtest::environments::{EnvironmentFile, Environments};
-use cargo_etcdtest::model::{Definition, Holder, RunId};
+use cargo_etcdtest::model::{Holder, RunId};
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{Change, Key, KeyRange, Notice, Read, Revision, SharedStore, keys};
 use rustix::process::Signal;
@@ -79,16 +77,19 @@ struct Application {
 }
 
 impl Application {
-    async fn on(store: SharedStore, flags: &[&str], environment: &str) -> Self {
-        let definition = Definition { capacity: NonZeroU32::new(1), ..Definition::default() };
-        let file = EnvironmentFile { name: environment.to_owned(), definition };
-        Environments::new(store.clone()).apply(&file, "ann@desk").await.unwrap();
+    fn on(store: SharedStore, flags: &[&str], environment: &str) -> Self {
         let flags = flags.iter().map(ToString::to_string).collect();
-        Self { folder: tempfile::tempdir().unwrap(), store, flags, environment: environment.to_owned() }
+        let folder = tempfile::tempdir().unwrap();
+        let application = Self { folder, store, flags, environment: environment.to_owned() };
+        let file = application.folder.path().join(format!("{environment}.toml"));
+        fs::write(&file, "capacity = 1\n").unwrap();
+        let applied = application.etcdtest(&["env", "apply", file.to_str().unwrap()]);
+        assert_eq!(applied.code, Some(0), "{applied:?}");
+        application
     }
 
     async fn on_etcd(etcd: &Etcd) -> Self {
-        Self::on(Arc::new(etcd.connect().await), &["--endpoints", &etcd.endpoint()], "staging").await
+        Self::on(Arc::new(etcd.connect().await), &["--endpoints", &etcd.endpoint()], "staging")
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -190,7 +191,7 @@ async fn runs_started_at_once_use_the_environment_one_after_the_other() {
 #[tokio::test]
 async fn the_embedded_store_keeps_runs_apart_as_well() {
     let store = Arc::new(LocalStore::open(&project().folder().join(".etcdtest")).unwrap());
-    let application = Application::on(store, &[], "apart").await;
+    let application = Application::on(store, &[], "apart");
     let runs: Vec<_> = (0..3).map(|number| application.start(&format!("l{number}"), &["uses_it"])).collect();
     for ran in runs.into_iter().map(Running::end) {
         assert_eq!(ran.code, Some(0), "{ran:?}");
@@ -262,4 +263,123 @@ async fn holders_that_are_killed_or_frozen_free_it_and_record_nothing_any_more()
     assert_eq!(starts.len(), names.len());
     assert!(starts.is_sorted_by(|one, next| one.2 < next.2), "{log:?}");
     one_at_a_time(&log.into_iter().filter(|(_, run, _)| names[run] == Fate::Spared).collect::<Vec<_>>());
+}
+
+/// The events of this name.
+fn events(ran: &Ran, name: &str) -> Vec<Value> {
+    ran.events().into_iter().filter(|event| event["event"] == name).collect()
+}
+
+#[tokio::test]
+async fn a_run_that_waits_says_for_whom_and_leaves_when_it_is_told_to() {
+    let etcd = Etcd::start();
+    let application = Application::on_etcd(&etcd).await;
+    application.close_gate("holder");
+    let holder = application.start("holder", &["uses_it"]);
+    application.wait_for("start", "holder");
+
+    let mut second = application.start("second", &["uses_it", "--format", "json"]);
+    second.line_with("reservation-waiting").unwrap();
+    let mut third = application.start("third", &["uses_it"]);
+    let line = third.line_with("Waiting").unwrap();
+    let author = cargo_etcdtest::author::host();
+    assert!(
+        line.contains(&format!("for environment staging: held by run holder of ann@{author} for ")),
+        "{line}"
+    );
+    assert!(line.contains("1 before this in the queue"), "{line}");
+    let listed = application.etcdtest(&["env", "list"]);
+    assert!(
+        listed.stdout.contains("run holder of ann@") && listed.stdout.contains("; 2 waiting"),
+        "{listed:?}"
+    );
+    let shown = application.etcdtest(&["env", "show", "staging"]);
+    assert!(shown.stdout.contains("# waited for by run third of ann@"), "{shown:?}");
+
+    let impatient = application.etcdtest(&[
+        "run",
+        "--env",
+        "staging",
+        "--run-id",
+        "impatient",
+        "uses_it",
+        "--reserve-timeout",
+        "300ms",
+    ]);
+    impatient.refuses(102, &["`staging` was not free within 300ms: it is held by run holder of ann@"]);
+    third.signal(Signal::INT);
+    third
+        .end()
+        .refuses(102, &["interrupted while waiting for the environment `staging`", "held by run holder"]);
+    let queue = application.etcdtest(&["env", "show", "staging", "--format", "json"]);
+    let queue: Value = serde_json::from_str(&queue.stdout).unwrap();
+    assert_eq!(queue["reserved"]["holders"][0]["run"], "holder");
+    assert_eq!(queue["reserved"]["waiting"].as_array().unwrap().len(), 1, "those who left are gone at once");
+
+    application.open_gate("holder");
+    assert_eq!(holder.end().code, Some(0));
+    let second = second.end();
+    assert_eq!(second.code, Some(0), "{second:?}");
+    let waiting = &events(&second, "reservation-waiting")[0];
+    assert_eq!((&waiting["environment"], &waiting["ahead"]), (&json!("staging"), &json!(0)));
+    assert_eq!(waiting["holders"][0]["holder"], "holder");
+    assert_eq!(events(&second, "reservation-held")[0]["environments"], json!(["staging"]));
+}
+
+#[tokio::test]
+async fn a_run_whose_environment_is_taken_away_ends_its_tests_and_says_who_did_it() {
+    let etcd = Etcd::start();
+    let application = Application::on_etcd(&etcd).await;
+    application.close_gate("victim");
+    let junit = application.folder.path().join("junit.xml");
+    let more = ["--test-threads", "1", "-E", "test(early) | test(uses_it)"];
+    let mut victim = Running::start(
+        application
+            .command(&[&["run", "--env", "staging", "--run-id", "victim"][..], &more].concat())
+            .env("ETCDTEST_JUNIT", &junit),
+    );
+    victim.line_with("early").unwrap();
+    application.wait_for("start", "victim");
+    while application.recorded("victim").await == 0 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let refused = application.etcdtest(&["env", "release", "staging"]);
+    refused.refuses(102, &["you have not reserved the environment `staging`: held by run victim", "--force"]);
+    let released = application.etcdtest(&["env", "release", "staging", "--force"]);
+    assert!(released.stdout.starts_with("staging released: run victim of ann@"), "{released:?}");
+    let ended = victim.end();
+    ended.refuses(102, &["the environment `staging` was taken away by ann@", "env show staging"]);
+    let shown = application.shown("victim");
+    assert_eq!((&shown["counts"]["passed"], &shown["counts"]["not_run"]), (&json!(1), &json!(1)));
+    assert!(fs::read_to_string(&junit).unwrap().contains("early"), "it has its reports all the same");
+    assert!(application.log().iter().all(|(what, ..)| what == "start"), "its test was ended");
+}
+
+#[tokio::test]
+async fn a_person_reserves_an_environment_and_runs_wait_until_it_is_given_back() {
+    let etcd = Etcd::start();
+    let application = Application::on_etcd(&etcd).await;
+    let reserved =
+        application.etcdtest(&["env", "reserve", "staging", "--for", "2h", "--why", "a look at the queue"]);
+    assert_eq!(
+        reserved.stdout,
+        "staging is yours for 2h: `cargo etcdtest env release staging` gives it back\n"
+    );
+    let mut run = application.start("run", &["uses_it"]);
+    let line = run.line_with("Waiting").unwrap();
+    assert!(
+        line.contains("held by ann@") && line.contains("left (a look at the queue); next in the queue"),
+        "{line}"
+    );
+    let released = application.etcdtest(&["env", "release", "staging"]);
+    assert_eq!(released.code, Some(0), "{released:?}");
+    assert_eq!(run.end().code, Some(0));
+
+    fs::write(application.folder.path().join("free.toml"), "description = \"for all\"\n").unwrap();
+    let file = application.folder.path().join("free.toml");
+    assert_eq!(application.etcdtest(&["env", "apply", file.to_str().unwrap()]).code, Some(0));
+    let free = application.etcdtest(&["env", "reserve", "free", "--for", "1h"]);
+    free.refuses(2, &["the environment `free` has no capacity", "capacity = 1"]);
+    let unknown = application.etcdtest(&["env", "reserve", "stagin", "--for", "1h"]);
+    unknown.refuses(102, &["there is no environment `stagin`", "staging"]);
 }

@@ -1,17 +1,25 @@
 //! The environment service: from files to versions in the store, and from names to what a
 //! run uses.
 
+mod bind;
+mod check;
 mod draft;
 mod error;
+mod fault;
 mod file;
 mod name;
+mod path;
 mod pattern;
+mod reference;
 mod reservation;
 mod service;
 
+pub use bind::{Bindings, bind};
+pub use check::check;
 pub use draft::{Draft, editor};
 pub use error::EnvironmentError;
-pub use file::{EnvironmentFile, read_files};
+pub use fault::Fault;
+pub use file::{EnvironmentFile, SecretInput, read_files};
 pub use name::check_name;
 pub use pattern::allows;
 pub use reservation::{Place, Queue, Reservation, ReservationError, Reservations, Waiting, Wanted};

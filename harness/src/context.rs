@@ -81,7 +81,7 @@ impl Context {
     }
 
     /// The fencing token: whenever the test moves to another worker it is greater than
-    /// before. A service that remembers the greatest one it saw can refuse what comes late
+    /// before, and so it is from each run that reserves the environment to the next. A service that remembers the greatest one it saw can refuse what comes late
     /// from a worker that was given up. 0 without the runner.
     pub fn fencing_token(&self) -> i64 {
         self.0.start.token

@@ -57,7 +57,7 @@ impl Deferred {
                     requested.wait();
                     // Its panics are printed; the test fails anyhow.
                     context.clean_up();
-                    system::terminate()
+                    system::terminate();
                 };
                 thread::Builder::new().name("clean-up".to_owned()).spawn(wait)
             });

@@ -14,10 +14,10 @@ use super::claims::Claims;
 use super::error::Result;
 use super::events::RunEvent;
 use super::finish::{Latest, finish};
+use super::launcher::Launcher;
 use super::membership::Membership;
 use super::plan::{Histories, History, Plan};
 use super::policy::Policy;
-use super::process::Launcher;
 use super::reserve::reserve;
 use super::timings::Timings;
 use super::work::{EnvironmentFiles, Work};
@@ -172,8 +172,8 @@ async fn run_reserved(
             .into_iter()
             .map(|environment| (environment.name.clone(), environment))
             .collect(),
+        launcher: Launcher::new(order.keeper, policy.lanes, events.clone()),
         policy,
-        launcher: Launcher::new(order.keeper, events.clone()),
         reservation: reservation.clone(),
     });
     let claims = Claims::new(membership).await?;

@@ -5,13 +5,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use etcdtest::protocol::EnvironmentData;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::TempDir;
 
 use super::error::{Result, RunError};
+use super::launcher::Launcher;
 use super::plan::Plan;
 use super::policy::Policy;
-use super::process::Launcher;
 use crate::environments::Reservation;
 use crate::model::{Environment, RunId, TestCaseId, TestKind, WorkerId};
 use crate::testcases::ListedTest;
@@ -40,6 +40,11 @@ pub struct Work {
 }
 
 impl Work {
+    /// Whether the run's reservation must be taken as lost.
+    pub(super) fn has_lost_reservation(&self) -> bool {
+        self.reservation.as_ref().is_some_and(|reservation| reservation.is_lost())
+    }
+
     /// Waits until the run's reservation must be taken as lost; for ever where it needs none.
     pub(super) async fn reservation_lost(&self) {
         match &self.reservation {
@@ -74,13 +79,8 @@ impl EnvironmentFiles {
         let mut names = HashMap::new();
         for (index, environment) in environments.into_iter().enumerate() {
             let name = format!("{index}.json");
-            let content = json!({
-                "name": environment.name,
-                "version": environment.version,
-                "revision": environment.revision,
-                "config": environment.definition.config,
-            });
-            std::fs::write(folder.path().join(&name), content.to_string()).map_err(failed)?;
+            let content = environment_json(environment);
+            std::fs::write(folder.path().join(&name), content).map_err(failed)?;
             names.insert(environment.name.clone(), name);
         }
         Ok(Self { folder: Some(folder), names })
@@ -93,11 +93,12 @@ impl EnvironmentFiles {
 }
 
 /// An environment as a test is told it.
-pub(super) fn environment_data(environment: &Environment) -> EnvironmentData {
-    EnvironmentData {
+pub(super) fn environment_json(environment: &Environment) -> String {
+    let data = EnvironmentData {
         name: environment.name.clone(),
         version: environment.version,
         revision: environment.revision,
         config: Value::Object(environment.definition.config.clone()),
-    }
+    };
+    data.to_json()
 }

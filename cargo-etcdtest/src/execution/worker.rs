@@ -16,10 +16,10 @@ use super::events::{AttemptOutput, RunEvent, Unit};
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, LocksHeld, Request};
-use super::work::{Work, environment_data};
+use super::work::{Work, environment_json};
 use crate::config::{OutputWhen, PassOrFail};
 use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
-use crate::testcases::ListedTest;
+use crate::testcases::{Binary, ListedTest};
 
 /// Where events go. A display that went away is no reason to stop.
 pub type EventSink = mpsc::UnboundedSender<RunEvent>;
@@ -101,6 +101,13 @@ pub async fn execute(
             stopped = true;
             stop(if failures == 1 { "a test failed".into() } else { format!("{failures} tests failed") });
         }
+        // Before anything else begins: this process may have been stopped for long.
+        if !lost && work.has_lost_reservation() {
+            (lost, stopped) = (true, true);
+            stop("its reservation was lost".into());
+            // Whoever has the environment now is not to be disturbed by a clean end.
+            say.send_if_modified(|now| raise(now, Leave::ToDie));
+        }
         if *hear.borrow() > Leave::ToFinish && !stopped {
             stopped = true;
             stop("it was interrupted".into());
@@ -114,8 +121,11 @@ pub async fn execute(
         }
         while let Some((needs, unit)) = lanes.begin() {
             running.insert(unit.index);
+            let binary = unit.binary(work).map(std::ptr::from_ref);
+            let is_of_it = |next: &Tried| next.binary(work).map(std::ptr::from_ref) == binary;
+            let more = binary.is_some() && lanes.waiting().any(is_of_it);
             let (work, leave, events) = (work.clone(), hear.clone(), events.clone());
-            attempts.spawn(async move { (needs, unit.attempt(&work, leave, &events).await) });
+            attempts.spawn(async move { (needs, unit.attempt(&work, more, leave, &events).await) });
         }
         let few = lanes.is_idle() || lanes.waiting().len() < policy.lanes.get();
         if !stopped && more && !asked && few {
@@ -176,13 +186,7 @@ pub async fn execute(
             Ok(()) = leave.changed() => {
                 say.send_if_modified(|now| raise(now, *leave.borrow_and_update()));
             }
-            () = work.reservation_lost(), if !lost => {
-                lost = true;
-                stopped = true;
-                stop("its reservation was lost".into());
-                // Whoever has the environment now is not to be disturbed by a clean end.
-                say.send_if_modified(|now| raise(now, Leave::ToDie));
-            }
+            () = work.reservation_lost(), if !lost => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 deadline = None;
                 stopped = true;
@@ -230,8 +234,20 @@ impl Tried {
         Needs { threads: rules.threads, resource: rules.exclusive.clone() }
     }
 
-    /// The next attempt.
-    async fn attempt(mut self, work: &Work, leave: watch::Receiver<Leave>, events: &EventSink) -> Next {
+    /// The binary that its test is in.
+    fn binary<'a>(&self, work: &'a Work) -> Option<&'a Binary> {
+        let planned = work.plan.unit(self.index)?;
+        work.tests.get(&planned.test).map(|test| &*test.binary)
+    }
+
+    /// The next attempt; whether `more` of its binary are to follow.
+    async fn attempt(
+        mut self,
+        work: &Work,
+        more: bool,
+        leave: watch::Receiver<Leave>,
+        events: &EventSink,
+    ) -> Next {
         let index = self.index;
         let Some(planned) = work.plan.unit(index) else { return Next::Stopped(index) };
         let unit = Unit::new(index, planned);
@@ -249,7 +265,7 @@ impl Tried {
         let on_slow = |elapsed| {
             let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
         };
-        let launched = launch(work, planned, test, &rules, self.token, number);
+        let launched = launch(work, planned, test, &rules, self.token, number, more);
         let Some(launch) = launched else { return Next::Stopped(index) };
         let Some((mut attempt, output)) = launch.run(&work.launcher, leave, on_slow).await else {
             return Next::Stopped(index);
@@ -310,6 +326,7 @@ fn launch(
     rules: &TestPolicy,
     token: Fence,
     attempt: u32,
+    more: bool,
 ) -> Option<Launch> {
     let environment = work.environments.get(&planned.environment)?;
     let mut command = test.binary.command();
@@ -328,7 +345,7 @@ fn launch(
     }
     let start = Start {
         test: test.id.test.clone(),
-        environment: environment_data(environment),
+        environment: environment_json(environment),
         run: work.run.to_string(),
         worker: work.worker.to_string(),
         attempt,
@@ -344,5 +361,6 @@ fn launch(
         grace: rules.grace,
         slow: rules.slow,
         show: work.policy.show,
+        more,
     })
 }

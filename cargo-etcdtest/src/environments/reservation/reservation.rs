@@ -142,6 +142,11 @@ impl Reservation {
         }
     }
 
+    /// Whether it must be taken as lost now.
+    pub fn is_lost(&self) -> bool {
+        self.lease.is_lost() || *self.gone.borrow()
+    }
+
     /// Waits until it must be taken as lost: the lease may have ended, or somebody took an
     /// environment away.
     pub async fn lost(&self) {

@@ -20,7 +20,7 @@ use fastrand::Rng;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 const SEEDS: u64 = 60;
 
 /// A store between which and its user a bad network lies.

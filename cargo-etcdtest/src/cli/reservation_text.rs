@@ -33,14 +33,9 @@ pub(super) fn holder_text(lock: &Lock, now: Timestamp) -> String {
     };
     let author = one_line(&lock.author, SHOWN);
     let since = lock.held.unwrap_or(lock.since);
-    let mut text = format!("{id}{author} for {}", length(since, now));
-    if let Some(until) = lock.until {
-        text += &format!(", {} left", length(now, until));
-    }
-    if !lock.why.is_empty() {
-        text += &format!(" ({})", one_line(&lock.why, SHOWN));
-    }
-    text
+    let left = lock.until.map(|until| format!(", {} left", length(now, until))).unwrap_or_default();
+    let why = if lock.why.is_empty() { String::new() } else { format!(" ({})", one_line(&lock.why, SHOWN)) };
+    format!("{id}{author} for {}{left}{why}", length(since, now))
 }
 
 /// Who holds an environment, and how many wait; empty where nobody does.

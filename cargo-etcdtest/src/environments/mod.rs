@@ -11,7 +11,7 @@ mod name;
 mod path;
 mod pattern;
 mod reference;
-mod reservation;
+mod reservations;
 mod service;
 
 pub use bind::{Bindings, bind};
@@ -22,5 +22,5 @@ pub use fault::Fault;
 pub use file::{EnvironmentFile, SecretInput, read_files};
 pub use name::check_name;
 pub use pattern::allows;
-pub use reservation::{Place, Queue, Reservation, ReservationError, Reservations, Waiting, Wanted};
+pub use reservations::{Place, Queue, Reservation, ReservationError, Reservations, Waiting, Wanted};
 pub use service::{Applied, Environments, LOCAL};

@@ -198,8 +198,8 @@ pub async fn execute(
     }
     drop(requests);
     work.launcher.close().await;
-    let recorded = recorder.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    let (claims, LocksHeld(held)) = recorded?;
+    let joined = recorder.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    let (claims, LocksHeld(held)) = joined?;
     let ended = match (lost || !held, stopped) {
         (true, _) => Ended::Lost,
         (false, true) => Ended::Stopped,

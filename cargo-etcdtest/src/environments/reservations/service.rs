@@ -45,6 +45,13 @@ pub struct Wanted {
     pub timeout: Duration,
 }
 
+/// How a wait came to its end.
+enum End {
+    Itself(Result<()>),
+    Stopped,
+    TimedOut,
+}
+
 impl Reservations {
     /// The reservations of this store, which is waited for so long where it does not answer.
     pub fn new(store: SharedStore, patience: Duration) -> Self {
@@ -72,19 +79,14 @@ impl Reservations {
                 last = Some(Box::new(waiting.clone()));
                 on_wait(waiting);
             };
-            enum End {
-                Waited(Result<()>),
-                Stopped,
-                TimedOut,
-            }
             let end = tokio::select! {
-                waited = place.wait(told) => End::Waited(waited),
+                ended = place.wait(told) => End::Itself(ended),
                 () = &mut stop => End::Stopped,
                 () = &mut timeout => End::TimedOut,
             };
             let error = match end {
-                End::Waited(Ok(())) => return Ok(place),
-                End::Waited(Err(error)) => error,
+                End::Itself(Ok(())) => return Ok(place),
+                End::Itself(Err(error)) => error,
                 End::Stopped => ReservationError::Interrupted { waiting: last },
                 End::TimedOut => ReservationError::TimedOut { timeout: wanted.timeout, waiting: last },
             };

@@ -22,7 +22,7 @@ pub enum ReservationError {
     #[error("there is a {0} already")]
     Exists(Holder),
     /// It was waited for long enough.
-    #[error("{}", waited(.waiting, &format!("the environment {{}} was not free within {}", humantime::format_duration(*.timeout))))]
+    #[error("{}", waited(.waiting.as_deref(), &format!("the environment {{}} was not free within {}", humantime::format_duration(*.timeout))))]
     #[diagnostic(help(
         "wait longer with --reserve-timeout, or take it away: `cargo etcdtest env release --force`"
     ))]
@@ -33,7 +33,7 @@ pub enum ReservationError {
         waiting: Option<Box<Waiting>>,
     },
     /// Somebody ended the wait.
-    #[error("{}", waited(.waiting, "interrupted while waiting for the environment {}"))]
+    #[error("{}", waited(.waiting.as_deref(), "interrupted while waiting for the environment {}"))]
     Interrupted {
         /// What was waited for, if that was known.
         waiting: Option<Box<Waiting>>,
@@ -88,7 +88,7 @@ pub enum ReservationError {
 }
 
 /// A message about an environment that was waited for, and who holds it.
-fn waited(waiting: &Option<Box<Waiting>>, message: &str) -> String {
+fn waited(waiting: Option<&Waiting>, message: &str) -> String {
     match waiting {
         Some(waiting) => {
             let name = format!("`{}`", waiting.environment);

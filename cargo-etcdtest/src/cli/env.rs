@@ -1,28 +1,25 @@
 //! `cargo etcdtest env`: the environments that tests run against.
 
-use std::collections::BTreeMap;
 use std::path::PathBuf;
 
-use anstyle::Style;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::confirm::{confirm, somebody_is_there};
+use super::env_text::{Shown, applied_text, diff, history_text, list_text};
 use super::print::{json_line, print};
 use super::reservation::{ReleaseArgs, ReserveArgs, release, reserve};
-use super::reservation_text::{queue_json, queue_lines, queue_text};
-use super::style::{FAINT, STRONG, WARNING, ago, local_time, painted};
-use super::table::Table;
+use super::style::{STRONG, painted};
 use super::{Exit, Failure};
 use crate::author::author;
 use crate::config::{Flags, Format, Settings};
 use crate::environments::{
-    Applied, Draft, EnvironmentError, EnvironmentFile, Environments, Queue, Reservations, editor, read_files,
+    Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, Reservations,
+    editor, read_files,
 };
 use crate::model::Environment;
-use crate::reports::text::one_line;
 use crate::store::SharedStore;
 
 /// Manage the environments that tests run against
@@ -42,20 +39,53 @@ enum EnvVerb {
         /// Name of the environment, if it is not the file's; for one file only
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
+        /// Why, for the history
+        #[arg(long, short, value_name = "TEXT", default_value = "")]
+        message: String,
     },
     /// List the environments
     List,
-    /// Show an environment, as a file says it
+    /// Show an environment with all it inherits, as a file says it
     Show {
-        /// The environment
-        #[arg(value_name = "NAME")]
-        name: String,
+        /// The environment, or one of its versions
+        #[arg(value_name = "NAME[@VERSION]")]
+        id: EnvironmentId,
+        /// Without what it inherits
+        #[arg(long)]
+        own: bool,
     },
     /// Change an environment in the editor that VISUAL or EDITOR names
     Edit {
         /// The environment
         #[arg(value_name = "NAME")]
         name: String,
+        /// Why, for the history
+        #[arg(long, short, value_name = "TEXT", default_value = "")]
+        message: String,
+    },
+    /// List the versions of an environment, the newest first
+    History {
+        /// The environment
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Compare what two environments, or two versions of one, come to with all they inherit
+    Diff {
+        /// One environment, or one of its versions
+        #[arg(value_name = "NAME[@VERSION]")]
+        from: EnvironmentId,
+        /// The other; the current version of the same if only an old one is given
+        #[arg(value_name = "NAME[@VERSION]")]
+        to: Option<EnvironmentId>,
+    },
+    /// Make an environment again what it was in an old version: as a new version
+    Rollback {
+        /// The version
+        #[arg(value_name = "NAME@VERSION")]
+        id: EnvironmentId,
+        /// Why, for the history
+        #[arg(long, short, value_name = "TEXT", default_value = "")]
+        message: String,
     },
     /// Keep an environment for yourself: runs and other people wait meanwhile
     Reserve(ReserveArgs),
@@ -96,30 +126,70 @@ pub(crate) async fn run(
     let environments = Environments::new(store.clone());
     let reservations = Reservations::new(store.clone(), settings.store_timeout);
     match arguments.verb {
-        EnvVerb::Apply { paths, name } => apply(&environments, &files(&paths, name)?, format).await?,
+        EnvVerb::Apply { paths, name, message } => {
+            let files = environments.check(files(&paths, name)?).await?;
+            let change = Change { author: &author(), message: &message };
+            for file in &files {
+                print(&applied_text(&environments.apply(file, change).await?, format))?;
+            }
+        }
         EnvVerb::List => {
             let list = environments.list().await?;
             let queues = reservations.queues().await?;
             print(&match format {
                 Format::Human => list_text(&list, &queues, Timestamp::now()),
                 Format::Json => {
-                    let line =
-                        |environment: &Environment| shown_json(environment, queues.get(&environment.name));
-                    list.iter().map(line).collect()
+                    let shown = |environment| Shown::own(environment, &queues).json();
+                    list.into_iter().map(shown).collect()
                 }
             })?;
         }
-        EnvVerb::Show { name } => {
-            let environment = environments.get(&name).await?;
-            let queue = reservations.queue(&name).await?;
+        EnvVerb::Show { id, own } => {
+            let shown = if own { None } else { Some(environments.chain(&id).await?) };
+            let queues = reservations.queues().await?;
+            let shown = match &shown {
+                Some(chain) => Shown::resolved(chain, &queues),
+                None => Shown::own(environments.own(&id).await?, &queues),
+            };
             print(&match format {
-                Format::Human => show_text(&environment, &queue, Timestamp::now(), &TimeZone::system())?,
-                Format::Json => shown_json(&environment, Some(&queue)),
+                Format::Human => shown.text(Timestamp::now(), &TimeZone::system())?,
+                Format::Json => shown.json(),
             })?;
+        }
+        EnvVerb::Edit { name, message } => {
+            let change = Change { author: &author(), message: &message };
+            print(&edit(&environments, &name, change, format).await?)?;
+        }
+        EnvVerb::History { name } => {
+            let history = environments.history(&name).await?;
+            if history.is_empty() {
+                environments.get(&name).await?;
+            }
+            print(&match format {
+                Format::Human => history_text(&history, Timestamp::now(), &TimeZone::system()),
+                Format::Json => history.iter().rev().map(json_line).collect(),
+            })?;
+        }
+        EnvVerb::Diff { from, to } => {
+            let to = match to {
+                Some(to) => to,
+                None if from.version.is_some() => EnvironmentId::current(&from.name),
+                None => return Err(nothing_to_compare(&from.name)),
+            };
+            let (from, to) = (environments.chain(&from).await?, environments.chain(&to).await?);
+            print(&diff(&from.resolve(), &to.resolve(), format))?;
+        }
+        EnvVerb::Rollback { id, message } => {
+            let Some(version) = id.version else { return Err(no_version(&id.name)) };
+            let message = match message.as_str() {
+                "" => format!("rollback to version {version}"),
+                why => format!("rollback to version {version}: {why}"),
+            };
+            let change = Change { author: &author(), message: &message };
+            print(&applied_text(&environments.roll_back(&id.name, version, change).await?, format))?;
         }
         EnvVerb::Reserve(args) => return reserve(args, store, settings).await,
         EnvVerb::Release(args) => return release(args, store, settings).await,
-        EnvVerb::Edit { name } => print(&edit(&environments, &name, format).await?)?,
         EnvVerb::Delete { names, yes } => delete(&environments, &names, yes, format).await?,
     }
     Ok(Exit::Passed)
@@ -133,24 +203,27 @@ fn files(paths: &[PathBuf], name: Option<String>) -> Result<Vec<EnvironmentFile>
     }
 }
 
-async fn apply(
-    environments: &Environments,
-    files: &[EnvironmentFile],
-    format: Format,
-) -> Result<(), Failure> {
-    for file in files {
-        let applied = environments.apply(file, &author()).await?;
-        print(&applied_text(&applied, format))?;
-    }
-    Ok(())
+fn nothing_to_compare(name: &str) -> Failure {
+    let help = format!("write `{name}@VERSION` to compare that with what it is now, or a second environment");
+    Failure::usage(miette::miette!(help = help, "there is nothing to compare `{name}` with"))
+}
+
+fn no_version(name: &str) -> Failure {
+    let help = format!("write `{name}@VERSION`; `cargo etcdtest env history {name}` shows all versions");
+    Failure::usage(miette::miette!(help = help, "to which version of `{name}` is not said"))
 }
 
 /// Opens the editor until what was written is right, or nobody wants to go on.
-async fn edit(environments: &Environments, name: &str, format: Format) -> Result<String, Failure> {
+async fn edit(
+    environments: &Environments,
+    name: &str,
+    change: Change<'_>,
+    format: Format,
+) -> Result<String, Failure> {
     let seen = environments.get(name).await?;
     let draft = Draft::new(&seen)?;
     let error = loop {
-        match edit_once(environments, &seen, &draft).await {
+        match edit_once(environments, &seen, &draft, change).await {
             Ok(applied) => return Ok(applied_text(&applied, format)),
             Err(error @ EnvironmentError::File(_)) if somebody_is_there() => {
                 Failure::usage(error).print();
@@ -171,10 +244,11 @@ async fn edit_once(
     environments: &Environments,
     seen: &Environment,
     draft: &Draft,
+    change: Change<'_>,
 ) -> Result<Applied, EnvironmentError> {
     let editor = editor()?;
-    tokio::task::block_in_place(|| draft.open(&editor))?;
-    environments.replace(seen, &draft.read()?, &author()).await
+    draft.open(&editor)?;
+    environments.replace(seen, &draft.read()?, change).await
 }
 
 async fn delete(
@@ -183,9 +257,7 @@ async fn delete(
     yes: bool,
     format: Format,
 ) -> Result<(), Failure> {
-    for name in names {
-        environments.get(name).await?;
-    }
+    let names = environments.in_order_of_deletion(names).await?;
     if !yes {
         let what = names.join(", ");
         if !somebody_is_there() {
@@ -200,75 +272,11 @@ async fn delete(
         }
     }
     for name in names {
-        environments.delete(name).await?;
+        environments.delete(&name).await?;
         print(&match format {
-            Format::Human => format!("{} deleted\n", painted(STRONG, name)),
+            Format::Human => format!("{} deleted\n", painted(STRONG, &name)),
             Format::Json => json_line(&json!({ "name": name, "deleted": true })),
         })?;
     }
     Ok(())
-}
-
-fn applied_text(applied: &Applied, format: Format) -> String {
-    let (environment, changed) = match applied {
-        Applied::Unchanged(environment) => (environment, false),
-        Applied::Written(environment) => (environment, true),
-    };
-    let Environment { name, version, revision, .. } = environment;
-    match format {
-        Format::Json => {
-            json_line(&json!({ "name": name, "version": version, "revision": revision, "changed": changed }))
-        }
-        Format::Human => {
-            let what = if changed { "applied" } else { "unchanged" };
-            format!("{} {what}, version {version}\n", painted(STRONG, name))
-        }
-    }
-}
-
-/// An environment, and who reserves it.
-fn shown_json(environment: &Environment, queue: Option<&Queue>) -> String {
-    let mut line = json!(environment);
-    line["reserved"] = queue_json(queue.unwrap_or(&Queue::default()));
-    json_line(&line)
-}
-
-fn list_text(environments: &[Environment], queues: &BTreeMap<String, Queue>, now: Timestamp) -> String {
-    if environments.is_empty() {
-        return "no environments yet: write environments/NAME.toml and `cargo etcdtest env apply` it\n"
-            .into();
-    }
-    let mut table = Table::new(&["NAME", "VERSION", "APPLIED", "BY", "RESERVED", "DESCRIPTION"]);
-    for environment in environments {
-        table.row([
-            (environment.name.clone(), STRONG),
-            (environment.version.to_string(), Style::new()),
-            (ago(environment.applied, now), FAINT),
-            (one_line(&environment.author, 40), FAINT),
-            (queues.get(&environment.name).map(|queue| queue_text(queue, now)).unwrap_or_default(), WARNING),
-            (one_line(&environment.definition.description, 80), Style::new()),
-        ]);
-    }
-    table.to_string()
-}
-
-/// The environment as a file, with what else is known of it as comments: the output can be
-/// applied again.
-fn show_text(
-    environment: &Environment,
-    queue: &Queue,
-    now: Timestamp,
-    zone: &TimeZone,
-) -> Result<String, EnvironmentError> {
-    let comment = |text: String| painted(FAINT, format_args!("# {text}"));
-    let Environment { name, version, revision, applied, author, .. } = environment;
-    let first = comment(format!("{name}, version {version} (revision {revision})"));
-    let second = comment(format!(
-        "applied {} ({}) by {}",
-        local_time(*applied, zone),
-        ago(*applied, now),
-        one_line(author, 80)
-    ));
-    let lines = [first, second].into_iter().chain(queue_lines(queue, now));
-    Ok(lines.chain([environment.to_toml()?]).collect::<Vec<_>>().join("\n"))
 }

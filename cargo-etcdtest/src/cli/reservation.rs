@@ -14,7 +14,7 @@ use super::style::{STRONG, WARNING, painted};
 use super::{Exit, Failure};
 use crate::author::author;
 use crate::config::{Format, Settings};
-use crate::environments::{Environments, ReservationError, Reservations, Waiting, Wanted};
+use crate::environments::{EnvironmentId, Environments, ReservationError, Reservations, Waiting, Wanted};
 use crate::model::{Holder, Lock};
 use crate::store::SharedStore;
 
@@ -59,8 +59,8 @@ pub(super) async fn reserve(
     settings: &Settings,
 ) -> Result<Exit, Failure> {
     let ReserveArgs { name, time, why, .. } = args;
-    let environments = Environments::new(store.clone()).resolve(std::slice::from_ref(&name), "").await?;
-    let capacity = environments.first().and_then(|environment| environment.definition.capacity);
+    let chain = Environments::new(store.clone()).chain(&EnvironmentId::current(&name)).await?;
+    let capacity = chain.resolve().definition.capacity;
     let capacity = capacity.ok_or_else(|| ReservationError::NoCapacity { name: name.clone() })?;
     let wanted = Wanted {
         holder: Holder::person(&author()),

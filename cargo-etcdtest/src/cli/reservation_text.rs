@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde_json::{Value, json};
 
-use super::style::{FAINT, STRONG, painted};
+use super::style::{STRONG, painted};
 use crate::environments::{Queue, Waiting};
 use crate::model::{Holder, Lock};
 use crate::reports::text::one_line;
@@ -51,7 +51,7 @@ pub(super) fn queue_text(queue: &Queue, now: Timestamp) -> String {
 /// A line for everybody who holds an environment or waits for it.
 pub(super) fn queue_lines(queue: &Queue, now: Timestamp) -> Vec<String> {
     let line = |state: &str, lock: &Lock| {
-        painted(FAINT, format_args!("# {state} {} as {}", holder_text(lock, now), lock.holder.id()))
+        format!("{state} {} as {}", holder_text(lock, now), one_line(&lock.holder.id(), SHOWN))
     };
     let holders = queue.holders().map(|place| line("reserved by", &place.lock));
     holders.chain(queue.waiting().map(|place| line("waited for by", &place.lock))).collect()

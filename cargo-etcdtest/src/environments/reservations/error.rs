@@ -24,7 +24,7 @@ pub enum ReservationError {
     /// It was waited for long enough.
     #[error("{}", waited(.waiting.as_deref(), &format!("the environment {{}} was not free within {}", humantime::format_duration(*.timeout))))]
     #[diagnostic(help(
-        "wait longer with --reserve-timeout, or take it away: `cargo etcdtest env release --force`"
+        "wait longer with --reserve-timeout, or take it away: `cargo etcdtest env release NAME --force`"
     ))]
     TimedOut {
         /// How long.

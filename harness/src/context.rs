@@ -1,6 +1,6 @@
 //! What a test knows of its attempt and says while it runs.
 
-use std::any::type_name;
+use std::any::{Any, type_name};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
@@ -9,6 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
+use crate::deferred::Deferred;
 use crate::environment::Environment;
 use crate::protocol::{Event, Outcome, Start};
 
@@ -24,6 +25,7 @@ struct Inner {
     steps: AtomicU32,
     uniques: AtomicU32,
     unique: OnceLock<String>,
+    deferred: Deferred,
     runner: Mutex<Option<Runner>>,
 }
 
@@ -52,7 +54,8 @@ impl Context {
     fn new(start: Start, environment: Arc<Environment>, runner: Option<Runner>) -> Self {
         let (steps, uniques) = (AtomicU32::new(0), AtomicU32::new(0));
         let (unique, runner) = (OnceLock::new(), Mutex::new(runner));
-        Self(Arc::new(Inner { start, environment, steps, uniques, unique, runner }))
+        let deferred = Deferred::new();
+        Self(Arc::new(Inner { start, environment, steps, uniques, unique, deferred, runner }))
     }
 
     /// What the test runs against.
@@ -81,7 +84,7 @@ impl Context {
     }
 
     /// The fencing token: whenever the test moves to another worker it is greater than
-    /// before. A service that remembers the greatest one it saw can refuse what comes late
+    /// before, and so it is from each run that reserves the environment to the next. A service that remembers the greatest one it saw can refuse what comes late
     /// from a worker that was given up. 0 without the runner.
     pub fn fencing_token(&self) -> i64 {
         self.0.start.token
@@ -109,6 +112,25 @@ impl Context {
     /// larger is left out, with a note on standard error. Dropped without the runner.
     pub fn attach(&self, name: &str, bytes: impl AsRef<[u8]>) {
         self.tell(|| Event::Attachment { name: name.to_owned(), bytes: bytes.as_ref().to_vec() });
+    }
+
+    /// Runs `clean_up` after the test, however it ends: passed, failed, skipped, by a panic,
+    /// and when its time is up, within the grace that the runner leaves it. What was deferred
+    /// last runs first; a panic in it fails a test that would have passed. Nothing runs in a
+    /// test that is killed, crashes or exits, nor without the runner on a signal.
+    ///
+    /// It runs outside of the runtime of an `async` test. When the time is up, the test's own
+    /// thread still goes on beside it.
+    pub fn defer(&self, clean_up: impl FnOnce() + Send + 'static) {
+        self.0.deferred.add(clean_up);
+        if self.runner().is_some() {
+            self.0.deferred.run_before_termination(self);
+        }
+    }
+
+    /// Does what was deferred; gives back the first panic.
+    pub(crate) fn clean_up(&self) -> Option<Box<dyn Any + Send>> {
+        self.0.deferred.run()
     }
 
     /// A name for data of this test that no other test, attempt, process or machine makes

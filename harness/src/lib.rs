@@ -96,6 +96,7 @@ mod attempt;
 mod backtrace;
 mod config;
 mod context;
+mod deferred;
 mod environment;
 mod extract;
 mod front;

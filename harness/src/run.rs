@@ -25,7 +25,15 @@ pub(crate) fn in_thread(entry: &Entry, context: &Context) -> Outcome {
 
 /// Runs the test in this thread.
 pub(crate) fn in_place(entry: &Entry, context: &Context) -> Outcome {
-    judge(entry.should_panic, catch_unwind(AssertUnwindSafe(|| (entry.call)(context))))
+    let ended = catch_unwind(AssertUnwindSafe(|| (entry.call)(context)));
+    let outcome = judge(entry.should_panic, ended);
+    match (context.clean_up(), outcome) {
+        (Some(payload), Outcome::Passed | Outcome::Skipped(_)) => Outcome::Failed {
+            message: format!("what the test deferred panicked: {}", panics::message(&*payload)),
+            location: panics::location(&*payload),
+        },
+        (_, outcome) => outcome,
+    }
 }
 
 fn judge(should_panic: ShouldPanic, ended: Result<Result<(), Failure>, Box<dyn Any + Send>>) -> Outcome {

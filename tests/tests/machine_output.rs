@@ -120,6 +120,13 @@ fn the_fields_of_environments_and_of_the_store_are_documented() {
     printed(&project, "env delete local all --yes", &["env"]);
 
     let project = project.file(".config/etcdtest.toml", "[profile.default]\nretries = 1\n");
+    let project = project.file("staging.toml", "capacity = 1\n");
+    printed(&project, "env apply staging.toml", &["env"]);
+    printed(&project, "env reserve staging --for 1h --why because", &["env"]);
+    for arguments in ["env list", "env show staging"] {
+        assert!(printed(&project, arguments, &["env"]).contains("until"), "{arguments}");
+    }
+    assert!(printed(&project, "env release staging", &["env"]).contains("held"));
     let status = printed(&project, "store status", &["store status"]);
     assert!(status.contains("healthy") && status.contains("profile"), "{status:?}");
 }

@@ -10,13 +10,14 @@ use serde_json::json;
 use super::confirm::{confirm, somebody_is_there};
 use super::env_text::{Shown, applied_text, diff, history_text, list_text};
 use super::print::{json_line, print};
+use super::reservation::{ReleaseArgs, ReserveArgs, release, reserve};
 use super::style::{STRONG, painted};
 use super::{Exit, Failure};
 use crate::author::author;
-use crate::config::Format;
+use crate::config::{Flags, Format, Settings};
 use crate::environments::{
-    Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, editor,
-    read_files,
+    Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, Reservations,
+    editor, read_files,
 };
 use crate::model::Environment;
 use crate::store::SharedStore;
@@ -86,6 +87,10 @@ enum EnvVerb {
         #[arg(long, short, value_name = "TEXT", default_value = "")]
         message: String,
     },
+    /// Keep an environment for yourself: runs and other people wait meanwhile
+    Reserve(ReserveArgs),
+    /// Give an environment back that you have reserved
+    Release(ReleaseArgs),
     /// Delete environments; their versions are kept
     Delete {
         /// The environments
@@ -97,12 +102,29 @@ enum EnvVerb {
     },
 }
 
+impl EnvArgs {
+    /// What its flags say of the settings.
+    pub(super) fn flags(&self) -> Flags {
+        let reserve_timeout = match &self.verb {
+            EnvVerb::Reserve(args) => args.reserve_timeout,
+            _ => None,
+        };
+        Flags { reserve_timeout, ..Flags::default() }
+    }
+}
+
 /// Runs the verb.
 ///
 /// # Errors
 /// A file is wrong, there is no such environment, or the store failed.
-pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, format: Format) -> Result<Exit, Failure> {
-    let environments = Environments::new(store);
+pub(crate) async fn run(
+    arguments: EnvArgs,
+    store: SharedStore,
+    settings: &Settings,
+) -> Result<Exit, Failure> {
+    let format = settings.format;
+    let environments = Environments::new(store.clone());
+    let reservations = Reservations::new(store.clone(), settings.store_timeout);
     match arguments.verb {
         EnvVerb::Apply { paths, name, message } => {
             let files = environments.check(files(&paths, name)?).await?;
@@ -113,16 +135,21 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, format: Format) 
         }
         EnvVerb::List => {
             let list = environments.list().await?;
+            let queues = reservations.queues().await?;
             print(&match format {
-                Format::Human => list_text(&list, Timestamp::now()),
-                Format::Json => list.iter().map(json_line).collect(),
+                Format::Human => list_text(&list, &queues, Timestamp::now()),
+                Format::Json => {
+                    let shown = |environment| Shown::own(environment, &queues).json();
+                    list.into_iter().map(shown).collect()
+                }
             })?;
         }
         EnvVerb::Show { id, own } => {
             let shown = if own { None } else { Some(environments.chain(&id).await?) };
+            let queues = reservations.queues().await?;
             let shown = match &shown {
-                Some(chain) => Shown::resolved(chain),
-                None => Shown::own(environments.own(&id).await?),
+                Some(chain) => Shown::resolved(chain, &queues),
+                None => Shown::own(environments.own(&id).await?, &queues),
             };
             print(&match format {
                 Format::Human => shown.text(Timestamp::now(), &TimeZone::system())?,
@@ -161,6 +188,8 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, format: Format) 
             let change = Change { author: &author(), message: &message };
             print(&applied_text(&environments.roll_back(&id.name, version, change).await?, format))?;
         }
+        EnvVerb::Reserve(args) => return reserve(args, store, settings).await,
+        EnvVerb::Release(args) => return release(args, store, settings).await,
         EnvVerb::Delete { names, yes } => delete(&environments, &names, yes, format).await?,
     }
     Ok(Exit::Passed)

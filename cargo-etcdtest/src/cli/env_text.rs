@@ -9,10 +9,11 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::print::json_line;
-use super::style::{FAINT, STRONG, ago, local_time, painted};
+use super::reservation_text::{queue_json, queue_lines, queue_text};
+use super::style::{FAINT, STRONG, WARNING, ago, local_time, painted};
 use super::table::Table;
 use crate::config::Format;
-use crate::environments::{Applied, Chain, EnvironmentError, values};
+use crate::environments::{Applied, Chain, EnvironmentError, Queue, values};
 use crate::model::{Environment, EnvironmentVersion};
 use crate::reports::text::one_line;
 
@@ -35,18 +36,23 @@ pub(super) fn applied_text(applied: &Applied, format: Format) -> String {
 }
 
 /// All environments, one a line.
-pub(super) fn list_text(environments: &[Environment], now: Timestamp) -> String {
+pub(super) fn list_text(
+    environments: &[Environment],
+    queues: &BTreeMap<String, Queue>,
+    now: Timestamp,
+) -> String {
     if environments.is_empty() {
         return "no environments yet: write environments/NAME.toml and `cargo etcdtest env apply` it\n"
             .into();
     }
-    let mut table = Table::new(&["NAME", "VERSION", "APPLIED", "BY", "DESCRIPTION"]);
+    let mut table = Table::new(&["NAME", "VERSION", "APPLIED", "BY", "RESERVED", "DESCRIPTION"]);
     for environment in environments {
         table.row([
             (environment.name.clone(), STRONG),
             (environment.version.to_string(), Style::new()),
             (ago(environment.applied, now), FAINT),
             (one_line(&environment.author, 40), FAINT),
+            (queues.get(&environment.name).map(|queue| queue_text(queue, now)).unwrap_or_default(), WARNING),
             (one_line(&environment.definition.description, 80), Style::new()),
         ]);
     }
@@ -73,18 +79,21 @@ pub(super) struct Shown {
     environment: Environment,
     /// Where each value comes from, if it inherits any.
     origins: BTreeMap<String, EnvironmentVersion>,
+    /// Who reserves it.
+    queue: Queue,
 }
 
 impl Shown {
-    /// With all it inherits.
-    pub(super) fn resolved(chain: &Chain) -> Self {
+    /// With all it inherits, and who reserves it by these queues.
+    pub(super) fn resolved(chain: &Chain, queues: &BTreeMap<String, Queue>) -> Self {
         let origins = if chain.bases().is_empty() { BTreeMap::new() } else { chain.origins() };
-        Self { environment: chain.resolve(), origins }
+        Self { origins, ..Self::own(chain.resolve(), queues) }
     }
 
-    /// By itself.
-    pub(super) fn own(environment: Environment) -> Self {
-        Self { environment, origins: BTreeMap::new() }
+    /// By itself, and who reserves it by these queues.
+    pub(super) fn own(environment: Environment, queues: &BTreeMap<String, Queue>) -> Self {
+        let queue = queues.get(&environment.name).cloned().unwrap_or_default();
+        Self { environment, origins: BTreeMap::new(), queue }
     }
 
     /// As a file, with what else is known of it as comments.
@@ -102,6 +111,7 @@ impl Shown {
             let bases: Vec<_> = bases.iter().map(ToString::to_string).collect();
             lines.push(format!("with what it inherits from {}", bases.join(", ")));
         }
+        lines.extend(queue_lines(&self.queue, now));
         let lines = lines.into_iter().map(|line| painted(FAINT, format_args!("# {line}")) + "\n");
         Ok(lines.collect::<String>() + &self.environment.to_toml_with(&self.origins)?)
     }
@@ -109,6 +119,7 @@ impl Shown {
     /// Its record, with where each value comes from.
     pub(super) fn json(&self) -> String {
         let mut record = json!(self.environment);
+        record["reserved"] = queue_json(&self.queue);
         if !self.origins.is_empty() {
             let origins = self.origins.iter().map(|(path, from)| json!({ "path": path, "from": from }));
             record["origins"] = origins.collect();

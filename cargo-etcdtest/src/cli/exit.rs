@@ -1,6 +1,6 @@
 //! What the program exits with, and how it says what went wrong.
 
-use crate::environments::EnvironmentError;
+use crate::environments::{EnvironmentError, ReservationError};
 use crate::store::StoreError;
 
 /// The exit codes, all of them.
@@ -82,6 +82,19 @@ impl From<StoreError> for Failure {
             None => miette::miette!("{error}"),
         };
         Self::new(exit, report)
+    }
+}
+
+impl From<ReservationError> for Failure {
+    fn from(error: ReservationError) -> Self {
+        match error {
+            ReservationError::Store(error) => error.into(),
+            ReservationError::NoCapacity { .. }
+            | ReservationError::Exists(_)
+            | ReservationError::TooLong { .. }
+            | ReservationError::Several { .. } => Self::usage(error),
+            error => Self::new(Exit::Environment, error),
+        }
     }
 }
 

@@ -12,6 +12,8 @@ mod list;
 mod print;
 mod progress;
 mod report;
+mod reservation;
+mod reservation_text;
 mod run;
 mod run_text;
 mod runs;
@@ -127,8 +129,8 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
             testcase::run(*args, session.store().await?, settings.format, settings.list_timeout).await
         }
         Verb::Env(args) => {
-            let session = Session::new(global, Flags::default(), None)?;
-            env::run(args, session.store().await?, session.settings.format).await
+            let session = Session::new(global, args.flags(), None)?;
+            env::run(args, session.store().await?, &session.settings).await
         }
         Verb::Runs(args) => {
             let session = Session::new(global, Flags::default(), None)?;

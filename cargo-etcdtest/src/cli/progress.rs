@@ -7,10 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
+use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use super::reservation_text::waiting_text;
 use super::style::{FAINT, Label, STRONG, WARNING, painted};
 use crate::config::OutputWhen;
+use crate::environments::Waiting;
 use crate::execution::{AttemptOutput, Output, RunEvent, Unit};
 use crate::model::{Attempt, Outcome, RunSummary, UnitIndex, UnitResult};
 use crate::reports::{story, text};
@@ -80,6 +83,38 @@ impl Progress {
             let mut out = BufWriter::new(anstream::stdout().lock());
             write(&mut out)?;
             out.flush()
+        })
+    }
+
+    /// Who is waited for: on a terminal in one line that changes, elsewhere in a line each.
+    fn waiting(&mut self, waiting: &Waiting) -> io::Result<()> {
+        let text = waiting_text(waiting, Timestamp::now());
+        if self.bars.is_hidden() {
+            return self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));
+                writeln!(out, "{label} {text}")
+            });
+        }
+        let bar = self.bar.get_or_insert_with(|| {
+            let bar = self.bars.add(ProgressBar::new_spinner());
+            let style = ProgressStyle::with_template("{prefix:>12} [{elapsed_precise}] {msg}");
+            bar.set_style(style.unwrap_or_else(|_| ProgressStyle::default_spinner()));
+            bar.set_prefix("Waiting");
+            bar.enable_steady_tick(Duration::from_millis(250));
+            bar
+        });
+        bar.set_message(text);
+        Ok(())
+    }
+
+    fn reserved(&mut self, environments: &[String], waited: Duration) -> io::Result<()> {
+        if let Some(bar) = self.bar.take() {
+            bar.finish_and_clear();
+        }
+        self.print(|out| {
+            let label = painted(Label::Pass.style(), format_args!("{:>COLUMN$}", "Reserved"));
+            let waited = super::style::seconds(waited);
+            writeln!(out, "{label} [{waited:>9}] {}", environments.join(", "))
         })
     }
 
@@ -251,6 +286,8 @@ impl Progress {
 impl Display for Progress {
     fn show(&mut self, event: RunEvent) -> io::Result<()> {
         match event {
+            RunEvent::Waiting(waiting) => self.waiting(&waiting),
+            RunEvent::Reserved { environments, waited } => self.reserved(&environments, waited),
             RunEvent::Started { run, units, tests, environments, shuffle } => {
                 self.matrix = environments.len() > 1;
                 let environments: Vec<String> = environments

@@ -22,7 +22,7 @@ use crate::config::{
     Flags, Format, MaxFail, OutputWhen, PassOrFail, Retries, Settings, SlowTimeout, StoreOutput, TestThreads,
     Value,
 };
-use crate::environments::{EnvironmentId, Environments, allows};
+use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
 use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId};
 use crate::reports::history::environments_of;
@@ -100,6 +100,9 @@ struct HowArgs {
     /// Whose output is stored
     #[arg(long, value_name = "WHOSE")]
     store_output: Option<StoreOutput>,
+    /// How long environments are waited for that others have reserved
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    reserve_timeout: Option<Duration>,
     /// Id of the run, instead of one made from the time
     #[arg(long, value_name = "ID", value_parser = parse_run_id)]
     run_id: Option<RunId>,
@@ -116,6 +119,7 @@ impl HowArgs {
             timeout: self.timeout,
             slow_timeout: self.slow_timeout,
             global_timeout: self.global_timeout,
+            reserve_timeout: self.reserve_timeout,
             max_fail: match (self.fail_fast, self.no_fail_fast) {
                 (true, _) => Some(MaxFail::After(NonZeroU32::MIN)),
                 (_, true) => Some(MaxFail::All),
@@ -135,7 +139,7 @@ impl HowArgs {
     }
 }
 
-fn duration(text: &str) -> Result<Duration, String> {
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
     Duration::parse(text).ok_or_else(|| format!("expected {}", Duration::EXPECTED))
 }
 
@@ -200,9 +204,19 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         patience: settings.store_timeout,
         timings,
     };
-    let details = execute(&store, order, settings.format).await?;
-    write_junit(&store, &details, settings.junit.as_deref()).await?;
-    Ok(exit_of(&details))
+    let id = order.id.clone();
+    let ended = execute(&store, order, settings.format).await;
+    // A run that lost its environments has its reports all the same.
+    if let Ok(_)
+    | Err(RunError::Reservation(ReservationError::Lost { .. } | ReservationError::TakenAway { .. })) =
+        &ended
+    {
+        write_junit(&store, &id, settings.junit.as_deref()).await?;
+    }
+    match ended {
+        Ok(details) => Ok(exit_of(&details)),
+        Err(error) => Err(failure_of(error, &id)),
+    }
 }
 
 /// The file of this program: the one that runs, even if another was installed since.
@@ -258,10 +272,9 @@ fn nothing_to_run(list: &TestList, patterns: &[String]) -> Failure {
 }
 
 /// Executes the order, showing what happens.
-async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<RunDetails, Failure> {
+async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<RunDetails, RunError> {
     let (events, heard) = mpsc::unbounded_channel();
     let (leave, told) = watch::channel(Leave::ToFinish);
-    let id = order.id.clone();
     let shown = tokio::task::spawn_blocking({
         let quiet = order.policy.show;
         move || match format {
@@ -275,7 +288,7 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
     drop(events);
     // A display that failed has said so; the run itself went on without it.
     let _ = shown.await;
-    result.map_err(|error| failure_of(error, &id))
+    result
 }
 
 /// The first signal lets tests end, a second one kills them.
@@ -309,7 +322,8 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
             help = "make room there, or name another folder for temporary files in TMPDIR",
             "{error}"
         )),
-        RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {
+        RunError::Reservation(error) => error.into(),
+        RunError::LockLost(_) | RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {
             Failure::usage(miette::miette!(
                 help = "run the tests again; `cargo etcdtest runs list` shows what the store has",
                 "{error}"
@@ -319,9 +333,9 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
 }
 
 /// Writes the JUnit report to the file that the settings name.
-async fn write_junit(store: &SharedStore, details: &RunDetails, path: Option<&Path>) -> Result<(), Failure> {
+async fn write_junit(store: &SharedStore, run: &RunId, path: Option<&Path>) -> Result<(), Failure> {
     let Some(path) = path else { return Ok(()) };
-    let content = Reports::new(store.clone()).get(&details.run.id, JUNIT).await?;
+    let content = Reports::new(store.clone()).get(run, JUNIT).await?;
     write_file(path, &content).map_err(|error| {
         Failure::usage(miette::miette!(
             help =

@@ -5,6 +5,8 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 
 use super::progress::Display;
+use super::reservation_text::holder_json;
+use crate::environments::Waiting;
 use crate::execution::{AttemptOutput, RunEvent, Unit};
 use crate::reports::{AttemptSummary, Counts, UnitSummary, seconds};
 
@@ -22,6 +24,16 @@ impl Display for Stream {
 
 fn to_json(event: RunEvent) -> Value {
     match event {
+        RunEvent::Waiting(Waiting { environment, holders, ahead }) => {
+            let holders: Vec<_> = holders.iter().map(holder_json).collect();
+            json!({
+                "event": "reservation-waiting", "environment": environment, "holders": holders,
+                "ahead": ahead,
+            })
+        }
+        RunEvent::Reserved { environments, waited } => json!({
+            "event": "reservation-held", "environments": environments, "waited": seconds(waited),
+        }),
         RunEvent::Started { run, units, tests, environments, shuffle } => json!({
             "event": "run-started", "run": run, "units": units, "tests": tests, "environments": environments,
             "shuffle": shuffle,

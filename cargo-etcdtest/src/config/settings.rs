@@ -141,6 +141,10 @@ settings! {
     store_timeout: Duration = "30s",
     /// Environment that tests run against if none is chosen
     default_environment: String = "local",
+    /// How long environments are waited for that others have reserved
+    reserve_timeout: Duration = "30m",
+    /// How long a reservation outlives a run that died or cannot reach the store
+    reserve_ttl: Duration = "1m",
     /// How many tests run at once
     test_threads: TestThreads = "num-cpus",
     /// How often a failed test is tried again, and after which waits

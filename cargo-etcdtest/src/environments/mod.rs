@@ -12,6 +12,7 @@ mod name;
 mod path;
 mod pattern;
 mod reference;
+mod reservations;
 mod service;
 mod text;
 
@@ -24,5 +25,6 @@ pub use fault::Fault;
 pub use file::{EnvironmentFile, SecretInput, read_files};
 pub use name::{EnvironmentId, check_name};
 pub use pattern::allows;
+pub use reservations::{Place, Queue, Reservation, ReservationError, Reservations, Waiting, Wanted};
 pub use service::{Applied, Change, Environments, LOCAL};
 pub use text::values;

@@ -1,8 +1,9 @@
 //! Why a run could not go on.
 
+use crate::environments::ReservationError;
 use crate::model::{RunId, WorkerId};
 use crate::reports::ReportError;
-use crate::store::StoreError;
+use crate::store::{Key, StoreError};
 
 /// Why a run could not be created, executed or finished.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +31,12 @@ pub enum RunError {
         /// The worker.
         worker: WorkerId,
     },
+    /// The run does not hold one of its locks any more: its writes are refused.
+    #[error("the lock {0} was lost")]
+    LockLost(Key),
+    /// An environment could not be reserved, or was lost while tests ran.
+    #[error(transparent)]
+    Reservation(#[from] ReservationError),
     /// A process or file that the run needs could not be had.
     #[error("failed to {what}: {source}")]
     Io {

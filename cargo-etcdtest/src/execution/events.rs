@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::config::OutputWhen;
+use crate::environments::Waiting;
 use crate::model::{
     Attempt, EnvironmentVersion, PlannedUnit, Repetition, RunId, RunSummary, TestCaseId, UnitIndex,
     UnitResult,
@@ -16,6 +17,15 @@ use super::timings::Timings;
 /// Something that happened in a run.
 #[derive(Clone, Debug)]
 pub enum RunEvent {
+    /// An environment is reserved by others, and waited for; told whenever that changes.
+    Waiting(Waiting),
+    /// The environments that others may not use meanwhile are reserved for the run.
+    Reserved {
+        /// Their names.
+        environments: Vec<String>,
+        /// How long they were waited for.
+        waited: Duration,
+    },
     /// The run was created, or is being watched from now on.
     Started {
         /// Its id.

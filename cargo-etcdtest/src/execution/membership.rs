@@ -28,6 +28,8 @@ pub struct Membership {
     run: Run,
     /// Where that was last written (`G` of the protocol).
     generation: Revision,
+    /// The locks that the run holds, each with the revision that created it (`L`).
+    locks: Vec<(Key, Revision)>,
     patience: Duration,
 }
 
@@ -77,7 +79,8 @@ impl Membership {
         let (lease, identity) = register(&store, &worker, patience).await?;
         let by = Steward { worker: worker.id.clone(), identity: identity.0 };
         let run = describe(RunState::Planning { by });
-        let mut membership = Self { store, worker, lease, identity, run, generation: Revision(0), patience };
+        let (generation, locks) = (Revision(0), Vec::new());
+        let mut membership = Self { store, worker, lease, identity, run, generation, locks, patience };
         membership.put_run().await?;
         let id = membership.run.id.clone();
         for (index, chunk) in plan.chunks().enumerate() {
@@ -158,32 +161,51 @@ impl Membership {
         self.patience
     }
 
+    /// Has every write from now on compare these locks too: the run holds them while units
+    /// are executed. Without any, no more is compared.
+    pub fn hold(&mut self, locks: Vec<(Key, Revision)>) {
+        self.locks = locks;
+    }
+
     fn alive(&self) -> Compare {
         Compare::created(keys::worker(&self.worker.id), self.identity)
     }
 
-    /// What every write to the run compares: the run's record is the one last read, and the
-    /// worker is still the one that registered.
+    /// What every write to the run compares: the run's record is the one last read, the
+    /// worker is still the one that registered, and the run still holds its locks.
     pub fn fence(&self) -> Vec<Compare> {
-        vec![Compare::modified(keys::run(self.id()), self.generation), self.alive()]
+        let locks = self.locks.iter().map(|(key, created)| Compare::created(key.clone(), *created));
+        let run = Compare::modified(keys::run(self.id()), self.generation);
+        [run, self.alive()].into_iter().chain(locks).collect()
     }
 
     /// What a refused transaction reads to find out why.
     pub fn questions(&self) -> Vec<Op> {
-        [keys::run(self.id()), keys::worker(&self.worker.id)].map(|key| Op::Get(Read::key(key))).into()
+        let own = [keys::run(self.id()), keys::worker(&self.worker.id)];
+        let locks = self.locks.iter().map(|(key, _)| key.clone());
+        own.into_iter().chain(locks).map(|key| Op::Get(Read::key(key))).collect()
     }
 
     /// Takes in the answers to [`Membership::questions`]: the run as it is now, and whether
     /// the worker is still registered.
     ///
     /// # Errors
-    /// [`RunError::Gone`] where the run was deleted.
+    /// [`RunError::Gone`] where the run was deleted, [`RunError::LockLost`] where it does not
+    /// hold a lock any more.
     pub fn take_answers(&mut self, pages: &mut impl Iterator<Item = Page>) -> Result<bool> {
         let run = pages.next().and_then(|mut page| page.pairs.pop());
         let run = run.ok_or_else(|| RunError::Gone(self.run.id.clone()))?;
         self.run = decode(&run)?;
         self.generation = run.modified;
-        Ok(self.is_registered(pages.next()))
+        let registered = self.is_registered(pages.next());
+        for (key, created) in &self.locks {
+            let held =
+                pages.next().is_some_and(|page| page.pairs.iter().any(|pair| pair.created == *created));
+            if !held {
+                return Err(RunError::LockLost(key.clone()));
+            }
+        }
+        Ok(registered)
     }
 
     /// Whether the worker's key, as it was read, is the one that this worker put.

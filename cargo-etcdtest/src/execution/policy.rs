@@ -20,6 +20,10 @@ pub struct Policy {
     pub global_timeout: Option<Duration>,
     /// How many tests may use a resource at once; one, where nothing is said.
     pub resources: BTreeMap<String, NonZeroUsize>,
+    /// How long environments are waited for that others have reserved.
+    pub reserve_timeout: Duration,
+    /// How long a reservation outlives a run that is not heard of.
+    pub reserve_ttl: Duration,
     /// Which output is stored.
     pub store_output: StoreOutput,
     /// Pass output on as it comes.
@@ -69,6 +73,8 @@ impl Policy {
             max_fail: settings.max_fail,
             global_timeout: settings.global_timeout,
             resources: settings.resources.clone(),
+            reserve_timeout: settings.reserve_timeout,
+            reserve_ttl: settings.reserve_ttl,
             store_output: settings.store_output,
             show,
             given,

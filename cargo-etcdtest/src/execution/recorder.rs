@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::batches::batches;
 use super::claims::{Claimed, Claims};
-use super::error::Result;
+use super::error::{Result, RunError};
 use super::events::{AttemptOutput, RunEvent};
 use super::work::Work;
 use super::worker::{EventSink, Executed};
@@ -60,6 +60,11 @@ pub(super) enum Dealt {
     Cancelled,
 }
 
+/// Whether the run held its locks to the end of its execution: if not, what was not stored
+/// before that is not stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct LocksHeld(pub bool);
+
 struct Recorder {
     work: Arc<Work>,
     claims: Claims,
@@ -79,7 +84,8 @@ struct Pace {
     undealt: Duration,
 }
 
-/// Serves requests until nobody is left to ask, then stores what is left.
+/// Serves requests until nobody is left to ask, then stores what is left. Where the run does
+/// not hold a lock any more, nothing more is stored: that is told with the claims.
 ///
 /// # Errors
 /// What the store said, where it failed for good.
@@ -89,47 +95,56 @@ pub(super) async fn record(
     mut requests: mpsc::UnboundedReceiver<Request>,
     dealt: mpsc::UnboundedSender<Dealt>,
     events: EventSink,
-) -> Result<Claims> {
+) -> Result<(Claims, LocksHeld)> {
     let undealt = work.plan.units().map(|(_, unit)| unit.estimate.unwrap_or(UNKNOWN)).sum();
     let pace = Pace { expected: Duration::ZERO, taken: Duration::ZERO, units: 0, undealt };
     let mut recorder = Recorder { work, claims, running: Vec::new(), waiting: Vec::new(), events, pace };
-    let mut due: Option<Instant> = None;
-    loop {
-        let request = tokio::select! {
-            biased;
-            request = requests.recv() => request,
-            () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
-                due = None;
-                recorder.flush().await?;
-                continue;
-            }
-        };
-        match request {
-            Some(Request::Claim { running }) => {
-                recorder.running = running;
-                // A worker that has stopped needs no answer.
-                let _ = dealt.send(recorder.claim().await?);
-            }
-            Some(Request::Store(executed)) => {
-                recorder.pace.add(&executed, &recorder.work);
-                recorder.running.retain(|unit| *unit != executed.result.unit);
-                recorder.waiting.push(executed);
-                due.get_or_insert_with(|| Instant::now() + LINGER);
-            }
-            Some(Request::Stop { reason }) => recorder.stop(reason).await?,
-            None => {
-                recorder.flush().await?;
-                return Ok(recorder.claims);
-            }
-        }
-        if recorder.waiting.len() >= BATCH || due.is_some_and(|due| due <= Instant::now()) {
-            due = None;
-            recorder.flush().await?;
-        }
+    match recorder.serve(&mut requests, &dealt).await {
+        Ok(()) => Ok((recorder.claims, LocksHeld(true))),
+        Err(RunError::LockLost(_)) => Ok((recorder.claims, LocksHeld(false))),
+        Err(error) => Err(error),
     }
 }
 
 impl Recorder {
+    async fn serve(
+        &mut self,
+        requests: &mut mpsc::UnboundedReceiver<Request>,
+        dealt: &mpsc::UnboundedSender<Dealt>,
+    ) -> Result<()> {
+        let mut due: Option<Instant> = None;
+        loop {
+            let request = tokio::select! {
+                biased;
+                request = requests.recv() => request,
+                () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
+                    due = None;
+                    self.flush().await?;
+                    continue;
+                }
+            };
+            match request {
+                Some(Request::Claim { running }) => {
+                    self.running = running;
+                    // A worker that has stopped needs no answer.
+                    let _ = dealt.send(self.claim().await?);
+                }
+                Some(Request::Store(executed)) => {
+                    self.pace.add(&executed, &self.work);
+                    self.running.retain(|unit| *unit != executed.result.unit);
+                    self.waiting.push(executed);
+                    due.get_or_insert_with(|| Instant::now() + LINGER);
+                }
+                Some(Request::Stop { reason }) => self.stop(reason).await?,
+                None => return self.flush().await,
+            }
+            if self.waiting.len() >= BATCH || due.is_some_and(|due| due <= Instant::now()) {
+                due = None;
+                self.flush().await?;
+            }
+        }
+    }
+
     async fn claim(&mut self) -> Result<Dealt> {
         let lanes = u32::try_from(self.work.policy.lanes.get()).unwrap_or(u32::MAX);
         let factor = self.pace.factor();

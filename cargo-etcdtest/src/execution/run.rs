@@ -18,9 +18,11 @@ use super::launcher::Launcher;
 use super::membership::Membership;
 use super::plan::{Histories, History, Plan};
 use super::policy::Policy;
+use super::reserve::reserve;
 use super::timings::Timings;
 use super::work::{EnvironmentFiles, Work};
-use super::worker::{EventSink, execute};
+use super::worker::{Ended, EventSink, execute};
+use crate::environments::Reservation;
 use crate::model::{
     Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, Worker,
     WorkerId,
@@ -83,7 +85,26 @@ pub async fn run(
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
+    let reservation = reserve(&store, &order, leave.clone(), events).await?.map(Arc::new);
+    let result = run_reserved(store, order, reservation.clone(), leave, events).await;
+    if let Some(reservation) = reservation {
+        reservation.release().await;
+    }
+    result
+}
+
+/// The run, once its environments are reserved.
+async fn run_reserved(
+    store: SharedStore,
+    order: Order,
+    reservation: Option<Arc<Reservation>>,
+    leave: watch::Receiver<Leave>,
+    events: &EventSink,
+) -> Result<RunDetails> {
     let Order { id, tests, environments, policy, patience, shuffle, repetitions, mut timings, .. } = order;
+    if reservation.is_some() {
+        timings.end("reserve");
+    }
     let latest = read_latest(&store, &tests).await?;
     let histories: Histories = histories(&latest, &tests, &environments);
     let of = repetitions.get();
@@ -130,7 +151,8 @@ pub async fn run(
     let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
     // What may fail on this machine comes before there is a run in the store.
     let files = EnvironmentFiles::write(&environments, &by_id)?;
-    let membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
+    let mut membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
+    membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
     timings.end("create");
     let _ = events.send(RunEvent::Started {
         run: membership.id().clone(),
@@ -152,22 +174,29 @@ pub async fn run(
             .collect(),
         launcher: Launcher::new(order.keeper, policy.lanes, events.clone()),
         policy,
+        reservation: reservation.clone(),
     });
     let claims = Claims::new(membership).await?;
-    let (claims, cancelled) = execute(&work, claims, leave, events).await?;
+    let (claims, ended) = execute(&work, claims, leave, events).await?;
     timings.end("execute");
     let storing = claims.storing();
     let mut membership = claims.into_membership();
-    let details = finish(&mut membership, &latest, cancelled).await?;
+    // What is recorded was recorded while the locks were held; the rest needs none.
+    membership.hold(vec![]);
+    let details = finish(&mut membership, &latest, ended != Ended::Complete).await?;
     membership.leave().await;
     timings.end("finish");
     let _ = events.send(RunEvent::Spent { timings, storing });
+    let cancelled = details.run.state == RunState::Finished { cancelled: true };
     let _ = events.send(RunEvent::Ended {
         run: details.run.id.clone(),
         summary: details.run.summary.unwrap_or_default(),
-        cancelled: details.run.state == RunState::Finished { cancelled: true },
+        cancelled,
     });
-    Ok(details)
+    match reservation {
+        Some(reservation) if ended == Ended::Lost && cancelled => Err(reservation.loss().await.into()),
+        _ => Ok(details),
+    }
 }
 
 /// The latest results of all tests of the selected tests' binaries.

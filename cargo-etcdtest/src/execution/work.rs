@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use etcdtest::protocol::EnvironmentData;
 use serde_json::Value;
@@ -11,6 +12,7 @@ use super::error::{Result, RunError};
 use super::launcher::Launcher;
 use super::plan::Plan;
 use super::policy::Policy;
+use crate::environments::Reservation;
 use crate::model::{Environment, RunId, TestCaseId, TestKind, WorkerId};
 use crate::testcases::ListedTest;
 
@@ -33,6 +35,23 @@ pub struct Work {
     pub policy: Policy,
     /// What starts its attempts.
     pub launcher: Launcher,
+    /// The run's reservation of its environments, if they need one.
+    pub reservation: Option<Arc<Reservation>>,
+}
+
+impl Work {
+    /// Whether the run's reservation must be taken as lost.
+    pub(super) fn has_lost_reservation(&self) -> bool {
+        self.reservation.as_ref().is_some_and(|reservation| reservation.is_lost())
+    }
+
+    /// Waits until the run's reservation must be taken as lost; for ever where it needs none.
+    pub(super) async fn reservation_lost(&self) {
+        match &self.reservation {
+            Some(reservation) => reservation.lost().await,
+            None => std::future::pending().await,
+        }
+    }
 }
 
 /// A folder with a file for each environment, gone with this value.

@@ -15,7 +15,7 @@ use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
-use super::recorder::{self, Dealt, Request};
+use super::recorder::{self, Dealt, LocksHeld, Request};
 use super::work::{Work, environment_json};
 use crate::config::{OutputWhen, PassOrFail};
 use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
@@ -55,8 +55,19 @@ enum Next {
     Stopped(UnitIndex),
 }
 
-/// Executes units until none is left or the run is stopped, and says whether it was
-/// stopped. Every result has been stored when it returns.
+/// Why a worker executes no more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// No unit is left.
+    Complete,
+    /// The run was stopped.
+    Stopped,
+    /// The run's reservation was lost. Results since then are not stored.
+    Lost,
+}
+
+/// Executes units until none is left, or the run is stopped or loses its reservation. Every
+/// result that may be stored has been when it returns.
 ///
 /// # Errors
 /// What the store said, where it failed for good: results since then are not stored.
@@ -66,7 +77,7 @@ pub async fn execute(
     claims: Claims,
     mut leave: watch::Receiver<Leave>,
     events: &EventSink,
-) -> Result<(Claims, bool)> {
+) -> Result<(Claims, Ended)> {
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let recorder = tokio::spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
@@ -80,6 +91,7 @@ pub async fn execute(
     let mut deadline = policy.global_timeout.map(|timeout| Instant::now() + timeout);
     let mut running = BTreeSet::new();
     let (mut asked, mut more, mut stopped, mut heard, mut failures) = (false, true, false, true, 0);
+    let mut lost = false;
     let stop = |reason: String| {
         let _ = requests.send(Request::Stop { reason });
     };
@@ -88,6 +100,13 @@ pub async fn execute(
         if !stopped && policy.max_fail.is_reached(failures) && lanes.waiting().any(Tried::is_fresh) {
             stopped = true;
             stop(if failures == 1 { "a test failed".into() } else { format!("{failures} tests failed") });
+        }
+        // Before anything else begins: this process may have been stopped for long.
+        if !lost && work.has_lost_reservation() {
+            (lost, stopped) = (true, true);
+            stop("its reservation was lost".into());
+            // Whoever has the environment now is not to be disturbed by a clean end.
+            say.send_if_modified(|now| raise(now, Leave::ToDie));
         }
         if *hear.borrow() > Leave::ToFinish && !stopped {
             stopped = true;
@@ -167,6 +186,7 @@ pub async fn execute(
             Ok(()) = leave.changed() => {
                 say.send_if_modified(|now| raise(now, *leave.borrow_and_update()));
             }
+            () = work.reservation_lost(), if !lost => {}
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 deadline = None;
                 stopped = true;
@@ -178,8 +198,14 @@ pub async fn execute(
     }
     drop(requests);
     work.launcher.close().await;
-    let claims = recorder.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-    Ok((claims, stopped))
+    let joined = recorder.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
+    let (claims, LocksHeld(held)) = joined?;
+    let ended = match (lost || !held, stopped) {
+        (true, _) => Ended::Lost,
+        (false, true) => Ended::Stopped,
+        (false, false) => Ended::Complete,
+    };
+    Ok((claims, ended))
 }
 
 /// Raises to what is said, and says whether that was a change.

@@ -131,7 +131,8 @@ impl fmt::Display for UnitIndex {
 #[serde(transparent)]
 pub struct Fence(pub i64);
 
-fn random_part() -> String {
+/// Six random letters and digits.
+pub(super) fn random_part() -> String {
     std::iter::repeat_with(fastrand::alphanumeric).take(6).collect::<String>().to_lowercase()
 }
 

@@ -2,6 +2,7 @@
 
 mod environment;
 mod ids;
+mod lock;
 mod record;
 mod result;
 mod run;
@@ -13,6 +14,7 @@ pub use environment::{
     SecretVersion, Service,
 };
 pub use ids::{Fence, RunId, TestCaseId, TestCaseIdError, UnitIndex, WorkerId};
+pub use lock::{Holder, Lock, Released};
 pub use record::Record;
 pub use result::{
     Attempt, Block, LatestResult, Outcome, RecentOutcome, Step, StoredOutput, UnitResult, Verdict,

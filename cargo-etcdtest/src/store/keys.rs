@@ -3,7 +3,7 @@
 use percent_encoding::{AsciiSet, CONTROLS, percent_decode, utf8_percent_encode};
 
 use super::api::Key;
-use crate::model::{RunId, TestCaseId, UnitIndex, WorkerId};
+use crate::model::{Holder, RunId, TestCaseId, UnitIndex, WorkerId};
 
 /// What is escaped within a segment, besides everything that is not ASCII.
 const SEGMENT: &AsciiSet = &CONTROLS.add(b'/').add(b'%');
@@ -18,6 +18,9 @@ pub const RUNS: &str = "/runs/";
 pub const RESULTS: &str = "/results/";
 /// `/workers/`: all live workers.
 pub const WORKERS: &str = "/workers/";
+
+/// `/locks/environments/`: everybody who reserves an environment, or waits for it.
+pub const LOCKS: &str = "/locks/environments/";
 
 /// One segment of a key, escaped.
 pub fn segment(text: &str) -> String {
@@ -131,6 +134,21 @@ pub fn block(run: &RunId, worker: &WorkerId, identity: i64, number: u64) -> Key 
 /// A live worker.
 pub fn worker(worker: &WorkerId) -> Key {
     format!("{WORKERS}{}", segment(worker.as_str())).into()
+}
+
+/// Everybody who reserves an environment, or waits for it.
+pub fn locks(environment: &str) -> Key {
+    format!("{LOCKS}{}/", segment(environment)).into()
+}
+
+/// A place in the queue for an environment.
+pub fn lock(environment: &str, holder: &Holder) -> Key {
+    format!("{LOCKS}{}/{}", segment(environment), segment(&holder.id())).into()
+}
+
+/// The note for whoever lost an environment to somebody.
+pub fn released(environment: &str, holder: &Holder) -> Key {
+    format!("/locks/released/{}/{}", segment(environment), segment(&holder.id())).into()
 }
 
 /// All output of a run.

@@ -298,3 +298,42 @@ fn without_a_control_socket_there_is_no_zygote() {
     let stderr = String::from_utf8(output.stderr).unwrap();
     assert_eq!(stderr, "error: failed to fork for the runner: standard input is no socket\n");
 }
+
+const CLEANED_UP: &str = "last\ndeferred by the last\nfirst\n";
+
+#[test]
+fn what_is_deferred_is_done_however_the_test_ends() {
+    let mut zygote = zygote();
+    let mut run = |how: &str| zygote.run(&start("defers", json!({ "how": how, "gate": "none" }))).0;
+    for how in ["passes", "panics", "skips", "its clean-up panics"] {
+        assert_eq!(run(how).stdout, CLEANED_UP, "{how}");
+    }
+    assert_eq!(run("passes").outcome(), Some(&Outcome::Passed));
+    assert_eq!(run("skips").outcome(), Some(&Outcome::Skipped("for now".into())));
+    let messages =
+        [("panics", "on purpose"), ("its clean-up panics", "what the test deferred panicked: left over")];
+    for (how, expected) in messages {
+        let ended = run(how);
+        let Some(Outcome::Failed { message, location }) = ended.outcome() else {
+            panic!("{:?}", ended.events)
+        };
+        assert_eq!(message, expected);
+        assert!(location.is_some());
+    }
+    end(zygote);
+}
+
+#[test]
+fn what_is_deferred_is_done_before_a_test_ends_that_is_asked_to() {
+    let mut zygote = zygote();
+    let gate = Gate::new();
+    let mut waiting = zygote.fork(&start("defers", json!({ "how": "waits", "gate": gate.path })));
+    assert!(matches!(waiting.hear(), Event::StepStarted { .. }));
+    let (id, pid) = (waiting.id, Pid::from_raw(waiting.pid).unwrap());
+    kill_process(pid, Signal::TERM).unwrap();
+    let ended = waiting.end();
+    assert_eq!((ended.stdout.as_str(), ended.outcome()), (CLEANED_UP, None));
+    let status = Signal::TERM.as_raw();
+    assert_eq!(zygote.hear(), ZygoteEvent::Exited { id, status });
+    end(zygote);
+}

@@ -1,0 +1,259 @@
+//! Environments that are reserved, or waited for.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use backon::Retryable;
+use futures::future::select_all;
+use jiff::Timestamp;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+use super::error::ReservationError;
+use super::queue::{Queue, Standing, Waiting};
+use crate::model::{Lock, Released};
+use crate::store::{
+    Commit, Compare, Key, KeyRange, LeaseId, LeaseKeeper, Op, Revision, SharedStore, StoreError, Txn, Watch,
+    commit, encode, get, get_record, keys, list, pauses,
+};
+
+type Result<T> = std::result::Result<T, ReservationError>;
+
+/// Places in the queues of environments, all on one lease, which it keeps alive.
+///
+/// Dropping it leaves the places to the lease's time to live; [`Reservation::release`]
+/// gives them up at once.
+#[derive(Debug)]
+pub struct Reservation {
+    store: SharedStore,
+    patience: Duration,
+    lock: Lock,
+    /// The environments, each with how many may use it at once.
+    environments: Vec<(String, NonZeroU32)>,
+    /// The revision that created all its keys: its place in the order.
+    created: Revision,
+    lease: LeaseKeeper,
+    /// A key of it was found gone.
+    gone: watch::Receiver<bool>,
+    guard: Option<JoinHandle<()>>,
+    say_gone: watch::Sender<bool>,
+}
+
+impl Reservation {
+    pub(super) fn new(
+        store: SharedStore,
+        patience: Duration,
+        lock: Lock,
+        environments: Vec<(String, NonZeroU32)>,
+        created: Revision,
+        lease: LeaseKeeper,
+    ) -> Self {
+        let (say_gone, gone) = watch::channel(false);
+        Self { store, patience, lock, environments, created, lease, gone, guard: None, say_gone }
+    }
+
+    /// What stands at each of its keys.
+    pub fn lock(&self) -> &Lock {
+        &self.lock
+    }
+
+    /// Its environments.
+    pub fn environments(&self) -> impl Iterator<Item = &str> {
+        self.environments.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// Its keys, each with the revision that created it: whoever writes while it holds them
+    /// compares that (`L` of the protocol).
+    pub fn locks(&self) -> Vec<(Key, Revision)> {
+        self.environments().map(|name| (keys::lock(name, &self.lock.holder), self.created)).collect()
+    }
+
+    /// Waits until it holds all environments. `on_wait` hears what it waits for whenever that
+    /// has changed.
+    ///
+    /// # Errors
+    /// [`ReservationError::Lost`] or [`ReservationError::TakenAway`] where it is not in a
+    /// queue any more, or as the store fails.
+    pub(super) async fn wait(&mut self, mut on_wait: impl FnMut(&Waiting)) -> Result<()> {
+        let queues = self.environments().map(|name| KeyRange::prefix(keys::locks(name))).collect();
+        let mut watches = watch_all(&self.store, queues, Revision(self.created.0 + 1)).await?;
+        let mut told = None;
+        loop {
+            match self.standing().await? {
+                Standing::Held => break,
+                Standing::Gone => return Err(self.loss().await),
+                Standing::Waiting(waiting) => {
+                    if told.as_ref() != Some(&waiting) {
+                        on_wait(&waiting);
+                        told = Some(waiting);
+                    }
+                }
+            }
+            tokio::select! {
+                changed = any_change(&mut watches) => changed?,
+                () = self.lease.lost() => return Err(self.loss().await),
+            }
+        }
+        self.write(Lock { held: Some(Timestamp::now()), ..self.lock.clone() }, self.lease.id()).await?;
+        let (store, locks, say_gone) = (self.store.clone(), self.locks(), self.say_gone.clone());
+        self.guard = Some(tokio::spawn(async move {
+            // Without a watch the store's own refusals still tell.
+            if guard(&store, &locks).await.is_ok() {
+                say_gone.send_replace(true);
+            }
+        }));
+        Ok(())
+    }
+
+    /// Where it stands in the first queue in which it still waits. What it holds it keeps:
+    /// nobody can come before it later.
+    async fn standing(&self) -> Result<Standing> {
+        for (name, capacity) in &self.environments {
+            let queue = read_queue(&self.store, name, self.patience).await?;
+            match queue.standing(name, &self.lock.holder, self.created, *capacity) {
+                Standing::Held => {}
+                other => return Ok(other),
+            }
+        }
+        Ok(Standing::Held)
+    }
+
+    /// Writes its keys anew, in their places.
+    async fn write(&mut self, lock: Lock, lease: LeaseId) -> Result<()> {
+        let locks = self.locks();
+        let value = encode(&lock);
+        let put = |(key, _): &(Key, Revision)| Op::Put {
+            key: key.clone(),
+            value: value.clone(),
+            lease: Some(lease),
+        };
+        let txn = Txn {
+            compares: locks.iter().map(|(key, created)| Compare::created(key.clone(), *created)).collect(),
+            then: locks.iter().map(put).collect(),
+            otherwise: vec![],
+        };
+        match commit(self.store.as_ref(), &txn, &locks[0].0, self.patience).await {
+            Ok(Commit::Applied(_)) => {
+                self.lock = lock;
+                Ok(())
+            }
+            Ok(Commit::Refused(_)) | Err(StoreError::LeaseNotFound) => Err(self.loss().await),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Whether it must be taken as lost now.
+    pub fn is_lost(&self) -> bool {
+        self.lease.is_lost() || *self.gone.borrow()
+    }
+
+    /// Waits until it must be taken as lost: the lease may have ended, or somebody took an
+    /// environment away.
+    pub async fn lost(&self) {
+        let mut gone = self.gone.clone();
+        tokio::select! {
+            () = self.lease.lost() => {}
+            // The sender lives as long as this does.
+            _ = gone.wait_for(|&gone| gone) => {}
+        }
+    }
+
+    /// Why it is lost, for one that is.
+    pub async fn loss(&self) -> ReservationError {
+        for name in self.environments() {
+            let note = keys::released(name, &self.lock.holder);
+            let read = || get_record::<Released>(self.store.as_ref(), note.clone());
+            let read = read.retry(pauses().with_total_delay(Some(self.patience)));
+            if let Ok(Some((Released { by, .. }, _))) = read.when(StoreError::is_transient).await {
+                return ReservationError::TakenAway { environment: name.to_owned(), by };
+            }
+        }
+        ReservationError::Lost { environments: self.environments().map(str::to_owned).collect() }
+    }
+
+    /// Moves it to a lease of this length from now on, which nobody keeps alive.
+    ///
+    /// # Errors
+    /// [`ReservationError::TooLong`] where the store grants no such lease; else as
+    /// [`Reservations::reserve`](super::Reservations::reserve).
+    pub async fn keep_for(mut self, time: Duration) -> Result<Lock> {
+        let grant = || self.store.grant(time);
+        let grant = grant.retry(pauses().with_total_delay(Some(self.patience)));
+        let lease = grant.when(StoreError::is_transient).await?;
+        if lease.ttl < time {
+            // Where that fails, it ends by itself.
+            let _ = self.store.revoke(lease.id).await;
+            self.release().await;
+            return Err(ReservationError::TooLong { longest: lease.ttl });
+        }
+        let until = Timestamp::now().checked_add(lease.ttl).unwrap_or(Timestamp::MAX);
+        let lock = Lock { lease: lease.id.0, until: Some(until), ..self.lock.clone() };
+        if let Err(error) = self.write(lock, lease.id).await {
+            let _ = self.store.revoke(lease.id).await;
+            self.release().await;
+            return Err(error);
+        }
+        self.release().await;
+        Ok(self.lock.clone())
+    }
+
+    /// Gives up at once all that still hangs on its lease.
+    pub async fn release(&self) {
+        // Unreachable, the lease ends by itself when its time is up.
+        let _ = self.store.revoke(self.lease.id()).await;
+    }
+}
+
+impl Drop for Reservation {
+    fn drop(&mut self) {
+        if let Some(guard) = &self.guard {
+            guard.abort();
+        }
+    }
+}
+
+/// Reads the queue for an environment, through an outage of the store.
+pub(super) async fn read_queue(
+    store: &SharedStore,
+    environment: &str,
+    patience: Duration,
+) -> std::result::Result<Queue, StoreError> {
+    let read = || list(store.as_ref(), KeyRange::prefix(keys::locks(environment)));
+    let read = read.retry(pauses().with_total_delay(Some(patience)));
+    Queue::of(&read.when(StoreError::is_transient).await?)
+}
+
+/// Returns when one of these keys is gone, or is another than it was.
+async fn guard(store: &SharedStore, locks: &[(Key, Revision)]) -> Result<()> {
+    let ranges = locks.iter().map(|(key, _)| KeyRange::key(key.clone())).collect();
+    // From its creation on: what happened before the watch began is told as well.
+    let mut watches = watch_all(store, ranges, locks[0].1).await?;
+    loop {
+        for (key, created) in locks {
+            let read = || get(store.as_ref(), key.clone());
+            let found = read.retry(pauses()).when(StoreError::is_transient).await?;
+            if found.is_none_or(|pair| pair.created != *created) {
+                return Ok(());
+            }
+        }
+        any_change(&mut watches).await?;
+    }
+}
+
+async fn watch_all(store: &SharedStore, ranges: Vec<KeyRange>, from: Revision) -> Result<Vec<Watch>> {
+    let mut watches = Vec::with_capacity(ranges.len());
+    for range in ranges {
+        watches.push(store.watch(range, from).await?);
+    }
+    Ok(watches)
+}
+
+/// Waits until something has changed in what one of them watches.
+async fn any_change(watches: &mut [Watch]) -> Result<()> {
+    let (notice, ..) = select_all(watches.iter_mut().map(|watch| Box::pin(watch.next()))).await;
+    match notice {
+        Some(notice) => Ok(notice.map(drop)?),
+        // A watch ends only with an error, which was told before.
+        None => std::future::pending().await,
+    }
+}

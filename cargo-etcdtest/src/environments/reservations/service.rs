@@ -1,0 +1,171 @@
+//! Reserving environments, and giving them back.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU32;
+use std::pin::pin;
+use std::time::Duration;
+
+use backon::Retryable;
+use jiff::Timestamp;
+use tokio::time::sleep;
+
+use super::error::ReservationError;
+use super::queue::{Queue, Waiting};
+use super::reservation::{Reservation, read_queue};
+use crate::model::{Holder, Lock};
+use crate::store::{
+    Commit, Compare, KeyRange, LeaseKeeper, Op, Page, Revision, SharedStore, StoreError, Txn, commit, encode,
+    keys, list, pauses,
+};
+
+type Result<T> = std::result::Result<T, ReservationError>;
+
+/// The reservations of one store.
+#[derive(Clone, Debug)]
+pub struct Reservations {
+    pub(super) store: SharedStore,
+    /// How long an unreachable store is waited for.
+    pub(super) patience: Duration,
+}
+
+/// What somebody wants to reserve.
+#[derive(Clone, Debug)]
+pub struct Wanted {
+    /// For whom.
+    pub holder: Holder,
+    /// Who typed the command: `user@host`.
+    pub author: String,
+    /// Why, if a person says so.
+    pub why: String,
+    /// The environments, each with how many may use it at once; at least one.
+    pub environments: Vec<(String, NonZeroU32)>,
+    /// How long the reservation outlives a holder that is not heard of.
+    pub ttl: Duration,
+    /// How long the environments are waited for.
+    pub timeout: Duration,
+}
+
+/// How a wait came to its end.
+enum End {
+    Itself(Result<()>),
+    Stopped,
+    TimedOut,
+}
+
+impl Reservations {
+    /// The reservations of this store, which is waited for so long where it does not answer.
+    pub fn new(store: SharedStore, patience: Duration) -> Self {
+        Self { store, patience }
+    }
+
+    /// Waits in the queues of all environments at once until all are held. `on_wait` hears
+    /// what is waited for whenever that has changed; at the end of `stop` the queues are left.
+    ///
+    /// # Errors
+    /// [`ReservationError::TimedOut`], [`ReservationError::Interrupted`],
+    /// [`ReservationError::TakenAway`], [`ReservationError::Exists`], or as the store fails.
+    pub async fn reserve(
+        &self,
+        wanted: &Wanted,
+        stop: impl Future<Output = ()>,
+        mut on_wait: impl FnMut(&Waiting),
+    ) -> Result<Reservation> {
+        let mut stop = pin!(stop);
+        let mut timeout = pin!(sleep(wanted.timeout));
+        loop {
+            let mut place = self.enqueue(wanted).await?;
+            let mut last = None;
+            let told = |waiting: &Waiting| {
+                last = Some(Box::new(waiting.clone()));
+                on_wait(waiting);
+            };
+            let end = tokio::select! {
+                ended = place.wait(told) => End::Itself(ended),
+                () = &mut stop => End::Stopped,
+                () = &mut timeout => End::TimedOut,
+            };
+            let error = match end {
+                End::Itself(Ok(())) => return Ok(place),
+                End::Itself(Err(error)) => error,
+                End::Stopped => ReservationError::Interrupted { waiting: last },
+                End::TimedOut => ReservationError::TimedOut { timeout: wanted.timeout, waiting: last },
+            };
+            place.release().await;
+            // Who was away for too long waits again, behind all others.
+            if !matches!(error, ReservationError::Lost { .. }) {
+                return Err(error);
+            }
+        }
+    }
+
+    /// Goes into all queues, in one transaction.
+    async fn enqueue(&self, wanted: &Wanted) -> Result<Reservation> {
+        let paths: Vec<_> =
+            wanted.environments.iter().map(|(name, _)| keys::lock(name, &wanted.holder)).collect();
+        loop {
+            let start = || LeaseKeeper::start(self.store.clone(), wanted.ttl);
+            let start = start.retry(pauses().with_total_delay(Some(self.patience)));
+            let lease = start.when(StoreError::is_transient).await?;
+            let lock = Lock {
+                holder: wanted.holder.clone(),
+                author: wanted.author.clone(),
+                why: wanted.why.clone(),
+                lease: lease.id().0,
+                since: Timestamp::now(),
+                held: None,
+                until: None,
+            };
+            let value = encode(&lock);
+            let mut absent = paths.clone();
+            if let Holder::Run(run) = &wanted.holder {
+                absent.push(keys::run(run));
+            }
+            let put = |key| Op::Put { key, value: value.clone(), lease: Some(lease.id()) };
+            let txn = Txn {
+                compares: absent.into_iter().map(|key| Compare::created(key, Revision(0))).collect(),
+                then: paths.iter().cloned().map(put).collect(),
+                otherwise: vec![],
+            };
+            // Its lease makes the value one that nobody else writes.
+            let committed = commit(self.store.as_ref(), &txn, &paths[0], self.patience).await;
+            let error = match committed {
+                Ok(Commit::Applied(created)) => {
+                    let (store, environments) = (self.store.clone(), wanted.environments.clone());
+                    return Ok(Reservation::new(store, self.patience, lock, environments, created, lease));
+                }
+                // The store was away for longer than the lease lived.
+                Err(StoreError::LeaseNotFound) => continue,
+                Ok(Commit::Refused(_)) => ReservationError::Exists(wanted.holder.clone()),
+                Err(error) => error.into(),
+            };
+            // Unreachable, it ends by itself, and a copy that is still under way with it.
+            let _ = lease.end().await;
+            return Err(error);
+        }
+    }
+
+    /// The queue for an environment.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn queue(&self, environment: &str) -> Result<Queue> {
+        Ok(read_queue(&self.store, environment, self.patience).await?)
+    }
+
+    /// The queues of all environments that somebody holds or waits for.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn queues(&self) -> Result<BTreeMap<String, Queue>> {
+        let page = list(self.store.as_ref(), KeyRange::prefix(keys::LOCKS)).await?;
+        let mut pages = BTreeMap::<String, Page>::new();
+        for pair in page.pairs {
+            let name = keys::segments_below(&pair.key, keys::LOCKS).map(|names| names.into_iter().next());
+            if let Some(Some(name)) = name {
+                pages.entry(name).or_default().pairs.push(pair);
+            }
+        }
+        let queue = |(name, page)| Ok((name, Queue::of(&page)?));
+        pages.into_iter().map(queue).collect()
+    }
+}

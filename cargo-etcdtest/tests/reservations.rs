@@ -1,0 +1,414 @@
+//! Reservations on a store that loses answers, lets writes arrive late and ends leases.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::collections::HashSet;
+use std::future::{pending, ready};
+use std::num::NonZeroU32;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use cargo_etcdtest::environments::{Reservation, ReservationError, Reservations, Waiting, Wanted};
+use cargo_etcdtest::model::{Holder, RunId};
+use cargo_etcdtest::store::local::LocalStore;
+use cargo_etcdtest::store::{
+    Compare, KeyRange, Lease, LeaseId, Op, Page, Read, Result, Revision, SharedStore, Store, StoreError,
+    StoreStatus, Txn, TxnOutcome, Watch, keys, list,
+};
+use fastrand::Rng;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+const SEEDS: u64 = 60;
+
+/// A store between which and its user a bad network lies.
+#[derive(Debug)]
+struct Faulty {
+    inner: SharedStore,
+    random: Mutex<Rng>,
+    late: Mutex<Vec<Txn>>,
+    leases: Mutex<Vec<LeaseId>>,
+}
+
+impl Faulty {
+    fn below(&self, end: usize) -> usize {
+        self.random.lock().unwrap().usize(..end)
+    }
+
+    async fn disturb(&self) {
+        let waiting = self.late.lock().unwrap().len();
+        if waiting > 0 && self.below(100) < 30 {
+            let late = self.late.lock().unwrap().swap_remove(self.below(waiting));
+            // Its answer has nobody to go to; a lease that it names may have ended.
+            let _ = self.inner.txn(late).await;
+        }
+        let leases = self.leases.lock().unwrap().len();
+        if leases > 0 && self.below(100) < 4 {
+            let lease = self.leases.lock().unwrap().swap_remove(self.below(leases));
+            // It may have ended by itself.
+            let _ = self.inner.revoke(lease).await;
+        }
+    }
+}
+
+#[async_trait]
+impl Store for Faulty {
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
+        self.disturb().await;
+        let lost = || StoreError::UnknownOutcome { reason: "lost".into() };
+        match self.below(100) {
+            0..8 => Err(StoreError::Unavailable { location: "here".into(), reason: "away".into() }),
+            8..14 => Err(lost()),
+            14..22 => {
+                self.late.lock().unwrap().push(txn);
+                Err(lost())
+            }
+            22..30 => {
+                self.inner.txn(txn).await?;
+                self.disturb().await;
+                Err(lost())
+            }
+            _ => self.inner.txn(txn).await,
+        }
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<Lease> {
+        let lease = self.inner.grant(ttl).await?;
+        self.leases.lock().unwrap().push(lease.id);
+        Ok(lease)
+    }
+
+    async fn read(&self, read: Read) -> Result<Page> {
+        if self.below(100) < 5 {
+            return Err(StoreError::Unavailable { location: "here".into(), reason: "away".into() });
+        }
+        self.inner.read(read).await
+    }
+
+    async fn watch(&self, range: KeyRange, from: Revision) -> Result<Watch> {
+        self.inner.watch(range, from).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
+        self.inner.keep_alive(lease).await
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<()> {
+        if self.below(100) < 20 {
+            return Err(StoreError::Unavailable { location: "here".into(), reason: "away".into() });
+        }
+        self.inner.revoke(lease).await
+    }
+
+    async fn compact(&self, upto: Revision) -> Result<()> {
+        self.inner.compact(upto).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        self.inner.status().await
+    }
+}
+
+fn local() -> (tempfile::TempDir, SharedStore) {
+    let folder = tempfile::tempdir().unwrap();
+    let store = Arc::new(LocalStore::open(folder.path()).unwrap());
+    (folder, store)
+}
+
+fn wanted(run: &str, environments: &[(&str, u32)]) -> Wanted {
+    let limited = |(name, capacity): &(&str, u32)| ((*name).to_owned(), NonZeroU32::new(*capacity).unwrap());
+    Wanted {
+        holder: Holder::Run(RunId::new(run)),
+        author: format!("{run}@desk"),
+        why: String::new(),
+        environments: environments.iter().map(limited).collect(),
+        ttl: Duration::from_secs(2),
+        timeout: Duration::from_hours(1),
+    }
+}
+
+async fn reserve(store: &SharedStore, wanted: &Wanted) -> Reservation {
+    Reservations::new(store.clone(), PATIENCE).reserve(wanted, pending(), |_| {}).await.unwrap()
+}
+
+/// The application writes in its log who uses it, under the holder's locks; false where they
+/// are refused.
+async fn use_it(store: &SharedStore, reservation: &Reservation) -> bool {
+    let locks = reservation.locks();
+    let compares = locks.iter().map(|(key, created)| Compare::created(key.clone(), *created)).collect();
+    let user = locks[0].1.0.to_string();
+    let log = |name: &str| Op::put(format!("/log/{name}"), user.clone());
+    let then = reservation.environments().map(log).collect();
+    store.txn(Txn { compares, then, otherwise: vec![] }).await.unwrap().succeeded
+}
+
+/// Who wrote to the log of an environment, each once as long as nobody else wrote.
+async fn users(store: &SharedStore, name: &str) -> Vec<Vec<u8>> {
+    let mut watch = store.watch(KeyRange::key(format!("/log/{name}").as_str()), Revision(1)).await.unwrap();
+    let last = store.read(Read::key(format!("/log/{name}").as_str())).await.unwrap().pairs;
+    let mut users = Vec::new();
+    while let Some(last) = last.first() {
+        let notice = watch.next().await.unwrap().unwrap();
+        let cargo_etcdtest::store::Notice::Changed { revision, changes } = notice else {
+            panic!("compacted")
+        };
+        for change in changes {
+            let cargo_etcdtest::store::Change::Put(pair) = change else { panic!("nobody deletes") };
+            users.push(pair.value);
+        }
+        if revision == last.modified {
+            break;
+        }
+    }
+    users.dedup();
+    users
+}
+
+async fn check(seed: u64) {
+    let (_folder, inner) = local();
+    let faulty: SharedStore = Arc::new(Faulty {
+        inner: inner.clone(),
+        random: Mutex::new(Rng::with_seed(seed)),
+        late: Mutex::default(),
+        leases: Mutex::default(),
+    });
+    let mut random = Rng::with_seed(seed);
+    let mut contenders = JoinSet::new();
+    for number in 0..5 {
+        let mut names = ["a", "b", "c"];
+        random.shuffle(&mut names);
+        let names: Vec<_> = names[..random.usize(1..=3)].iter().map(|name| (*name, 1)).collect();
+        let (faulty, inner) = (faulty.clone(), inner.clone());
+        contenders.spawn(async move {
+            for round in 0..2 {
+                let wanted = wanted(&format!("{number}-{round}"), &names);
+                let reservation = reserve(&faulty, &wanted).await;
+                for _ in 0..5 {
+                    tokio::task::yield_now().await;
+                    if !use_it(&inner, &reservation).await {
+                        // A refusal is for ever, and it comes to know of it.
+                        reservation.lost().await;
+                        assert!(!use_it(&inner, &reservation).await, "seed {seed}");
+                        break;
+                    }
+                }
+                reservation.release().await;
+            }
+        });
+    }
+    let all = async {
+        while let Some(ended) = contenders.join_next().await.transpose().unwrap() {
+            let () = ended;
+        }
+    };
+    assert!(tokio::time::timeout(PATIENCE, all).await.is_ok(), "seed {seed}: they wait for each other");
+    for name in ["a", "b", "c"] {
+        let users = users(&inner, name).await;
+        let distinct: HashSet<_> = users.iter().collect();
+        assert_eq!(distinct.len(), users.len(), "seed {seed}: {name} was used by two at once: {users:?}");
+    }
+}
+
+#[test]
+fn whatever_the_network_does_nobody_writes_after_the_next_one_and_all_come_to_an_end() {
+    std::thread::scope(|scope| {
+        for seed in 0..SEEDS {
+            scope.spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+                fastrand::seed(seed);
+                runtime.block_on(check(seed));
+            });
+        }
+    });
+}
+
+/// Starts to wait; the first that is told of the wait is given with it.
+async fn waits(
+    store: &SharedStore,
+    wanted: Wanted,
+) -> (Waiting, tokio::task::JoinHandle<std::result::Result<Reservation, ReservationError>>) {
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    let waits = tokio::spawn(async move {
+        let on_wait = |waiting: &Waiting| {
+            let _ = tell.send(waiting.clone());
+        };
+        reservations.reserve(&wanted, pending(), on_wait).await
+    });
+    (told.recv().await.unwrap(), waits)
+}
+
+#[tokio::test]
+async fn as_many_as_the_capacity_hold_it_and_the_others_come_in_their_order() {
+    let (_folder, store) = local();
+    let first = reserve(&store, &wanted("first", &[("a", 2)])).await;
+    let second = reserve(&store, &wanted("second", &[("a", 2)])).await;
+    let (waiting, third) = waits(&store, wanted("third", &[("a", 2)])).await;
+    let holders: Vec<_> = waiting.holders.iter().map(|lock| lock.holder.id()).collect();
+    assert_eq!((holders, waiting.ahead), (vec!["first".to_owned(), "second".to_owned()], 0));
+    let (waiting, fourth) = waits(&store, wanted("fourth", &[("a", 2)])).await;
+    assert_eq!(waiting.ahead, 1);
+    second.release().await;
+    let third = third.await.unwrap().unwrap();
+    let queue = Reservations::new(store.clone(), PATIENCE).queue("a").await.unwrap();
+    assert_eq!((queue.holders().count(), queue.waiting().count()), (2, 1));
+    first.release().await;
+    fourth.await.unwrap().unwrap().release().await;
+    third.release().await;
+    assert!(list(&*store, KeyRange::prefix("/locks/")).await.unwrap().pairs.is_empty());
+}
+
+#[tokio::test]
+async fn one_that_holds_an_environment_and_waits_for_another_lets_nobody_in_before_it() {
+    let (_folder, store) = local();
+    let a = reserve(&store, &wanted("a", &[("a", 1)])).await;
+    let (_, both) = waits(&store, wanted("both", &[("b", 1), ("a", 1)])).await;
+    let (waiting, b) = waits(&store, wanted("b", &[("b", 1)])).await;
+    assert_eq!(waiting.holders[0].holder.id(), "both");
+    a.release().await;
+    both.await.unwrap().unwrap().release().await;
+    b.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn who_waits_no_longer_leaves_the_queue_at_once_and_is_told_who_holds_it() {
+    let (_folder, store) = local();
+    let _first = reserve(&store, &wanted("first", &[("a", 1)])).await;
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    let impatient = Wanted { timeout: Duration::from_millis(300), ..wanted("second", &[("a", 1)]) };
+    let error = reservations.reserve(&impatient, pending(), |_| {}).await.unwrap_err();
+    let said = error.to_string();
+    assert_eq!(said, "the environment `a` was not free within 300ms: it is held by run first of first@desk");
+    assert_eq!(reservations.queue("a").await.unwrap().places().len(), 1);
+
+    let error = reservations.reserve(&wanted("third", &[("a", 1)]), ready(()), |_| {}).await.unwrap_err();
+    assert!(matches!(error, ReservationError::Interrupted { .. }), "{error}");
+    assert_eq!(reservations.queue("a").await.unwrap().places().len(), 1);
+}
+
+#[tokio::test]
+async fn the_same_run_is_in_the_queue_once_and_not_at_all_where_it_exists() {
+    let (_folder, store) = local();
+    let _first = reserve(&store, &wanted("first", &[("a", 1)])).await;
+    store
+        .txn(Txn { then: vec![Op::put(keys::run(&RunId::new("old")), "x")], ..Txn::default() })
+        .await
+        .unwrap();
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    for run in ["first", "old"] {
+        let error = reservations.reserve(&wanted(run, &[("a", 1)]), pending(), |_| {}).await.unwrap_err();
+        assert!(matches!(error, ReservationError::Exists(_)), "{error}");
+    }
+    assert_eq!(reservations.queue("a").await.unwrap().places().len(), 1);
+}
+
+#[tokio::test]
+async fn what_is_taken_away_is_lost_and_says_by_whom() {
+    let (_folder, store) = local();
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    let held = reserve(&store, &wanted("held", &[("a", 1), ("b", 1)])).await;
+    let (_, next) = waits(&store, wanted("next", &[("b", 1)])).await;
+    assert!(use_it(&store, &held).await);
+    let lock = reservations.take_away("b", None, "bob@desk").await.unwrap();
+    assert_eq!(lock.holder.id(), "held");
+    held.lost().await;
+    assert_eq!(held.loss().await.to_string(), "the environment `b` was taken away by bob@desk");
+    assert!(!use_it(&store, &held).await);
+    next.await.unwrap().unwrap();
+    held.release().await;
+    assert!(reservations.queue("a").await.unwrap().places().is_empty());
+}
+
+#[tokio::test]
+async fn who_waits_can_be_sent_away_too() {
+    let (_folder, store) = local();
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    let _first = reserve(&store, &wanted("first", &[("a", 1)])).await;
+    let (_, second) = waits(&store, wanted("second", &[("a", 1)])).await;
+    reservations.take_away("a", Some("second"), "bob@desk").await.unwrap();
+    let error = second.await.unwrap().unwrap_err();
+    assert_eq!(error.to_string(), "the environment `a` was taken away by bob@desk");
+}
+
+#[tokio::test]
+async fn which_of_several_holders_is_meant_must_be_said() {
+    let (_folder, store) = local();
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    let nobody = reservations.take_away("a", None, "bob@desk").await.unwrap_err();
+    assert!(matches!(nobody, ReservationError::NotYours { .. }), "{nobody}");
+    let first = reserve(&store, &wanted("first", &[("a", 2)])).await;
+    let second = reserve(&store, &wanted("second", &[("a", 2)])).await;
+    let several = reservations.take_away("a", None, "bob@desk").await.unwrap_err();
+    assert!(matches!(several, ReservationError::Several { .. }), "{several}");
+    reservations.take_away("a", Some("second"), "bob@desk").await.unwrap();
+    second.lost().await;
+    assert!(use_it(&store, &first).await);
+}
+
+#[tokio::test]
+async fn a_lease_that_ends_frees_the_environment_and_its_holder_knows() {
+    let (_folder, store) = local();
+    let first = reserve(&store, &wanted("first", &[("a", 1)])).await;
+    let (_, second) = waits(&store, wanted("second", &[("a", 1)])).await;
+    store.revoke(LeaseId(first.lock().lease)).await.unwrap();
+    first.lost().await;
+    assert!(matches!(first.loss().await, ReservationError::Lost { .. }));
+    second.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn one_that_lost_its_place_while_it_waited_waits_again_behind_the_others() {
+    let (_folder, store) = local();
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    let first = reserve(&store, &wanted("first", &[("a", 1)])).await;
+    let (_, second) = waits(&store, wanted("second", &[("a", 1)])).await;
+    let (_, third) = waits(&store, wanted("third", &[("a", 1)])).await;
+    let second_lease = reservations.queue("a").await.unwrap().places()[1].lock.lease;
+    store.revoke(LeaseId(second_lease)).await.unwrap();
+    first.release().await;
+    let third = third.await.unwrap().unwrap();
+    assert!(!second.is_finished());
+    third.release().await;
+    second.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_person_keeps_it_for_a_time_without_a_process_and_gives_it_back() {
+    let (_folder, store) = local();
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    let person = |author: &str| Wanted {
+        holder: Holder::person(author),
+        author: author.into(),
+        why: "a look at the queue".into(),
+        ..wanted("-", &[("a", 1)])
+    };
+    let lock = reserve(&store, &person("ann@desk")).await.keep_for(Duration::from_hours(2)).await.unwrap();
+    assert!(lock.until.unwrap() > lock.since);
+    let (waiting, run) = waits(&store, wanted("run", &[("a", 1)])).await;
+    assert_eq!(waiting.holders[0].why, "a look at the queue");
+    let not_yours = reservations.release("a", "bob@desk").await.unwrap_err();
+    assert!(not_yours.to_string().contains("of ann@desk"), "{not_yours}");
+    assert_eq!(reservations.release("a", "ann@desk").await.unwrap().len(), 1);
+    run.await.unwrap().unwrap().release().await;
+
+    reserve(&store, &person("ann@desk")).await.keep_for(Duration::from_hours(2)).await.unwrap();
+    reservations.take_away("a", None, "bob@desk").await.unwrap();
+    let told = reservations.release("a", "ann@desk").await.unwrap_err();
+    assert_eq!(told.to_string(), "the environment `a` was taken away by bob@desk");
+}
+
+#[tokio::test]
+async fn a_person_reservation_ends_by_itself() {
+    let (_folder, store) = local();
+    let person = Wanted { holder: Holder::person("ann@desk"), ..wanted("ann", &[("a", 1)]) };
+    reserve(&store, &person).await.keep_for(Duration::from_secs(1)).await.unwrap();
+    reserve(&store, &wanted("run", &[("a", 1)])).await;
+    let longest = Duration::from_secs(10_000_000_000);
+    let person = Wanted { holder: Holder::person("ann@desk"), ..wanted("ann", &[("b", 1)]) };
+    let error = reserve(&store, &person).await.keep_for(longest).await.unwrap_err();
+    assert!(matches!(error, ReservationError::TooLong { .. }), "{error}");
+    let queue = Reservations::new(store.clone(), PATIENCE).queue("b").await.unwrap();
+    assert!(queue.places().is_empty());
+}

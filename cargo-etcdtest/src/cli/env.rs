@@ -1,6 +1,6 @@
 //! `cargo etcdtest env`: the environments that tests run against.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anstyle::Style;
 use clap::{Args, Subcommand};
@@ -12,7 +12,7 @@ use super::confirm::{confirm, somebody_is_there};
 use super::print::{json_line, print};
 use super::style::{FAINT, STRONG, ago, local_time, painted};
 use super::table::Table;
-use super::{Exit, Failure};
+use super::{Exit, Failure, env_check};
 use crate::author::author;
 use crate::config::Format;
 use crate::environments::{
@@ -54,6 +54,12 @@ enum EnvVerb {
         #[arg(value_name = "NAME")]
         name: String,
     },
+    /// Start an environment's services, try its probes, and stop the services
+    Check {
+        /// The environment
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
     /// Delete environments; their versions are kept
     Delete {
         /// The environments
@@ -69,7 +75,12 @@ enum EnvVerb {
 ///
 /// # Errors
 /// A file is wrong, there is no such environment, or the store failed.
-pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, format: Format) -> Result<Exit, Failure> {
+pub(crate) async fn run(
+    arguments: EnvArgs,
+    store: SharedStore,
+    root: &Path,
+    format: Format,
+) -> Result<Exit, Failure> {
     let environments = Environments::new(store);
     match arguments.verb {
         EnvVerb::Apply { paths, name } => apply(&environments, &files(&paths, name)?, format).await?,
@@ -88,6 +99,7 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, format: Format) 
             })?;
         }
         EnvVerb::Edit { name } => print(&edit(&environments, &name, format).await?)?,
+        EnvVerb::Check { name } => return env_check::run(&environments, &name, root, format).await,
         EnvVerb::Delete { names, yes } => delete(&environments, &names, yes, format).await?,
     }
     Ok(Exit::Passed)

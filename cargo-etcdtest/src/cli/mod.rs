@@ -3,6 +3,7 @@
 mod cargo_options;
 mod confirm;
 mod env;
+mod env_check;
 mod exit;
 mod filter_options;
 mod global;
@@ -127,7 +128,7 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
         }
         Verb::Env(args) => {
             let session = Session::new(global, Flags::default(), None)?;
-            env::run(args, session.store().await?, session.settings.format).await
+            env::run(args, session.store().await?, &session.root, session.settings.format).await
         }
         Verb::Runs(args) => {
             let session = Session::new(global, Flags::default(), None)?;

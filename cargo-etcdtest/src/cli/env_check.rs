@@ -68,8 +68,11 @@ pub(super) async fn run(
 
 fn not_ready_text(part: &NotReady) -> String {
     let label = painted(Label::Fail.style(), format_args!("{:>12}", "Not ready"));
-    let lines: String = part.lines.iter().map(|line| format!("{:15}{line}\n", "")).collect();
-    format!("{label} {}: {}\n{lines}", part.part, part.reason)
+    let mut text = format!("{label} {}: {}\n", part.part, part.reason);
+    for line in &part.lines {
+        text.extend([" ".repeat(15).as_str(), line, "\n"]);
+    }
+    text
 }
 
 fn not_ready_json(part: &NotReady) -> String {

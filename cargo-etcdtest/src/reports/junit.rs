@@ -203,7 +203,7 @@ fn system_out(unit: &UnitDetails, attempt: &Attempt) -> Option<String> {
         if !text.is_empty() && !text.ends_with('\n') {
             text.push('\n');
         }
-        *text += &format!("── service {service} ──\n{log}");
+        text.extend(["── service ", service, " ──\n", &log]);
     }
     text
 }

@@ -52,7 +52,9 @@ impl Bindings {
         match &mut bound.by {
             ProbeBy::Http { url, body, .. } => {
                 self.text(url);
-                body.iter_mut().for_each(|body| self.text(body));
+                if let Some(body) = body {
+                    self.text(body);
+                }
             }
             ProbeBy::Tcp(text) | ProbeBy::Dns(text) => self.text(text),
             ProbeBy::Command(texts) => texts.iter_mut().for_each(|text| self.text(text)),

@@ -337,6 +337,7 @@ pub(super) fn ready_line(part: &Part, url: Option<&str>, took: Duration) -> Stri
     let label = painted(Label::Pass.style(), format_args!("{:>COLUMN$}", "Ready"));
     let url = url.map(|url| format!(" at {url}")).unwrap_or_default();
     let part = match part {
+        Part::Definition => "definition".to_owned(),
         Part::Service(name) => format!("service {}", painted(STRONG, name)),
         Part::Probe(text) => format!("probe {}", painted(STRONG, text::one_line(text, text::MESSAGE))),
     };

@@ -90,6 +90,7 @@ pub(super) fn ready_json(environment: &str, part: &Part, url: Option<&str>, took
 /// An event about a part of an environment.
 pub(super) fn part_json(event: &str, environment: &str, part: &Part) -> Value {
     match part {
+        Part::Definition => json!({ "event": event, "environment": environment }),
         Part::Service(name) => json!({ "event": event, "environment": environment, "service": name }),
         Part::Probe(text) => json!({ "event": event, "environment": environment, "probe": text }),
     }

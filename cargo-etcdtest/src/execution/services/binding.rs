@@ -1,94 +1,95 @@
-//! What stands in an environment's texts in place of its services' addresses.
+//! An environment's definition with the ports that its services were given.
 
-use std::collections::BTreeMap;
-
+use hyper::Uri;
 use serde_json::{Map, Value, json};
 
-use crate::model::{Definition, Probe, ProbeBy, Ready, ReadyBy, Service};
+use super::not_ready::{NotReady, Part};
+use crate::environments::{Bindings, bind};
+use crate::model::{Definition, Environment, Ready, ReadyBy, Service};
 
-/// Where the services of an environment are, by name.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Bindings(pub(super) BTreeMap<String, Address>);
-
-/// Where a service is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Address {
-    /// Its URL.
-    pub(super) url: String,
-    /// Its port.
-    pub(super) port: u16,
-}
-
-impl Bindings {
-    fn text(&self, text: &mut String) {
-        for (name, address) in &self.0 {
-            if text.contains("${") {
-                *text = text
-                    .replace(&format!("${{services.{name}.url}}"), &address.url)
-                    .replace(&format!("${{services.{name}.port}}"), &address.port.to_string());
-            }
-        }
-    }
-
-    fn value(&self, value: &mut Value) {
-        match value {
-            Value::String(text) => self.text(text),
-            Value::Array(values) => values.iter_mut().for_each(|value| self.value(value)),
-            Value::Object(values) => values.values_mut().for_each(|value| self.value(value)),
-            Value::Null | Value::Bool(_) | Value::Number(_) => {}
-        }
-    }
-
-    /// A service with the addresses that it refers to.
-    pub(super) fn service(&self, service: &Service) -> Service {
-        let mut bound = service.clone();
-        each_text(&mut bound, |text| self.text(text));
-        bound
-    }
-
-    /// A probe with the addresses that it refers to.
-    pub(super) fn probe(&self, probe: &Probe) -> Probe {
-        let mut bound = probe.clone();
-        match &mut bound.by {
-            ProbeBy::Http { url, body, .. } => {
-                self.text(url);
-                if let Some(body) = body {
-                    self.text(body);
-                }
-            }
-            ProbeBy::Tcp(text) | ProbeBy::Dns(text) => self.text(text),
-            ProbeBy::Command(texts) => texts.iter_mut().for_each(|text| self.text(text)),
-        }
-        bound
-    }
-
-    /// What tests read: the configuration, and under `services` each service's `url` and
-    /// `port`.
-    pub(super) fn config(&self, definition: &Definition) -> Map<String, Value> {
-        let mut config = definition.config.clone();
-        config.values_mut().for_each(|value| self.value(value));
-        if !self.0.is_empty() {
-            let services = config.entry("services").or_insert_with(|| json!({}));
-            for (name, address) in &self.0 {
-                if let Value::Object(services) = services {
-                    services.insert(name.clone(), json!({ "url": address.url, "port": address.port }));
-                }
-            }
-        }
-        config
+/// Bindings in which no service has a port yet.
+pub(super) fn unbound(environment: &Environment) -> Bindings {
+    Bindings {
+        environment: environment.name.clone(),
+        ports: environment.definition.services.keys().map(|name| (name.clone(), 0)).collect(),
+        ..Bindings::default()
     }
 }
 
-/// Goes through the texts of a service that may refer to something.
-pub(super) fn each_text(service: &mut Service, mut change: impl FnMut(&mut String)) {
-    change(&mut service.command);
-    service.args.iter_mut().for_each(&mut change);
-    service.env.values_mut().for_each(&mut change);
-    service.cwd.iter_mut().for_each(&mut change);
-    change(&mut service.url);
-    if let Some(Ready { by: ReadyBy::Http(text) | ReadyBy::Tcp(text) | ReadyBy::Log(text), .. }) =
-        &mut service.ready
-    {
-        change(text);
+/// The definition with what its references stand for.
+///
+/// # Errors
+/// [`NotReady`] where one stands for nothing.
+pub(super) fn bound(environment: &Environment, bindings: &Bindings) -> Result<Definition, NotReady> {
+    bind(&environment.definition, bindings).map_err(|fault| NotReady {
+        environment: environment.name.clone(),
+        part: Part::Definition,
+        reason: fault.of(&environment.name).to_string(),
+        lines: Vec::new(),
+    })
+}
+
+/// What tests read: the configuration, and under `services` each service's `url` and `port`.
+pub(super) fn config(bound: &Definition, bindings: &Bindings) -> Map<String, Value> {
+    let mut config = bound.config.clone();
+    if bound.services.is_empty() {
+        return config;
+    }
+    let services = config.entry("services").or_insert_with(|| json!({}));
+    for (name, service) in &bound.services {
+        if let Value::Object(services) = &mut *services {
+            let port = bindings.ports.get(name);
+            services.insert(name.clone(), json!({ "url": service.url, "port": port }));
+        }
+    }
+    config
+}
+
+/// Whether it is started on a port that is chosen for it.
+pub(super) fn wants_port(service: &Service) -> bool {
+    texts(service).any(|text| text.contains("{port}"))
+}
+
+/// The port of a URL; 0 where it is none.
+pub(super) fn port_of(url: &str) -> u16 {
+    let url = url.parse::<Uri>().unwrap_or_default();
+    let usual = match url.scheme_str() {
+        Some("http") => 80,
+        Some("https") => 443,
+        _ => 0,
+    };
+    url.port_u16().unwrap_or(usual)
+}
+
+/// Whether a service says where another is.
+pub(super) fn refers(service: &Service, other: &str) -> bool {
+    let reference = format!("${{services.{other}.");
+    texts(service).any(|text| text.contains(&reference))
+}
+
+/// The texts of a service that may refer to something.
+fn texts(service: &Service) -> impl Iterator<Item = &String> {
+    let ready = service.ready.as_ref().map(|Ready { by, .. }| match by {
+        ReadyBy::Http(text) | ReadyBy::Tcp(text) | ReadyBy::Log(text) => text,
+    });
+    let Service { command, args, env, cwd, url, .. } = service;
+    [command, url].into_iter().chain(args).chain(env.values()).chain(cwd).chain(ready)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_of_a_url_is_what_it_says_or_the_usual_one() {
+        for (url, port) in [
+            ("http://127.0.0.1:81/x", 81),
+            ("http://a", 80),
+            ("https://[::1]", 443),
+            ("postgres://u:p@h:5432/db", 5432),
+            ("redis://h", 0),
+        ] {
+            assert_eq!(port_of(url), port, "{url}");
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use tokio::sync::watch;
 
-use super::binding::Bindings;
+use super::binding::{bound, unbound};
 use super::fleet::{Fleet, Ground, tell};
 use super::not_ready::NotReady;
 use super::probe;
@@ -16,17 +16,19 @@ pub async fn check(
     environment: &Environment,
     leave: &watch::Receiver<Leave>,
 ) -> Vec<NotReady> {
-    let name = &environment.name;
-    let services = environment.definition.services.iter().collect();
-    let told = |running: &_| tell(ground, name, running);
-    let fleet = match Fleet::start(ground, name, services, &Bindings::default(), told).await {
+    let told = |running: &_| tell(ground, environment, running);
+    let fleet = match Fleet::start(ground, environment, unbound(environment), |_| true, told).await {
         Ok(fleet) => fleet,
         Err(not_ready) => return vec![not_ready],
     };
-    let bindings = fleet.bindings();
     let mut not_ready = Vec::new();
-    for probe in &environment.definition.probes {
-        not_ready.extend(probe::pass(ground, name, probe, &bindings).await.err());
+    match bound(environment, fleet.bindings()) {
+        Ok(bound) => {
+            for (written, probe) in environment.definition.probes.iter().zip(&bound.probes) {
+                not_ready.extend(probe::pass(ground, environment, written, probe).await.err());
+            }
+        }
+        Err(fault) => not_ready.push(fault),
     }
     fleet.stop(&mut leave.clone()).await;
     not_ready

@@ -3,22 +3,23 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+use std::sync::Arc;
 
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
-use regex::Regex;
 use tokio::sync::watch;
 
-use super::binding::{Bindings, each_text};
+use super::binding::{port_of, refers, wants_port};
 use super::log::{Log, Mark, ServiceLog};
 use super::not_ready::{NotReady, Part};
+use super::port::FreePort;
 use super::program::Places;
-use super::service::Running;
+use super::service::{Plan, Running};
+use crate::environments::Bindings;
 use crate::execution::process::Launcher;
 use crate::execution::worker::EventSink;
 use crate::execution::{Leave, RunEvent};
-use crate::model::Service;
+use crate::model::{Environment, Service};
 
 /// What services are started with.
 #[derive(Clone, Debug)]
@@ -28,10 +29,11 @@ pub struct Ground {
     pub(super) events: EventSink,
 }
 
-/// Services that run, with what each of them needs.
-#[derive(Debug, Default)]
+/// Services that run, with the ports that they were given.
+#[derive(Debug)]
 pub(super) struct Fleet {
-    running: BTreeMap<String, (Running, BTreeSet<String>)>,
+    running: BTreeMap<String, Running>,
+    bindings: Bindings,
 }
 
 impl Ground {
@@ -42,84 +44,106 @@ impl Ground {
 }
 
 impl Fleet {
-    /// Starts services, each as soon as all that it needs is ready; what they need besides is
-    /// in `others`. `told` hears of each that is ready.
+    /// Starts those services of an environment that are `chosen`, each as soon as all that it
+    /// needs of them is ready. `bindings` has the ports of the others. `told` hears of each
+    /// that is ready.
     ///
     /// # Errors
     /// The first that is not ready. The others have been stopped then.
     pub(super) async fn start(
         ground: &Ground,
-        environment: &str,
-        services: BTreeMap<&String, &Service>,
-        others: &Bindings,
+        environment: &Environment,
+        bindings: Bindings,
+        chosen: impl Fn(&Service) -> bool,
         told: impl Fn(&Running),
     ) -> Result<Self, NotReady> {
-        let mut fleet = Self::default();
-        let mut bindings = others.clone();
-        let mut waiting: BTreeMap<&String, (&Service, BTreeSet<String>)> =
-            services.into_iter().map(|(name, service)| (name, (service, needs_of(name, service)))).collect();
+        let services = environment.definition.services.iter().filter(|(_, service)| chosen(service));
+        let services: BTreeMap<&String, &Service> = services.collect();
+        let mut fleet = Self { running: BTreeMap::new(), bindings };
+        let mut ports = BTreeMap::new();
+        for (name, service) in &services {
+            let number = if wants_port(service) {
+                let port = FreePort::find().map_err(|error| {
+                    NotReady::service(environment, name, format!("there is no free port: {error}"))
+                })?;
+                let number = port.number();
+                ports.insert(*name, port);
+                number
+            } else {
+                port_of(&service.url)
+            };
+            fleet.bindings.ports.insert((*name).clone(), number);
+        }
+        let started = fleet.start_all(ground, environment, &services, ports, told).await;
+        if started.is_err() {
+            fleet.stop(&mut watch::channel(Leave::ToFinish).1).await;
+        }
+        started.map(|()| fleet)
+    }
+
+    async fn start_all(
+        &mut self,
+        ground: &Ground,
+        environment: &Environment,
+        services: &BTreeMap<&String, &Service>,
+        mut ports: BTreeMap<&String, FreePort>,
+        told: impl Fn(&Running),
+    ) -> Result<(), NotReady> {
+        let mut waiting = services.clone();
         let mut starting = FuturesUnordered::new();
         loop {
-            let due = |(_, needs): &(&Service, BTreeSet<String>)| {
-                needs.iter().all(|need| bindings.0.contains_key(need))
+            let is_due = |service: &Service| {
+                let mut needs = service.needs.iter();
+                needs.all(|need| !services.contains_key(need) || self.running.contains_key(need))
             };
-            let begun: Vec<_> = waiting.extract_if(.., |_, service| due(service)).collect();
-            for (name, (service, needs)) in begun {
-                let bound = bindings.service(service);
-                starting.push(async move {
-                    let running = Running::start(ground, environment, name, &bound).await;
-                    running.map(|running| (name, running, needs))
-                });
+            let due: Vec<_> = waiting.extract_if(.., |_, service| is_due(service)).collect();
+            for (name, _) in due {
+                // Who refers to it without needing it may have been told its port already.
+                let knows = |(other, service): (&&String, &&Service)| {
+                    *other != name && !service.needs.contains(name) && refers(service, name)
+                };
+                let plan = Plan {
+                    environment,
+                    name,
+                    bindings: self.bindings.clone(),
+                    may_move: !services.iter().any(knows),
+                };
+                let port = ports.remove(name);
+                starting.push(async move { plan.start(ground, port).await });
             }
             match starting.next().await {
-                Some(Ok((name, running, needs))) => {
+                Some(running) => {
+                    let running = running?;
                     told(&running);
-                    bindings.0.insert(name.clone(), running.address.clone());
-                    fleet.running.insert(name.clone(), (running, needs));
-                }
-                Some(Err(not_ready)) => {
-                    // Those on the way end with this.
-                    starting.clear();
-                    fleet.stop(&mut never_in_a_hurry()).await;
-                    return Err(not_ready);
+                    self.bindings.ports.insert(running.name.clone(), running.port);
+                    self.running.insert(running.name.clone(), running);
                 }
                 None => break,
             }
         }
-        let Some((name, (_, needs))) = waiting.first_key_value() else { return Ok(fleet) };
-        let missing: Vec<&str> =
-            needs.iter().filter(|need| !bindings.0.contains_key(*need)).map(String::as_str).collect();
-        let not_ready = NotReady {
-            environment: environment.to_owned(),
-            part: Part::Service((*name).clone()),
-            reason: format!("it needs what is not started before it: {}", missing.join(", ")),
-            lines: Vec::new(),
-        };
-        fleet.stop(&mut never_in_a_hurry()).await;
-        Err(not_ready)
+        let Some(name) = waiting.keys().next() else { return Ok(()) };
+        let circle = waiting.keys().map(|name| name.as_str()).collect::<Vec<_>>().join(", ");
+        Err(NotReady::service(environment, name, format!("these need each other: {circle}")))
     }
 
-    /// Where the services are.
-    pub(super) fn bindings(&self) -> Bindings {
-        Bindings(
-            self.running.iter().map(|(name, (running, _))| (name.clone(), running.address.clone())).collect(),
-        )
+    /// What its environment's references stand for.
+    pub(super) fn bindings(&self) -> &Bindings {
+        &self.bindings
     }
 
     /// What follows in their logs.
     pub(super) fn marks(&self) -> Marks {
-        Marks(
-            self.running
-                .values()
-                .map(|(running, _)| (running.name.clone(), Arc::clone(&running.log), running.log.mark()))
-                .collect(),
-        )
+        self.marks_at(Log::mark)
     }
 
     /// All that their logs have.
     pub(super) fn beginnings(&self) -> Marks {
-        let all = self.running.values();
-        Marks(all.map(|(running, _)| (running.name.clone(), running.log.clone(), Mark::default())).collect())
+        self.marks_at(|_| Mark::default())
+    }
+
+    fn marks_at(&self, mark: impl Fn(&Log) -> Mark) -> Marks {
+        let marked = |running: &Running| (running.name.clone(), Arc::clone(&running.log), mark(&running.log));
+        Marks(self.running.values().map(marked).collect())
     }
 
     /// Stops each once nothing that runs needs it any more.
@@ -128,9 +152,9 @@ impl Fleet {
         let mut begun = BTreeSet::new();
         let mut stopping = FuturesUnordered::new();
         loop {
-            for (name, (running, _)) in &self.running {
-                let needed = left.iter().any(|other| self.running[*other].1.contains(name));
-                if left.contains(name) && !needed && begun.insert(name) {
+            for (name, running) in &self.running {
+                let needed = left.iter().any(|other| self.running[*other].needs().contains(name));
+                if !needed && begun.insert(name) {
                     let mut leave = leave.clone();
                     stopping.push(async move {
                         running.stop(&mut leave).await;
@@ -172,29 +196,12 @@ impl Marks {
     }
 }
 
-/// A run in which nobody is in a hurry.
-fn never_in_a_hurry() -> watch::Receiver<Leave> {
-    watch::channel(Leave::ToFinish).1
-}
-
-/// What a service needs: what it says, and what it refers to.
-fn needs_of(name: &str, service: &Service) -> BTreeSet<String> {
-    static REFERENCE: LazyLock<Regex> =
-        LazyLock::new(|| Regex::new(r"\$\{services\.([^.}]+)\.").expect("the pattern is right"));
-    let mut needs: BTreeSet<String> = service.needs.iter().cloned().collect();
-    each_text(&mut service.clone(), |text| {
-        needs.extend(REFERENCE.captures_iter(text).map(|found| found[1].to_owned()));
-    });
-    needs.remove(name);
-    needs
-}
-
 /// Says that a service is ready.
-pub(super) fn tell(ground: &Ground, environment: &str, running: &Running) {
+pub(super) fn tell(ground: &Ground, environment: &Environment, running: &Running) {
     let _ = ground.events.send(RunEvent::Ready {
-        environment: environment.to_owned(),
+        environment: environment.name.clone(),
         part: Part::Service(running.name.clone()),
-        url: Some(running.address.url.clone()),
+        url: Some(running.url.clone()),
         took: running.took,
     });
 }

@@ -2,6 +2,8 @@
 
 use std::fmt;
 
+use crate::model::Environment;
+
 /// A part of an environment that is not ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NotReady {
@@ -18,6 +20,8 @@ pub struct NotReady {
 /// A part of an environment that can be ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Part {
+    /// What it says of itself: a reference stands for nothing.
+    Definition,
     /// A service, by name.
     Service(String),
     /// A probe, as its file says it: without what its references stand for.
@@ -27,6 +31,7 @@ pub enum Part {
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Definition => f.write_str("definition"),
             Self::Service(name) => write!(f, "service `{name}`"),
             Self::Probe(text) => write!(f, "probe `{text}`"),
         }
@@ -34,6 +39,12 @@ impl fmt::Display for Part {
 }
 
 impl NotReady {
+    /// A service that could not even be started.
+    pub(super) fn service(environment: &Environment, name: &str, reason: String) -> Self {
+        let part = Part::Service(name.to_owned());
+        Self { environment: environment.name.clone(), part, reason, lines: Vec::new() }
+    }
+
     /// What is not ready and why, on one line.
     pub fn headline(&self) -> String {
         format!("{} of environment `{}` is not ready: {}", self.part, self.environment, self.reason)

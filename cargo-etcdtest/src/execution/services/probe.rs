@@ -4,14 +4,13 @@ use std::time::Duration;
 
 use regex::Regex;
 
-use super::binding::Bindings;
 use super::fleet::Ground;
 use super::log::Log;
 use super::look;
 use super::not_ready::{NotReady, Part};
 use super::service::ending;
 use crate::execution::RunEvent;
-use crate::model::{Probe, ProbeBy};
+use crate::model::{Environment, Probe, ProbeBy};
 
 /// A probe in few words, as its file says it.
 fn title(probe: &Probe) -> String {
@@ -23,18 +22,19 @@ fn title(probe: &Probe) -> String {
     }
 }
 
-/// Waits until a probe passes, and tells that it did.
+/// Waits until a probe passes, and tells that it did. `written` is the probe as the
+/// environment says it, `probe` the same with what its references stand for.
 ///
 /// # Errors
 /// It did not in its time.
 pub(super) async fn pass(
     ground: &Ground,
-    environment: &str,
+    environment: &Environment,
+    written: &Probe,
     probe: &Probe,
-    bindings: &Bindings,
 ) -> Result<(), NotReady> {
-    let (environment, part) = (environment.to_owned(), Part::Probe(title(probe)));
-    match tried(ground, &bindings.probe(probe)).await {
+    let (environment, part) = (environment.name.clone(), Part::Probe(title(written)));
+    match tried(ground, probe).await {
         Ok(took) => {
             let _ = ground.events.send(RunEvent::Ready { environment, part, url: None, took });
             Ok(())

@@ -5,25 +5,25 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
-use hyper::Uri;
 use regex::Regex;
 use rustix::process::Signal;
 use tokio::sync::watch;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::binding::{Address, each_text};
+use super::binding::bound;
 use super::fleet::Ground;
 use super::log::{Log, Reading};
 use super::look;
 use super::not_ready::{NotReady, Part};
 use super::port::{self, FreePort};
+use crate::environments::Bindings;
 #[cfg(not(target_os = "linux"))]
 use crate::execution::direct::end_holders;
 #[cfg(target_os = "linux")]
 use crate::execution::keeper::end_holders;
 use crate::execution::process::Process;
 use crate::execution::{Leave, RunEvent};
-use crate::model::{ReadyBy, Restart, Service};
+use crate::model::{Environment, ReadyBy, Restart, Service};
 use crate::reports::story::signal_name;
 
 /// On how many ports a service is tried that ends because somebody else took its port.
@@ -40,12 +40,15 @@ const STEADY: Duration = Duration::from_secs(10);
 pub(super) struct Running {
     /// Its name.
     pub(super) name: String,
-    /// Where it is.
-    pub(super) address: Address,
+    /// Its URL.
+    pub(super) url: String,
+    /// Its port.
+    pub(super) port: u16,
     /// What it writes.
     pub(super) log: Arc<Log>,
     /// How long it took to be ready.
     pub(super) took: Duration,
+    needs: Vec<String>,
     stop: watch::Sender<Stop>,
     ended: watch::Receiver<()>,
     _reading: Reading,
@@ -79,66 +82,93 @@ struct Failed {
     ended: bool,
 }
 
-impl Running {
-    /// Starts a service whose references are bound, and waits until it is ready.
+/// A service that is to be started.
+pub(super) struct Plan<'a> {
+    /// The environment.
+    pub(super) environment: &'a Environment,
+    /// Its name there.
+    pub(super) name: &'a str,
+    /// What its references stand for.
+    pub(super) bindings: Bindings,
+    /// It may be given another port: nobody was told this one.
+    pub(super) may_move: bool,
+}
+
+impl Plan<'_> {
+    /// Starts it on this port, or where it has lost that on another, and waits until it is
+    /// ready.
     ///
     /// # Errors
     /// [`NotReady`]. Nothing is left of it then, nor when this is dropped on the way.
     pub(super) async fn start(
+        mut self,
         ground: &Ground,
-        environment: &str,
-        name: &str,
-        service: &Service,
-    ) -> Result<Self, NotReady> {
+        mut port: Option<FreePort>,
+    ) -> Result<Running, NotReady> {
         let mut tries = 0;
         loop {
             tries += 1;
             let began = Instant::now();
-            let failed = match FreePort::find() {
-                Err(error) => {
-                    Failed { reason: format!("there is no free port: {error}"), log: None, ended: false }
+            if let Some(port) = &port {
+                self.bindings.ports.insert(self.name.to_owned(), port.number());
+            }
+            let number = self.bindings.ports.get(self.name).copied().unwrap_or_default();
+            let service = bound(self.environment, &self.bindings)?.services.remove(self.name);
+            let service = service.ok_or_else(|| self.not_ready("there is no such service".into()))?;
+            let command = ground.places.command_of(&service);
+            let may_move = self.may_move && port.is_some() && tries < PORTS;
+            match start(ground, &service, &command, port.take()).await {
+                Ok(ready) => return Ok(self.watched(ground, service, command, number, began, ready)),
+                Err(failed) if may_move && failed.lost_its_port(number) => {
+                    let free = FreePort::find();
+                    port = Some(free.map_err(|error| self.not_ready(format!("there is no free port: {error}")))?);
                 }
-                Ok(port) => {
-                    let number = port.number();
-                    let bound = with_port(service, number);
-                    let command = ground.places.command_of(&bound);
-                    match start(ground, &bound, &command, port).await {
-                        Ok((process, log, reading)) => {
-                            let title = format!("service `{name}` of `{environment}`");
-                            let (stop, told) = watch::channel(Stop::Not);
-                            let (running, ended) = watch::channel(());
-                            let address = address_of(&bound, number);
-                            let ground = ground.clone();
-                            let log_read = Arc::clone(&log);
-                            let watcher = Watcher { ground, title, service: bound, command, log, stop: told };
-                            tokio::spawn(async move {
-                                watcher.watch(process).await;
-                                drop(running);
-                            });
-                            return Ok(Self {
-                                name: name.to_owned(),
-                                address,
-                                log: log_read,
-                                took: began.elapsed(),
-                                stop,
-                                ended,
-                                _reading: reading,
-                            });
-                        }
-                        Err(failed) if bound != *service && tries < PORTS && failed.lost_its_port(number) => {
-                            continue;
-                        }
-                        Err(failed) => failed,
-                    }
+                Err(Failed { reason, log, .. }) => {
+                    let lines = log.map(|log| log.last_lines()).unwrap_or_default();
+                    return Err(NotReady { lines, ..self.not_ready(reason) });
                 }
-            };
-            return Err(NotReady {
-                environment: environment.to_owned(),
-                part: Part::Service(name.to_owned()),
-                reason: failed.reason,
-                lines: failed.log.map(|log| log.last_lines()).unwrap_or_default(),
-            });
+            }
         }
+    }
+
+    fn not_ready(&self, reason: String) -> NotReady {
+        NotReady::service(self.environment, self.name, reason)
+    }
+
+    /// A service that is ready, from now on watched.
+    fn watched(
+        &self,
+        ground: &Ground,
+        service: Service,
+        command: Command,
+        port: u16,
+        began: Instant,
+        (process, log, reading): (Process, Arc<Log>, Reading),
+    ) -> Running {
+        let (stop, told) = watch::channel(Stop::Not);
+        let (running, ended) = watch::channel(());
+        let (url, needs) = (service.url.clone(), service.needs.clone());
+        let watcher = Watcher {
+            ground: ground.clone(),
+            title: format!("service `{}` of `{}`", self.name, self.environment.name),
+            service,
+            command,
+            log: Arc::clone(&log),
+            stop: told,
+        };
+        tokio::spawn(async move {
+            watcher.watch(process).await;
+            drop(running);
+        });
+        let (name, took) = (self.name.to_owned(), began.elapsed());
+        Running { name, url, port, log, took, needs, stop, ended, _reading: reading }
+    }
+}
+
+impl Running {
+    /// The services that it needs.
+    pub(super) fn needs(&self) -> &[String] {
+        &self.needs
     }
 
     /// Asks it to end, and kills it after its grace, or at once when `leave` says so.
@@ -165,7 +195,7 @@ async fn start(
     ground: &Ground,
     service: &Service,
     command: &Command,
-    port: FreePort,
+    port: Option<FreePort>,
 ) -> Result<(Process, Arc<Log>, Reading), Failed> {
     let failed = |reason: String, log| Failed { reason, log, ended: false };
     let (log, reading) = Log::new().map_err(|error| failed(error.to_string(), None))?;
@@ -192,8 +222,7 @@ async fn start(
                 look::wait_for(ready.timeout, || look::http(&url, None, None)).await.map(drop)
             }
             (ReadyBy::Tcp(at), _) => {
-                let at = if at.is_empty() { host_and_port(&service.url) } else { at.clone() };
-                look::wait_for(ready.timeout, || look::tcp(&at)).await.map(drop)
+                look::wait_for(ready.timeout, || look::tcp(at)).await.map(drop)
             }
             (ReadyBy::Log(pattern), matched) => {
                 let line = async {
@@ -326,28 +355,10 @@ pub(super) fn ending(status: Option<ExitStatus>) -> String {
     }
 }
 
-fn with_port(service: &Service, number: u16) -> Service {
-    let mut bound = service.clone();
-    each_text(&mut bound, |text| *text = text.replace("{port}", &number.to_string()));
-    bound
-}
-
-/// Where a service is; its port is that of its URL, if that names one.
-fn address_of(service: &Service, number: u16) -> Address {
-    let port = service.url.parse::<Uri>().ok().and_then(|url| url.port_u16());
-    Address { url: service.url.clone(), port: port.unwrap_or(number) }
-}
-
 /// A URL, or a path below one.
 fn below(url: &str, at: &str) -> String {
     if at.contains("://") {
         return at.to_owned();
     }
     format!("{}/{}", url.trim_end_matches('/'), at.trim_start_matches('/'))
-}
-
-fn host_and_port(url: &str) -> String {
-    let url = url.parse::<Uri>().unwrap_or_default();
-    let port = url.port_u16().unwrap_or(if url.scheme_str() == Some("https") { 443 } else { 80 });
-    format!("{}:{port}", url.host().unwrap_or("127.0.0.1"))
 }

@@ -1,6 +1,6 @@
 //! What a worker's tests are given: environments whose services run, and what those write.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -10,13 +10,14 @@ use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::watch;
 use tokio::time::sleep;
 
-use super::binding::Bindings;
+use super::binding::{bound, config, unbound};
 use super::fleet::{Fleet, Ground, Marks, tell};
 use super::log::ServiceLog;
 use super::probe;
+use crate::environments::Bindings;
 use crate::execution::Leave;
 use crate::execution::error::{Result, RunError};
-use crate::model::{Environment, Scope, Service};
+use crate::model::{Definition, Environment, Scope, Service};
 
 /// How long a service may take to write down why a test failed.
 const SETTLE: Duration = Duration::from_millis(50);
@@ -25,6 +26,8 @@ const SETTLE: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub struct Supply {
     ground: Ground,
+    /// What runs, by environment.
+    fleets: HashMap<String, Fleet>,
     environments: HashMap<String, Provided>,
     /// Where plain tests read their environments.
     files: Option<TempDir>,
@@ -34,7 +37,6 @@ pub struct Supply {
 #[derive(Debug)]
 struct Provided {
     environment: Environment,
-    fleet: Fleet,
     /// What its tests are told; but for one with services of each test's own.
     data: EnvironmentData,
     file: Option<PathBuf>,
@@ -68,7 +70,7 @@ impl Supply {
         files: bool,
         leave: &watch::Receiver<Leave>,
     ) -> Result<Self> {
-        let mut supply = Self { ground, environments: HashMap::new(), files: None };
+        let mut supply = Self { ground, fleets: HashMap::new(), environments: HashMap::new(), files: None };
         let mut leaving = leave.clone();
         let begun = tokio::select! {
             begun = supply.begin(environments, files) => begun,
@@ -86,12 +88,16 @@ impl Supply {
             self.files = Some(folder.map_err(cannot_write)?);
         }
         for (index, environment) in environments.iter().enumerate() {
-            let name = &environment.name;
-            let (own, whole) = services_of(environment);
-            let told = |running: &_| tell(&self.ground, name, running);
-            let fleet = Fleet::start(&self.ground, name, whole, &Bindings::default(), told).await?;
-            let bindings = fleet.bindings();
-            let data = data_of(environment, &bindings);
+            let told = |running: &_| tell(&self.ground, environment, running);
+            let for_all = |service: &Service| service.scope == Scope::Run;
+            let fleet = Fleet::start(&self.ground, environment, unbound(environment), for_all, told).await?;
+            // From here on it is stopped with the others.
+            let fleet = self.fleets.entry(environment.name.clone()).or_insert(fleet);
+            let bound = bound(environment, fleet.bindings())?;
+            for (written, probe) in environment.definition.probes.iter().zip(&bound.probes) {
+                probe::pass(&self.ground, environment, written, probe).await?;
+            }
+            let data = data_of(environment, &bound, fleet.bindings());
             let file = match &self.files {
                 None => None,
                 Some(folder) => {
@@ -100,18 +106,9 @@ impl Supply {
                     Some(file)
                 }
             };
-            let provided = Provided {
-                environment: environment.clone(),
-                fleet,
-                data,
-                file,
-                own_services: !own.is_empty(),
-            };
-            // From here on it is stopped with the others.
-            self.environments.insert(name.clone(), provided);
-            for probe in &environment.definition.probes {
-                probe::pass(&self.ground, name, probe, &bindings).await?;
-            }
+            let own_services = !bound.services.values().all(for_all);
+            let provided = Provided { environment: environment.clone(), data, file, own_services };
+            self.environments.insert(environment.name.clone(), provided);
         }
         Ok(())
     }
@@ -122,27 +119,27 @@ impl Supply {
     /// # Errors
     /// A service of the attempt's own is not ready, or its file cannot be written; in words.
     pub async fn for_attempt(&self, environment: &str) -> Option<std::result::Result<Supplied, String>> {
-        let provided = self.environments.get(environment)?;
-        let marks = provided.fleet.marks();
+        let (provided, fleet) = (self.environments.get(environment)?, self.fleets.get(environment)?);
+        let marks = fleet.marks();
         if !provided.own_services {
             let (data, file) = (provided.data.clone(), provided.file.clone());
             return Some(Ok(Supplied { data, file, fleet: None, marks, _file: None }));
         }
-        Some(self.with_own_services(provided, marks).await)
+        Some(self.with_own_services(provided, fleet.bindings(), marks).await)
     }
 
     async fn with_own_services(
         &self,
         provided: &Provided,
+        bindings: &Bindings,
         marks: Marks,
     ) -> std::result::Result<Supplied, String> {
         let environment = &provided.environment;
-        let (own, _) = services_of(environment);
-        let mut bindings = provided.fleet.bindings();
-        let started = Fleet::start(&self.ground, &environment.name, own, &bindings, |_| {}).await;
+        let own = |service: &Service| service.scope == Scope::Test;
+        let started = Fleet::start(&self.ground, environment, bindings.clone(), own, |_| {}).await;
         let fleet = started.map_err(|not_ready| not_ready.to_string())?;
-        bindings.0.extend(fleet.bindings().0);
-        let data = data_of(environment, &bindings);
+        let bound = bound(environment, fleet.bindings()).map_err(|not_ready| not_ready.to_string())?;
+        let data = data_of(environment, &bound, fleet.bindings());
         let file = self.files.as_ref().map(|folder| {
             let file = tempfile::Builder::new().suffix(".json").tempfile_in(folder.path())?;
             std::fs::write(file.path(), content(&data)).map(|()| file)
@@ -156,8 +153,8 @@ impl Supply {
 
     /// Stops all services, and kills them where `leave` says so.
     pub async fn stop(&self, leave: &watch::Receiver<Leave>) {
-        for provided in self.environments.values() {
-            provided.fleet.stop(&mut leave.clone()).await;
+        for fleet in self.fleets.values() {
+            fleet.stop(&mut leave.clone()).await;
         }
     }
 }
@@ -180,19 +177,12 @@ impl Supplied {
     }
 }
 
-type Services<'a> = BTreeMap<&'a String, &'a Service>;
-
-/// The services of each test's own, and those for all.
-pub(super) fn services_of(environment: &Environment) -> (Services<'_>, Services<'_>) {
-    environment.definition.services.iter().partition(|(_, service)| service.scope == Scope::Test)
-}
-
-fn data_of(environment: &Environment, bindings: &Bindings) -> EnvironmentData {
+fn data_of(environment: &Environment, bound: &Definition, bindings: &Bindings) -> EnvironmentData {
     EnvironmentData {
         name: environment.name.clone(),
         version: environment.version,
         revision: environment.revision,
-        config: Value::Object(bindings.config(&environment.definition)),
+        config: Value::Object(config(bound, bindings)),
     }
 }
 

@@ -14,7 +14,7 @@ use super::binding::bound;
 use super::fleet::Ground;
 use super::log::{Log, Reading};
 use super::look;
-use super::not_ready::{NotReady, Part};
+use super::not_ready::NotReady;
 use super::port::{self, FreePort};
 use crate::environments::Bindings;
 #[cfg(not(target_os = "linux"))]
@@ -121,7 +121,9 @@ impl Plan<'_> {
                 Ok(ready) => return Ok(self.watched(ground, service, command, number, began, ready)),
                 Err(failed) if may_move && failed.lost_its_port(number) => {
                     let free = FreePort::find();
-                    port = Some(free.map_err(|error| self.not_ready(format!("there is no free port: {error}")))?);
+                    port = Some(
+                        free.map_err(|error| self.not_ready(format!("there is no free port: {error}")))?,
+                    );
                 }
                 Err(Failed { reason, log, .. }) => {
                     let lines = log.map(|log| log.last_lines()).unwrap_or_default();
@@ -221,9 +223,7 @@ async fn start(
                 let url = below(&service.url, at);
                 look::wait_for(ready.timeout, || look::http(&url, None, None)).await.map(drop)
             }
-            (ReadyBy::Tcp(at), _) => {
-                look::wait_for(ready.timeout, || look::tcp(at)).await.map(drop)
-            }
+            (ReadyBy::Tcp(at), _) => look::wait_for(ready.timeout, || look::tcp(at)).await.map(drop),
             (ReadyBy::Log(pattern), matched) => {
                 let line = async {
                     if let Some(matched) = matched {

@@ -13,7 +13,7 @@ use super::stream::{Stream, part_json};
 use super::style::{Label, painted};
 use super::{Exit, Failure};
 use crate::config::Format;
-use crate::environments::Environments;
+use crate::environments::{EnvironmentId, Environments, LOCAL};
 use crate::execution::{Ground, Launcher, Leave, NotReady, check};
 use crate::testcases::usual_program_folder;
 
@@ -24,10 +24,11 @@ use crate::testcases::usual_program_folder;
 /// There is no such environment, or it was interrupted.
 pub(super) async fn run(
     environments: &Environments,
-    name: &str,
+    id: EnvironmentId,
     root: &Path,
     format: Format,
 ) -> Result<Exit, Failure> {
+    let found = environments.resolve(&[id], LOCAL).await?;
     let (events, heard) = mpsc::unbounded_channel();
     let (leave, told) = watch::channel(Leave::ToFinish);
     let mut leaving = told.clone();
@@ -41,7 +42,7 @@ pub(super) async fn run(
     });
     let mut not_ready = Vec::new();
     let interrupted = 'checked: {
-        for environment in &environments.resolve(&[name.to_owned()], name).await? {
+        for environment in &found {
             tokio::select! {
                 found = check(&ground, environment, &told) => not_ready.extend(found),
                 _ = leaving.wait_for(|leave| *leave > Leave::ToFinish) => break 'checked true,

@@ -22,10 +22,11 @@ use crate::config::{
     Flags, Format, MaxFail, OutputWhen, PassOrFail, Retries, Settings, SlowTimeout, StoreOutput, TestThreads,
     Value,
 };
-use crate::environments::{Environments, allows};
+use crate::environments::{EnvironmentId, Environments, allows};
 use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId};
-use crate::reports::{JUNIT, Reports, RunDetails};
+use crate::reports::history::environments_of;
+use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
 use crate::store::{SharedStore, StoreError};
 use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
 
@@ -44,9 +45,13 @@ pub(super) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Execution")]
 struct HowArgs {
-    /// Environment to run against; several times for a matrix
-    #[arg(long = "env", value_name = "NAME")]
-    environments: Vec<String>,
+    /// Environment to run against, or an old version of one; several times for a matrix
+    #[arg(long = "env", value_name = "NAME[@VERSION]")]
+    environments: Vec<EnvironmentId>,
+    /// Run against exactly the environments that another run used, as they were then: its id, the
+    /// beginning of one, or `latest`
+    #[arg(long, value_name = "RUN", conflicts_with = "environments")]
+    env_from: Option<String>,
     /// How many tests run at once: a number, `num-cpus`, or a negative number to leave cores free
     #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true)]
     test_threads: Option<TestThreads>,
@@ -157,8 +162,12 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let patterns = filter.patterns().to_vec();
     let filter = filter.filter()?;
     let store = session.store().await?;
-    let environments = Environments::new(store.clone());
-    let chosen = environments.resolve(&how.environments, &settings.default_environment).await?;
+    let chosen = if let Some(run) = &how.env_from {
+        environments_of(&*store, &resolve_run(&*store, run).await?).await?
+    } else {
+        let environments = Environments::new(store.clone());
+        environments.resolve(&how.environments, &settings.default_environment).await?
+    };
     timings.end("open");
 
     // Git looks at the code while cargo does.

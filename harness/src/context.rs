@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
-use crate::environment::{Environment, Origin};
+use crate::environment::Environment;
 use crate::protocol::{Event, Outcome, Start};
 
 /// The attempt that a test runs in. Take it as a parameter, `cx: &Context`; a clone of it
@@ -33,7 +33,7 @@ type Runner = Box<dyn Write + Send>;
 impl Context {
     /// The context of an attempt that the runner started and hears.
     pub(crate) fn of_runner(mut start: Start, runner: impl Write + Send + 'static) -> Self {
-        let environment = Environment::new(mem::take(&mut start.environment), Origin::Runner);
+        let environment = Environment::sent(mem::take(&mut start.environment));
         Self::new(start, Arc::new(environment), Some(Box::new(runner)))
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::OnceLock;
 
 use serde_core::de::DeserializeOwned;
 use serde_json::Value;
@@ -18,7 +19,9 @@ use crate::protocol::EnvironmentData;
 /// # }
 /// ```
 pub struct Environment {
-    data: EnvironmentData,
+    /// What the runner sent, until somebody looks.
+    sent: String,
+    data: OnceLock<EnvironmentData>,
     origin: Origin,
 }
 
@@ -34,27 +37,36 @@ pub(crate) enum Origin {
 
 impl Environment {
     pub(crate) fn new(data: EnvironmentData, origin: Origin) -> Self {
-        Self { data, origin }
+        Self { sent: String::new(), data: data.into(), origin }
+    }
+
+    /// The environment that the runner sent as JSON.
+    pub(crate) fn sent(json: String) -> Self {
+        Self { sent: json, data: OnceLock::new(), origin: Origin::Runner }
+    }
+
+    fn data(&self) -> &EnvironmentData {
+        self.data.get_or_init(|| EnvironmentData::from_json(&self.sent).unwrap_or_default())
     }
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.data.name
+        &self.data().name
     }
 
     /// Its version, from 1; 0 when it does not come from a store.
     pub fn version(&self) -> u64 {
-        self.data.version
+        self.data().version
     }
 
     /// The store revision at which it was written; 0 when it does not come from a store.
     pub fn revision(&self) -> i64 {
-        self.data.revision
+        self.data().revision
     }
 
     /// The whole configuration, a JSON object.
     pub fn config(&self) -> &Value {
-        &self.data.config
+        &self.data().config
     }
 
     /// Reads the value at a key; the dots of `key` lead into tables: `orders.url`.

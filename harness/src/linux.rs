@@ -5,6 +5,7 @@ use std::fs;
 use std::io;
 use std::mem;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::linux::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::ptr;
 use std::slice;
@@ -83,9 +84,10 @@ pub(crate) fn fork() -> io::Result<Option<i32>> {
 /// # Errors
 /// `/proc` is not to be read.
 pub(crate) fn other_threads() -> io::Result<Vec<String>> {
-    // A thread that was joined is listed for a moment still.
+    // A thread that was joined is counted for a moment still.
     for wait in [1, 2, 4, 8, 16, 32] {
-        if fs::read_dir("/proc/self/task")?.count() == 1 {
+        // A folder has a link from its parent, one from itself, and one from each in it.
+        if fs::metadata("/proc/self/task")?.st_nlink() == 3 {
             return Ok(Vec::new());
         }
         sleep(Duration::from_millis(wait));

@@ -12,9 +12,16 @@
 //! and asks it for a child per attempt with [`Fork`]; see there.
 //!
 //! Both directions carry frames: the length of what follows as `u32` little-endian, one
-//! kind byte (`J` for a JSON document, `A` for an attachment) and the payload. An
-//! attachment's payload is the length of its name as `u16` little-endian, the name in
-//! UTF-8, and its bytes.
+//! kind byte and the payload. Those of every attempt are plain bytes, since test binaries
+//! are seldom optimised and each of their processes would pay for more:
+//!
+//! | kind | payload |
+//! | --- | --- |
+//! | `J` | a JSON document |
+//! | `A` | an attachment: the length of its name as `u16` little-endian, the name in UTF-8, its bytes |
+//! | `S` | a [`Start`]: test, run, worker, attempt, token and exit code as texts that each end with a zero byte, then the environment as JSON |
+//! | `P` | the test passed; no payload |
+//! | `F`, `B`, `X` | of a zygote: fork, born, exited; the id as `u64` and a number as `i32`, little-endian |
 
 mod zygote;
 
@@ -94,8 +101,8 @@ pub struct EnvironmentData {
 pub struct Start {
     /// The test's name, as listed.
     pub test: String,
-    /// What it runs against.
-    pub environment: EnvironmentData,
+    /// What it runs against: [`EnvironmentData`] as JSON, since few tests look at all of it.
+    pub environment: String,
     /// Id of the run.
     pub run: String,
     /// Id of the worker.
@@ -159,6 +166,19 @@ pub enum Outcome {
 pub enum Frame {
     /// A JSON document.
     Json(Value),
+    /// A [`Start`], without its kind byte.
+    Start(Vec<u8>),
+    /// The test passed.
+    Passed,
+    /// About a process of a zygote.
+    Process {
+        /// `F`, `B` or `X`.
+        kind: u8,
+        /// What the process is called by.
+        id: u64,
+        /// Its process id, or its status.
+        number: i32,
+    },
     /// An attachment.
     Attachment {
         /// Its file name.
@@ -202,86 +222,95 @@ impl Listing {
 }
 
 impl Listed {
+    /// Only what differs from [`Listed::default`]: there may be thousands of them.
     fn to_json(&self) -> Value {
-        json!({
-            "name": self.name,
-            "description": self.description,
-            "steps": self.steps,
-            "expected": self.expected,
-            "tags": self.tags,
-            "owner": self.owner,
-            "timeout_ms": self.timeout.map(millis),
-            "retries": self.retries,
-            "environments": self.environments,
-            "exclusive": self.exclusive,
-            "ignore": self.ignore,
-            "should_panic": self.should_panic,
-            "file": self.file,
-            "line": self.line,
-        })
+        let mut test = Map::new();
+        let mut say = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                test.insert(key.to_owned(), value);
+            }
+        };
+        let text = |text: &str| (!text.is_empty()).then(|| text.into());
+        let texts = |texts: &[String]| (!texts.is_empty()).then(|| texts.into());
+        say("name", text(&self.name));
+        say("description", text(&self.description));
+        say("steps", texts(&self.steps));
+        say("expected", text(&self.expected));
+        say("tags", texts(&self.tags));
+        say("owner", self.owner.as_deref().map(Value::from));
+        say("timeout_ms", self.timeout.map(millis).map(Value::from));
+        say("retries", self.retries.map(Value::from));
+        say("environments", texts(&self.environments));
+        say("exclusive", self.exclusive.as_deref().map(Value::from));
+        say("ignore", self.ignore.as_deref().map(Value::from));
+        say("should_panic", self.should_panic.then(|| true.into()));
+        say("file", text(&self.file));
+        say("line", Some(self.line.into()));
+        test.into()
     }
 
     fn from_json(value: &Value) -> Option<Self> {
         let test = value.as_object()?;
         Some(Self {
             name: text(test, "name")?,
-            description: text(test, "description")?,
-            steps: texts(test, "steps")?,
-            expected: text(test, "expected")?,
-            tags: texts(test, "tags")?,
+            description: text(test, "description").unwrap_or_default(),
+            steps: texts(test, "steps").unwrap_or_default(),
+            expected: text(test, "expected").unwrap_or_default(),
+            tags: texts(test, "tags").unwrap_or_default(),
             owner: text(test, "owner"),
             timeout: test.get("timeout_ms").and_then(Value::as_u64).map(Duration::from_millis),
             retries: number(test, "retries"),
-            environments: texts(test, "environments")?,
+            environments: texts(test, "environments").unwrap_or_default(),
             exclusive: text(test, "exclusive"),
             ignore: text(test, "ignore"),
-            should_panic: test.get("should_panic")?.as_bool()?,
-            file: text(test, "file")?,
+            should_panic: test.get("should_panic").is_some_and(|value| *value == true),
+            file: text(test, "file").unwrap_or_default(),
             line: number(test, "line")?,
         })
     }
 }
 
+impl EnvironmentData {
+    /// As JSON.
+    pub fn to_json(&self) -> String {
+        let Self { name, version, revision, config } = self;
+        json!({ "name": name, "version": version, "revision": revision, "config": config }).to_string()
+    }
+
+    /// Reads it back; `None` where it is something else.
+    pub fn from_json(text: &str) -> Option<Self> {
+        let Ok(Value::Object(mut environment)) = serde_json::from_str(text) else { return None };
+        Some(Self {
+            name: self::text(&environment, "name")?,
+            version: environment.get("version")?.as_u64()?,
+            revision: environment.get("revision")?.as_i64()?,
+            config: environment.remove("config")?,
+        })
+    }
+}
+
 impl Start {
-    /// The frame that carries it.
+    /// The frame that carries it. No text of it but the environment's contains a zero byte.
     pub fn to_frame(&self) -> Frame {
-        Frame::Json(json!({
-            "test": self.test,
-            "environment": {
-                "name": self.environment.name,
-                "version": self.environment.version,
-                "revision": self.environment.revision,
-                "config": self.environment.config,
-            },
-            "run": self.run,
-            "worker": self.worker,
-            "attempt": self.attempt,
-            "token": self.token,
-            "exit_code": self.exit_code,
-        }))
+        let Self { test, environment, run, worker, attempt, token, exit_code } = self;
+        let texts = format!("{test}\0{run}\0{worker}\0{attempt}\0{token}\0{exit_code}\0{environment}");
+        Frame::Start(texts.into_bytes())
     }
 
     /// Reads it from a frame; `None` where the frame is something else.
     pub fn from_frame(frame: Frame) -> Option<Self> {
-        let Frame::Json(Value::Object(mut start)) = frame else {
-            return None;
-        };
-        let Value::Object(mut environment) = start.remove("environment")? else {
-            return None;
-        };
+        let Frame::Start(bytes) = frame else { return None };
+        let texts = String::from_utf8(bytes).ok()?;
+        let mut texts = texts.splitn(7, '\0');
+        let mut next = || texts.next().map(str::to_owned);
         Some(Self {
-            test: text(&start, "test")?,
-            environment: EnvironmentData {
-                name: text(&environment, "name")?,
-                version: environment.get("version")?.as_u64()?,
-                revision: environment.get("revision")?.as_i64()?,
-                config: environment.remove("config")?,
-            },
-            run: text(&start, "run")?,
-            worker: text(&start, "worker")?,
-            attempt: number(&start, "attempt")?,
-            token: start.get("token")?.as_i64()?,
-            exit_code: i32::try_from(start.get("exit_code")?.as_i64()?).ok()?,
+            test: next()?,
+            run: next()?,
+            worker: next()?,
+            attempt: next()?.parse().ok()?,
+            token: next()?.parse().ok()?,
+            exit_code: next()?.parse().ok()?,
+            environment: next()?,
         })
     }
 }
@@ -290,12 +319,12 @@ impl Event {
     /// The frame that carries it.
     pub fn into_frame(self) -> Frame {
         Frame::Json(match self {
+            Self::Finished(Outcome::Passed) => return Frame::Passed,
             Self::StepStarted { step, name } => json!({ "step_started": { "step": step, "name": name } }),
             Self::StepFinished { step, ok, duration } => json!({
                 "step_finished": { "step": step, "ok": ok, "duration_us": micros(duration) }
             }),
             Self::Attachment { name, bytes } => return Frame::Attachment { name, bytes },
-            Self::Finished(Outcome::Passed) => json!({ "finished": { "outcome": "passed" } }),
             Self::Finished(Outcome::Skipped(reason)) => json!({
                 "finished": { "outcome": "skipped", "message": reason }
             }),
@@ -309,7 +338,9 @@ impl Event {
     pub fn from_frame(frame: Frame) -> Option<Self> {
         let event = match frame {
             Frame::Attachment { name, bytes } => return Some(Self::Attachment { name, bytes }),
+            Frame::Passed => return Some(Self::Finished(Outcome::Passed)),
             Frame::Json(event) => event,
+            Frame::Start(_) | Frame::Process { .. } => return None,
         };
         let (kind, body) = event.as_object()?.iter().next()?;
         let body = body.as_object()?;
@@ -323,7 +354,6 @@ impl Event {
                 duration: Duration::from_micros(body.get("duration_us")?.as_u64()?),
             }),
             "finished" => Some(Self::Finished(match body.get("outcome")?.as_str()? {
-                "passed" => Outcome::Passed,
                 "skipped" => Outcome::Skipped(text(body, "message")?),
                 "failed" => {
                     Outcome::Failed { message: text(body, "message")?, location: text(body, "location") }
@@ -347,6 +377,16 @@ impl Frame {
             Self::Json(value) => {
                 bytes.push(b'J');
                 serde_json::to_writer(&mut bytes, value)?;
+            }
+            Self::Start(texts) => {
+                bytes.push(b'S');
+                bytes.extend_from_slice(texts);
+            }
+            Self::Passed => bytes.push(b'P'),
+            Self::Process { kind, id, number } => {
+                bytes.push(*kind);
+                bytes.extend_from_slice(&id.to_le_bytes());
+                bytes.extend_from_slice(&number.to_le_bytes());
             }
             Self::Attachment { name, bytes: content } => {
                 let length = u16::try_from(name.len()).map_err(|_| too_large())?;
@@ -373,6 +413,15 @@ impl Frame {
         let invalid = |why: &str| io::Error::new(io::ErrorKind::InvalidData, why.to_owned());
         match body.split_first() {
             Some((b'J', json)) => Ok(Self::Json(serde_json::from_slice(json)?)),
+            Some((b'S', texts)) => Ok(Self::Start(texts.to_vec())),
+            Some((b'P', [])) => Ok(Self::Passed),
+            Some((kind @ (b'F' | b'B' | b'X'), rest)) => {
+                let torn = || invalid("torn process");
+                let (id, rest) = rest.split_first_chunk().ok_or_else(torn)?;
+                let number = rest.try_into().map_err(|_| torn())?;
+                let (id, number) = (u64::from_le_bytes(*id), i32::from_le_bytes(number));
+                Ok(Self::Process { kind: *kind, id, number })
+            }
             Some((b'A', rest)) => {
                 let (length, rest) =
                     rest.split_first_chunk::<2>().ok_or_else(|| invalid("torn attachment"))?;
@@ -402,10 +451,11 @@ impl Frame {
     /// The stream ended inside a frame, or carries something else.
     pub fn read(from: &mut impl Read) -> io::Result<Option<Self>> {
         let mut length = [0; 4];
-        if from.read(&mut length[..1])? == 0 {
+        let read = from.read(&mut length)?;
+        if read == 0 {
             return Ok(None);
         }
-        from.read_exact(&mut length[1..])?;
+        from.read_exact(&mut length[read..])?;
         let length = usize::try_from(u32::from_le_bytes(length)).unwrap_or(usize::MAX);
         if length > MAX_FRAME {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "frame too large"));
@@ -469,14 +519,16 @@ mod tests {
 
     #[test]
     fn a_start_and_a_listing_read_back_as_written() {
+        let environment = EnvironmentData {
+            name: "staging".into(),
+            version: 3,
+            revision: 77,
+            config: json!({ "url": "http://x\0" }),
+        };
+        assert_eq!(EnvironmentData::from_json(&environment.to_json()), Some(environment.clone()));
         let start = Start {
             test: "orders::paid".into(),
-            environment: EnvironmentData {
-                name: "staging".into(),
-                version: 3,
-                revision: 77,
-                config: json!({ "url": "http://x" }),
-            },
+            environment: environment.to_json(),
             run: "r".into(),
             worker: "w".into(),
             attempt: 2,

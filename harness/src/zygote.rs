@@ -9,7 +9,7 @@ use std::process::{self, exit};
 
 use crate::protocol::{Fork, Frame, ZygoteEvent};
 use crate::unix::{self, Standard};
-use crate::{attempt, linux, panics, prepare};
+use crate::{attempt, linux, panics, prepare, registry};
 
 /// From here on a notice says what the memory of the zygote costs.
 const LARGE_KIB: u64 = 50 << 10;
@@ -57,6 +57,8 @@ fn get_ready() -> Result<ZygoteEvent, String> {
             ));
         }
     }
+    // Sorts the tests, where they can be listed: here once, and not in every child.
+    let _ = registry::find("");
     // What stands in a buffer would be written by every child.
     io::stdout().flush().map_err(|error| format!("failed to write to standard output: {error}"))?;
     linux::flush_c();

@@ -1,5 +1,6 @@
 //! `cargo etcdtest env check`: an environment's services and probes, and no tests.
 
+use std::num::NonZeroUsize;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -33,7 +34,7 @@ pub(super) async fn run(
     let (leave, told) = watch::channel(Leave::ToFinish);
     let mut leaving = told.clone();
     let signals = tokio::spawn(listen_to_signals(leave));
-    let launcher = Arc::new(Launcher::new(this_program(), events.clone()));
+    let launcher = Arc::new(Launcher::new(this_program(), NonZeroUsize::MIN, events.clone()));
     let built = usual_program_folder().await.into_iter().collect();
     let ground = Ground::new(Arc::clone(&launcher), root.to_owned(), built, events);
     let shown = tokio::task::spawn_blocking(move || match format {

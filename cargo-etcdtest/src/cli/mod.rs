@@ -82,7 +82,7 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
             return exit;
         }
     };
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return Failure::usage(miette::miette!("failed to start: {error}")).print(),
     };

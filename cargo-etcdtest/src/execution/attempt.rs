@@ -18,7 +18,8 @@ use super::events::AttemptOutput;
 use super::groups::Clock;
 #[cfg(target_os = "linux")]
 use super::keeper::end_holders;
-use super::process::{Launcher, Process};
+use super::launcher::{Launcher, Started};
+use super::process::Process;
 use super::said::Said;
 use super::streams::Streams;
 use super::verdict::{self, Ending};
@@ -27,6 +28,8 @@ use crate::model::{Attempt, Outcome, TestKind};
 /// How long, after the end of its process, an attempt's streams may stay open and its group
 /// alive.
 const LINGER: Duration = Duration::from_millis(200);
+/// How often a process is started that others kill before it knows its test.
+const STARTS: usize = 3;
 /// The shortest time between two reports that an attempt is slow.
 const SLOW: Duration = Duration::from_secs(1);
 
@@ -47,6 +50,8 @@ pub struct Launch {
     pub slow: Duration,
     /// Pass its output on as it comes.
     pub show: bool,
+    /// Whether other tests of its binary are to follow.
+    pub more: bool,
 }
 
 /// How far tests that are under way may go.
@@ -76,24 +81,33 @@ impl Launch {
         on_slow: impl Fn(Duration),
     ) -> Option<(Attempt, AttemptOutput)> {
         let mut attempt = Attempt::begun(self.start.attempt, Outcome::Crashed);
-        let started = tokio::select! {
-            started = self.start(launcher) => started,
-            () = told(&mut leave, Leave::ToEnd) => return None,
-        };
-        let (mut process, mut streams) = match started {
-            Ok(started) => started,
-            Err(error) => {
-                let program = self.command.get_program().to_string_lossy();
-                attempt.message = Some(format!("failed to start {program}: {error}"));
-                return Some((attempt, AttemptOutput::default()));
+        let mut starts = 0;
+        let (process, mut streams, status, stopped) = loop {
+            let started = tokio::select! {
+                started = self.start(launcher) => started,
+                () = told(&mut leave, Leave::ToEnd) => return None,
+            };
+            let (mut process, mut streams) = match started {
+                Ok(started) => started,
+                Err(error) => {
+                    let program = self.command.get_program().to_string_lossy();
+                    attempt.message = Some(format!("failed to start {program}: {error}"));
+                    return Some((attempt, AttemptOutput::default()));
+                }
+            };
+            // What its binary prepared before the first fork is no part of any attempt.
+            let clock = launcher.clock();
+            attempt.started = Timestamp::now();
+            let (status, stopped) =
+                streams.read_during(self.wait(&mut process, &clock, &mut leave, &on_slow)).await;
+            attempt.duration = clock.elapsed();
+            starts += 1;
+            // Another test has killed it while it waited: its own has not begun.
+            if stopped.is_none() && starts < STARTS && streams.was_deaf() {
+                continue;
             }
+            break (process, streams, status, stopped);
         };
-        // What its binary prepared before the first fork is no part of any attempt.
-        let clock = launcher.clock();
-        attempt.started = Timestamp::now();
-        let (status, stopped) =
-            streams.read_during(self.wait(&mut process, &clock, &mut leave, on_slow)).await;
-        attempt.duration = clock.elapsed();
         if stopped.is_some() {
             // Its children may be deaf to the request, or hold no stream to be known by.
             process.signal(Signal::KILL);
@@ -131,11 +145,10 @@ impl Launch {
         Some((attempt, output))
     }
 
-    async fn start(&self, launcher: &Launcher) -> io::Result<(Process, Streams)> {
-        let start = (self.kind == TestKind::Annotated).then(|| self.start.to_frame());
-        let (streams, theirs) = Streams::new(start, self.show)?;
-        // Our copies of the test's ends go with this: what is left is the test's own.
-        launcher.start(self.kind, &self.command, &theirs).await.map(|process| (process, streams))
+    async fn start(&self, launcher: &Launcher) -> io::Result<Started> {
+        let (process, mut streams) = launcher.start(self.kind, &self.command, self.show, self.more).await?;
+        streams.tell(&self.start.to_frame())?;
+        Ok((process, streams))
     }
 
     /// Waits for the process, reporting slowness, and ending it when its time is up.
@@ -144,12 +157,12 @@ impl Launch {
         process: &mut Process,
         clock: &Clock,
         leave: &mut watch::Receiver<Leave>,
-        on_slow: impl Fn(Duration),
+        on_slow: &impl Fn(Duration),
     ) -> (io::Result<ExitStatus>, Option<Stopped>) {
         let stopped = tokio::select! {
             biased;
             status = process.wait() => return (status, None),
-            stopped = self.stopped(clock, leave, &on_slow) => stopped,
+            stopped = self.stopped(clock, leave, on_slow) => stopped,
         };
         process.signal(Signal::TERM);
         let grace = clock.elapsed().saturating_add(self.grace);

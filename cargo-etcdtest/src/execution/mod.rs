@@ -14,6 +14,7 @@ mod groups;
 #[cfg(target_os = "linux")]
 mod keeper;
 mod lanes;
+mod launcher;
 mod membership;
 mod output;
 mod plan;
@@ -40,11 +41,11 @@ pub use events::{AttemptOutput, RunEvent, Unit};
 pub use finish::{Latest, finish};
 #[cfg(target_os = "linux")]
 pub use keeper::serve_as_keeper;
+pub use launcher::Launcher;
 pub use membership::Membership;
 pub use output::Output;
 pub use plan::{Histories, History, Plan};
 pub use policy::{Policy, TestPolicy};
-pub use process::Launcher;
 pub use run::{Order, Selected, run};
 pub use services::{Ground, NotReady, Part, ServiceLog, Supplied, Supply, check};
 pub use timings::Timings;

@@ -1,24 +1,14 @@
 //! Processes of attempts, however they are started.
 
 use std::io;
-use std::os::fd::OwnedFd;
-use std::path::PathBuf;
 use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::sync::oneshot;
-use tokio::task::AbortHandle;
 
-#[cfg(not(target_os = "linux"))]
-use super::direct::Starter;
-use super::events::RunEvent;
-use super::groups::{Clock, Groups};
-#[cfg(target_os = "linux")]
-use super::keeper::Starter;
-use super::worker::EventSink;
-use crate::model::TestKind;
+use super::groups::Groups;
 
 /// How often a group is looked at that outlives its leader.
 const LOOK: Duration = Duration::from_millis(2);
@@ -26,15 +16,6 @@ const LOOK: Duration = Duration::from_millis(2);
 /// A process under way, and where its status will arrive. Nothing arrives where the system
 /// does not tell it any more.
 pub(super) type Started = (Pid, oneshot::Receiver<ExitStatus>);
-
-/// Starts attempts, and ends what they leave.
-#[derive(Debug)]
-pub struct Launcher {
-    starter: Starter,
-    groups: Arc<Groups>,
-    job_control: AbortHandle,
-    events: EventSink,
-}
 
 /// A process that leads a group of its own. Its group is killed when this value is dropped.
 #[derive(Debug)]
@@ -44,67 +25,18 @@ pub(super) struct Process {
     groups: Arc<Groups>,
 }
 
-impl Launcher {
-    /// A launcher for one run, whose events hear what its user should know. `keeper` is the
-    /// program that serves as keeper where there is one.
-    pub fn new(keeper: PathBuf, events: EventSink) -> Self {
-        let groups = Arc::new(Groups::default());
-        let followed = Arc::clone(&groups);
-        let job_control = tokio::spawn(async move { followed.follow_the_terminal().await }).abort_handle();
-        Self { starter: Starter::new(keeper), groups, job_control, events }
-    }
-
-    /// Starts an attempt with these as standard input, output and error; that of an
-    /// annotated test has its socket for input.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub(super) async fn start(
-        &self,
-        kind: TestKind,
-        command: &Command,
-        streams: &[OwnedFd; 3],
-    ) -> io::Result<Process> {
-        let notice = |text: String| {
-            let _ = self.events.send(RunEvent::Notice { text });
-        };
-        let (group, ended) = self.starter.start(kind, command, streams, notice).await?;
-        self.groups.enter(group);
-        Ok(Process { group, ended, groups: Arc::clone(&self.groups) })
-    }
-
-    /// Starts a service with these as standard input, output and error. Unlike tests it goes
-    /// on while the run is stopped by Ctrl-Z.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub(super) async fn start_service(
-        &self,
-        command: &Command,
-        streams: &[OwnedFd; 3],
-    ) -> io::Result<Process> {
-        let (group, ended) = self.starter.start(TestKind::Plain, command, streams, |_| {}).await?;
-        Ok(Process { group, ended, groups: Arc::clone(&self.groups) })
-    }
-
-    /// A clock for an attempt.
-    pub(super) fn clock(&self) -> Clock {
-        self.groups.clock()
-    }
-
-    /// Kills whatever was started and still runs.
-    pub async fn close(&self) {
-        self.starter.close().await;
-    }
-}
-
-impl Drop for Launcher {
-    fn drop(&mut self) {
-        self.job_control.abort();
-    }
-}
-
 impl Process {
+    /// A process that was started with a group of its own.
+    pub(super) fn new((group, ended): Started, groups: &Arc<Groups>) -> Self {
+        groups.enter(group);
+        Self { group, ended, groups: Arc::clone(groups) }
+    }
+
+    /// A service: unlike tests it goes on while the run is stopped by Ctrl-Z.
+    pub(super) fn of_service((group, ended): Started, groups: &Arc<Groups>) -> Self {
+        Self { group, ended, groups: Arc::clone(groups) }
+    }
+
     /// Waits for its end. May be dropped and called again until it has given the status.
     ///
     /// # Errors

@@ -14,10 +14,10 @@ use super::claims::Claims;
 use super::error::{Result, RunError};
 use super::events::RunEvent;
 use super::finish::{Latest, finish};
+use super::launcher::Launcher;
 use super::membership::Membership;
 use super::plan::{Histories, History, Plan};
 use super::policy::Policy;
-use super::process::Launcher;
 use super::services::{Ground, Supply};
 use super::timings::Timings;
 use super::work::Work;
@@ -143,7 +143,7 @@ pub async fn run(
         shuffle: membership.run().shuffle,
     });
 
-    let launcher = Arc::new(Launcher::new(order.keeper, events.clone()));
+    let launcher = Arc::new(Launcher::new(order.keeper, policy.lanes, events.clone()));
     let ground = Ground::new(Arc::clone(&launcher), order.root, order.built, events.clone());
     let files = by_id.values().any(|test| test.code.kind == TestKind::Plain);
     let supply = match Supply::provide(ground, &environments, files, &leave).await {

@@ -7,7 +7,8 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
 
 use etcdtest::protocol::{Event, Frame};
-use rustix::io::ioctl_fionbio;
+use rustix::io::{Errno, ioctl_fionbio};
+use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::pipe::{PipeFlags, pipe_with};
 use tokio::io::{AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
@@ -16,6 +17,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::frames::{CHUNK, Frames};
 use super::output::Output;
 use super::said::Said;
+use crate::model::TestKind;
 
 /// The runner's ends of an attempt's streams, with what came out of them.
 #[derive(Debug)]
@@ -41,26 +43,41 @@ struct Conversation {
     frames: Frames,
     said: Said,
     ended: bool,
+    /// The other end was closed before it had read everything.
+    deaf: bool,
 }
 
 impl Streams {
-    /// Streams of a test that is told to start by this frame on its socket, or of one that
-    /// has no socket; and the test's own ends: standard input, output and error.
+    /// Streams for a test, and the test's own ends: standard input, output and error. An
+    /// annotated one has a socket for standard input.
     ///
     /// # Errors
     /// What the system said.
-    pub(super) fn new(start: Option<Frame>, show: bool) -> io::Result<(Self, [OwnedFd; 3])> {
-        let (conversation, stdin) = match start {
-            Some(start) => {
+    pub(super) fn new(kind: TestKind, show: bool) -> io::Result<(Self, [OwnedFd; 3])> {
+        let (conversation, stdin) = match kind {
+            TestKind::Annotated => {
                 let (ours, theirs) = StdUnixStream::pair()?;
                 ours.set_nonblocking(true)?;
-                (Some(Conversation::new(ours, &start)?), OwnedFd::from(theirs))
+                (Some(Conversation::new(ours)?), OwnedFd::from(theirs))
             }
-            None => (None, OwnedFd::from(File::open("/dev/null")?)),
+            TestKind::Plain => (None, OwnedFd::from(File::open("/dev/null")?)),
         };
         let (stdout, their_stdout) = Stream::new(show.then(tokio::io::stdout))?;
         let (stderr, their_stderr) = Stream::new(show.then(tokio::io::stderr))?;
         Ok((Self { stdout, stderr, conversation }, [stdin, their_stdout, their_stderr]))
+    }
+
+    /// Tells an annotated test to start.
+    ///
+    /// # Errors
+    /// The frame is too large.
+    pub(super) fn tell(&mut self, start: &Frame) -> io::Result<()> {
+        self.conversation.as_mut().map_or(Ok(()), |conversation| conversation.tell(start))
+    }
+
+    /// Whether the process ended before it knew which test it was for.
+    pub(super) fn was_deaf(&mut self) -> bool {
+        self.conversation.as_mut().is_some_and(Conversation::was_deaf)
     }
 
     /// Takes in what comes, to the end of all streams. May be dropped at any time and begun
@@ -138,14 +155,33 @@ impl<W: AsyncWriteExt + Unpin> Stream<W> {
 }
 
 impl Conversation {
-    fn new(socket: StdUnixStream, start: &Frame) -> io::Result<Self> {
+    fn new(socket: StdUnixStream) -> io::Result<Self> {
         Ok(Self {
             socket: UnixStream::from_std(socket)?,
-            start: start.encode()?,
+            start: Vec::new(),
             frames: Frames::default(),
             said: Said::default(),
             ended: false,
+            deaf: false,
         })
+    }
+
+    fn tell(&mut self, start: &Frame) -> io::Result<()> {
+        self.start = start.encode()?;
+        // Nearly always all of it goes at once; whatever hinders it is seen again later.
+        if let Ok(length) = send(&self.socket, &self.start, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
+            self.start.drain(..length);
+        }
+        Ok(())
+    }
+
+    /// Where a socket is closed with something unread in it, the system tells the other end.
+    fn was_deaf(&mut self) -> bool {
+        if !self.ended {
+            let peeked = recv(&self.socket, &mut [0], RecvFlags::PEEK | RecvFlags::DONTWAIT);
+            self.deaf |= matches!(peeked, Err(Errno::CONNRESET));
+        }
+        self.deaf
     }
 
     async fn read(&mut self) {
@@ -163,7 +199,7 @@ impl Conversation {
                 match self.socket.try_write(&self.start) {
                     Ok(length) => drop(self.start.drain(..length)),
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(_) => self.start.clear(),
+                    Err(_) => (self.deaf, self.ended) = (true, true),
                 }
             }
             if ready.is_readable() {
@@ -177,6 +213,9 @@ impl Conversation {
         match self.frames.read(|buffer| self.socket.try_read(buffer)) {
             Ok(1..) => {}
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {
+                (self.deaf, self.ended) = (true, true);
+            }
             Ok(_) | Err(_) => self.ended = true,
         }
         while let Some(frame) = self.frames.take() {

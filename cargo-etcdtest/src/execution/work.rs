@@ -3,9 +3,9 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::launcher::Launcher;
 use super::plan::Plan;
 use super::policy::Policy;
-use super::process::Launcher;
 use super::services::Supply;
 use crate::model::{RunId, TestCaseId, WorkerId};
 use crate::testcases::ListedTest;

@@ -20,7 +20,7 @@ use super::services::Supplied;
 use super::work::Work;
 use crate::config::{OutputWhen, PassOrFail};
 use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
-use crate::testcases::ListedTest;
+use crate::testcases::{Binary, ListedTest};
 
 /// Where events go. A display that went away is no reason to stop.
 pub type EventSink = mpsc::UnboundedSender<RunEvent>;
@@ -103,8 +103,11 @@ pub async fn execute(
         }
         while let Some((needs, unit)) = lanes.begin() {
             running.insert(unit.index);
+            let binary = unit.binary(work).map(std::ptr::from_ref);
+            let is_of_it = |next: &Tried| next.binary(work).map(std::ptr::from_ref) == binary;
+            let more = binary.is_some() && lanes.waiting().any(is_of_it);
             let (work, leave, events) = (work.clone(), hear.clone(), events.clone());
-            attempts.spawn(async move { (needs, unit.attempt(&work, leave, &events).await) });
+            attempts.spawn(async move { (needs, unit.attempt(&work, more, leave, &events).await) });
         }
         let few = lanes.is_idle() || lanes.waiting().len() < policy.lanes.get();
         if !stopped && more && !asked && few {
@@ -207,8 +210,20 @@ impl Tried {
         Needs { threads: rules.threads, resource: rules.exclusive.clone() }
     }
 
-    /// The next attempt.
-    async fn attempt(mut self, work: &Work, leave: watch::Receiver<Leave>, events: &EventSink) -> Next {
+    /// The binary that its test is in.
+    fn binary<'a>(&self, work: &'a Work) -> Option<&'a Binary> {
+        let planned = work.plan.unit(self.index)?;
+        work.tests.get(&planned.test).map(|test| &*test.binary)
+    }
+
+    /// The next attempt; whether `more` of its binary are to follow.
+    async fn attempt(
+        mut self,
+        work: &Work,
+        more: bool,
+        leave: watch::Receiver<Leave>,
+        events: &EventSink,
+    ) -> Next {
         let index = self.index;
         let Some(planned) = work.plan.unit(index) else { return Next::Stopped(index) };
         let unit = Unit::new(index, planned);
@@ -226,7 +241,8 @@ impl Tried {
         let on_slow = |elapsed| {
             let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
         };
-        let executed = execute_attempt(work, planned, test, &rules, self.token, number, &leave, on_slow);
+        let executed =
+            execute_attempt(work, planned, test, &rules, self.token, number, more, &leave, on_slow);
         let Some((mut attempt, output)) = executed.await else { return Next::Stopped(index) };
         if attempt.leaky && attempt.outcome == Outcome::Passed && rules.leaky_result == PassOrFail::Fail {
             attempt.outcome = Outcome::Failed;
@@ -286,6 +302,7 @@ async fn execute_attempt(
     rules: &TestPolicy,
     token: Fence,
     number: u32,
+    more: bool,
     leave: &watch::Receiver<Leave>,
     on_slow: impl Fn(Duration),
 ) -> Option<(Attempt, AttemptOutput)> {
@@ -301,7 +318,7 @@ async fn execute_attempt(
             return Some((attempt, AttemptOutput::default()));
         }
     };
-    let launch = launch(work, &supplied, test, rules, token, number);
+    let launch = launch(work, &supplied, test, rules, token, number, more);
     let mut executed = launch.run(&work.launcher, leave.clone(), on_slow).await;
     if let Some((attempt, output)) = &mut executed
         && attempt.outcome.is_failure()
@@ -320,6 +337,7 @@ fn launch(
     rules: &TestPolicy,
     token: Fence,
     attempt: u32,
+    more: bool,
 ) -> Launch {
     let mut command = test.binary.command();
     match test.code.kind {
@@ -337,7 +355,7 @@ fn launch(
     }
     let start = Start {
         test: test.id.test.clone(),
-        environment: supplied.data.clone(),
+        environment: supplied.environment.clone(),
         run: work.run.to_string(),
         worker: work.worker.to_string(),
         attempt,
@@ -353,5 +371,6 @@ fn launch(
         grace: rules.grace,
         slow: rules.slow,
         show: work.policy.show,
+        more,
     }
 }

@@ -1,6 +1,6 @@
 //! What a zygote and the process that started it say to each other.
 
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Frame, number64, text, texts};
 
@@ -68,14 +68,15 @@ pub enum ZygoteEvent {
 impl Fork {
     /// The frame that carries it.
     pub fn to_frame(self) -> Frame {
-        Frame::Json(json!({ "fork": { "id": self.id } }))
+        Frame::Process { kind: b'F', id: self.id, number: 0 }
     }
 
     /// Reads it from a frame; `None` where the frame is something else.
     pub fn from_frame(frame: &Frame) -> Option<Self> {
-        let Frame::Json(fork) = frame else { return None };
-        let fork = fork.as_object()?.get("fork")?.as_object()?;
-        Some(Self { id: number64(fork, "id")? })
+        match *frame {
+            Frame::Process { kind: b'F', id, .. } => Some(Self { id }),
+            _ => None,
+        }
     }
 }
 
@@ -83,32 +84,37 @@ impl ZygoteEvent {
     /// The frame that carries it.
     pub fn to_frame(&self) -> Frame {
         Frame::Json(match self {
+            Self::Forked { id, pid } => return Frame::Process { kind: b'B', id: *id, number: *pid },
+            Self::Exited { id, status } => return Frame::Process { kind: b'X', id: *id, number: *status },
             Self::Ready { memory_kib, notices } => {
                 json!({ "ready": { "memory_kib": memory_kib, "notices": notices } })
             }
             Self::Refused { reason } => json!({ "refused": { "reason": reason } }),
-            Self::Forked { id, pid } => json!({ "forked": { "id": id, "pid": pid } }),
             Self::ForkFailed { id, reason } => json!({ "fork_failed": { "id": id, "reason": reason } }),
-            Self::Exited { id, status } => json!({ "exited": { "id": id, "status": status } }),
         })
     }
 
     /// Reads it from a frame; `None` where the frame is no event of this version.
     pub fn from_frame(frame: &Frame) -> Option<Self> {
-        let Frame::Json(event) = frame else { return None };
+        let event = match frame {
+            Frame::Process { kind: b'B', id, number } => return Some(Self::Forked { id: *id, pid: *number }),
+            Frame::Process { kind: b'X', id, number } => {
+                return Some(Self::Exited { id: *id, status: *number });
+            }
+            Frame::Json(event) => event,
+            _ => return None,
+        };
         let (kind, body) = event.as_object()?.iter().next()?;
         let body = body.as_object()?;
-        let id = || number64(body, "id");
-        let signed = |key: &str| i32::try_from(body.get(key).and_then(Value::as_i64)?).ok();
         match kind.as_str() {
             "ready" => Some(Self::Ready {
                 memory_kib: number64(body, "memory_kib")?,
                 notices: texts(body, "notices")?,
             }),
             "refused" => Some(Self::Refused { reason: text(body, "reason")? }),
-            "forked" => Some(Self::Forked { id: id()?, pid: signed("pid")? }),
-            "fork_failed" => Some(Self::ForkFailed { id: id()?, reason: text(body, "reason")? }),
-            "exited" => Some(Self::Exited { id: id()?, status: signed("status")? }),
+            "fork_failed" => {
+                Some(Self::ForkFailed { id: number64(body, "id")?, reason: text(body, "reason")? })
+            }
             _ => None,
         }
     }
@@ -137,9 +143,9 @@ mod tests {
     #[test]
     fn what_neither_side_knows_is_not_taken_for_something_else() {
         let frames = [
-            Frame::Json(json!({ "fork": { "id": -1 } })),
-            Frame::Json(json!({ "forked": { "id": 1, "pid": 1_u64 << 40 } })),
-            Frame::Json(json!({ "exited": { "status": 0 } })),
+            Frame::Process { kind: b'Y', id: 1, number: 0 },
+            Frame::Json(json!({ "fork_failed": { "reason": "no memory" } })),
+            Frame::Passed,
             Frame::Json(json!({ "later": {} })),
             Frame::Json(json!([])),
             Frame::Attachment { name: "fork".into(), bytes: vec![] },

@@ -16,7 +16,7 @@ use super::port::FreePort;
 use super::program::Places;
 use super::service::{Plan, Running};
 use crate::environments::Bindings;
-use crate::execution::process::Launcher;
+use crate::execution::launcher::Launcher;
 use crate::execution::worker::EventSink;
 use crate::execution::{Leave, RunEvent};
 use crate::model::{Environment, Service};

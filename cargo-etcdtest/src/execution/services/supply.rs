@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use etcdtest::protocol::EnvironmentData;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -38,7 +38,7 @@ pub struct Supply {
 struct Provided {
     environment: Environment,
     /// What its tests are told; but for one with services of each test's own.
-    data: EnvironmentData,
+    told: String,
     file: Option<PathBuf>,
     own_services: bool,
 }
@@ -47,7 +47,7 @@ struct Provided {
 #[derive(Debug)]
 pub struct Supplied {
     /// The environment as an annotated test is told it.
-    pub data: EnvironmentData,
+    pub environment: String,
     /// The file in which a plain test reads the same.
     pub file: Option<PathBuf>,
     /// The services of its own.
@@ -88,26 +88,26 @@ impl Supply {
             self.files = Some(folder.map_err(cannot_write)?);
         }
         for (index, environment) in environments.iter().enumerate() {
-            let told = |running: &_| tell(&self.ground, environment, running);
+            let on_ready = |running: &_| tell(&self.ground, environment, running);
             let for_all = |service: &Service| service.scope == Scope::Run;
-            let fleet = Fleet::start(&self.ground, environment, unbound(environment), for_all, told).await?;
+            let fleet = Fleet::start(&self.ground, environment, unbound(environment), for_all, on_ready).await?;
             // From here on it is stopped with the others.
             let fleet = self.fleets.entry(environment.name.clone()).or_insert(fleet);
             let bound = bound(environment, fleet.bindings())?;
             for (written, probe) in environment.definition.probes.iter().zip(&bound.probes) {
                 probe::pass(&self.ground, environment, written, probe).await?;
             }
-            let data = data_of(environment, &bound, fleet.bindings());
+            let told = told_of(environment, &bound, fleet.bindings());
             let file = match &self.files {
                 None => None,
                 Some(folder) => {
                     let file = folder.path().join(format!("{index}.json"));
-                    std::fs::write(&file, content(&data)).map_err(cannot_write)?;
+                    std::fs::write(&file, &told).map_err(cannot_write)?;
                     Some(file)
                 }
             };
             let own_services = !bound.services.values().all(for_all);
-            let provided = Provided { environment: environment.clone(), data, file, own_services };
+            let provided = Provided { environment: environment.clone(), told, file, own_services };
             self.environments.insert(environment.name.clone(), provided);
         }
         Ok(())
@@ -122,8 +122,8 @@ impl Supply {
         let (provided, fleet) = (self.environments.get(environment)?, self.fleets.get(environment)?);
         let marks = fleet.marks();
         if !provided.own_services {
-            let (data, file) = (provided.data.clone(), provided.file.clone());
-            return Some(Ok(Supplied { data, file, fleet: None, marks, _file: None }));
+            let (environment, file) = (provided.told.clone(), provided.file.clone());
+            return Some(Ok(Supplied { environment, file, fleet: None, marks, _file: None }));
         }
         Some(self.with_own_services(provided, fleet.bindings(), marks).await)
     }
@@ -139,16 +139,16 @@ impl Supply {
         let started = Fleet::start(&self.ground, environment, bindings.clone(), own, |_| {}).await;
         let fleet = started.map_err(|not_ready| not_ready.to_string())?;
         let bound = bound(environment, fleet.bindings()).map_err(|not_ready| not_ready.to_string())?;
-        let data = data_of(environment, &bound, fleet.bindings());
+        let told = told_of(environment, &bound, fleet.bindings());
         let file = self.files.as_ref().map(|folder| {
             let file = tempfile::Builder::new().suffix(".json").tempfile_in(folder.path())?;
-            std::fs::write(file.path(), content(&data)).map(|()| file)
+            std::fs::write(file.path(), &told).map(|()| file)
         });
         let file = file.transpose().map_err(|error| cannot_write(error).to_string())?;
         // All that they wrote, from their start on, belongs to the attempt.
         let marks = marks.and(fleet.beginnings());
         let path = file.as_ref().map(|file| file.path().to_owned());
-        Ok(Supplied { data, file: path, fleet: Some(fleet), marks, _file: file })
+        Ok(Supplied { environment: told, file: path, fleet: Some(fleet), marks, _file: file })
     }
 
     /// Stops all services, and kills them where `leave` says so.
@@ -177,18 +177,14 @@ impl Supplied {
     }
 }
 
-fn data_of(environment: &Environment, bound: &Definition, bindings: &Bindings) -> EnvironmentData {
-    EnvironmentData {
+fn told_of(environment: &Environment, bound: &Definition, bindings: &Bindings) -> String {
+    let data = EnvironmentData {
         name: environment.name.clone(),
         version: environment.version,
         revision: environment.revision,
         config: Value::Object(config(bound, bindings)),
-    }
-}
-
-fn content(data: &EnvironmentData) -> String {
-    let EnvironmentData { name, version, revision, config } = data;
-    json!({ "name": name, "version": version, "revision": revision, "config": config }).to_string()
+    };
+    data.to_json()
 }
 
 fn cannot_write(source: std::io::Error) -> RunError {

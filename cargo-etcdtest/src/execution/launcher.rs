@@ -1,0 +1,143 @@
+//! Starts attempts, those of annotated tests ahead of time, and services.
+
+use std::collections::HashMap;
+use std::ffi::OsString;
+use std::io;
+use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::task::{AbortHandle, JoinHandle};
+
+#[cfg(not(target_os = "linux"))]
+use super::direct::Starter;
+use super::events::RunEvent;
+use super::groups::{Clock, Groups};
+#[cfg(target_os = "linux")]
+use super::keeper::Starter;
+use super::process::{Process, with_arguments};
+use super::streams::Streams;
+use super::worker::EventSink;
+use crate::model::TestKind;
+
+/// Starts attempts, and ends what they leave.
+#[derive(Debug)]
+pub struct Launcher {
+    hatchery: Arc<Hatchery>,
+    /// Processes that wait to be told their test, by their binary. While lanes are busy with
+    /// tests, the next processes are made, so that no lane waits for that.
+    spares: Mutex<HashMap<OsString, Vec<JoinHandle<io::Result<Started>>>>>,
+    lanes: NonZeroUsize,
+    job_control: AbortHandle,
+}
+
+/// A process and what connects it with the runner.
+pub(super) type Started = (Process, Streams);
+
+/// Where processes come from.
+#[derive(Debug)]
+struct Hatchery {
+    starter: Starter,
+    groups: Arc<Groups>,
+    events: EventSink,
+}
+
+impl Launcher {
+    /// A launcher for one run of so many lanes, whose events hear what its user should know.
+    /// `keeper` is the program that serves as keeper where there is one.
+    pub fn new(keeper: PathBuf, lanes: NonZeroUsize, events: EventSink) -> Self {
+        let groups = Arc::new(Groups::default());
+        let followed = Arc::clone(&groups);
+        let job_control = tokio::spawn(async move { followed.follow_the_terminal().await }).abort_handle();
+        let hatchery = Arc::new(Hatchery { starter: Starter::new(keeper), groups, events });
+        Self { hatchery, spares: Mutex::default(), lanes, job_control }
+    }
+
+    /// Starts a process for an attempt; that of an annotated test then waits to be told its
+    /// test. Whether more such tests of its binary follow, `more` says.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) async fn start(
+        &self,
+        kind: TestKind,
+        command: &Command,
+        show: bool,
+        more: bool,
+    ) -> io::Result<Started> {
+        let spare = self.with_spares(command, Vec::pop);
+        let started = match spare {
+            Some(spare) => spare.await.map_err(io::Error::other).flatten(),
+            None => self.hatchery.start(kind, command, show).await,
+        };
+        if more && kind == TestKind::Annotated && started.is_ok() {
+            self.with_spares(command, |spares| {
+                if spares.len() < self.lanes.get() {
+                    let (hatchery, command) = (Arc::clone(&self.hatchery), with_arguments(command, []));
+                    spares.push(tokio::spawn(async move { hatchery.start(kind, &command, show).await }));
+                }
+            });
+        }
+        started
+    }
+
+    /// Starts a service with these as standard input, output and error.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) async fn start_service(
+        &self,
+        command: &Command,
+        streams: &[OwnedFd; 3],
+    ) -> io::Result<Process> {
+        let Hatchery { starter, groups, .. } = &*self.hatchery;
+        let started = starter.start(TestKind::Plain, command, streams, |_| {}).await?;
+        Ok(Process::of_service(started, groups))
+    }
+
+    /// A clock for an attempt.
+    pub(super) fn clock(&self) -> Clock {
+        self.hatchery.groups.clock()
+    }
+
+    /// Kills whatever was started and still runs.
+    pub async fn close(&self) {
+        self.end_spares();
+        self.hatchery.starter.close().await;
+    }
+
+    fn with_spares<T>(
+        &self,
+        command: &Command,
+        act: impl FnOnce(&mut Vec<JoinHandle<io::Result<Started>>>) -> T,
+    ) -> T {
+        let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
+        act(spares.entry(command.get_program().to_owned()).or_default())
+    }
+
+    fn end_spares(&self) {
+        let spares = std::mem::take(&mut *self.spares.lock().unwrap_or_else(PoisonError::into_inner));
+        spares.into_values().flatten().for_each(|spare| spare.abort());
+    }
+}
+
+impl Drop for Launcher {
+    fn drop(&mut self) {
+        self.end_spares();
+        self.job_control.abort();
+    }
+}
+
+impl Hatchery {
+    async fn start(&self, kind: TestKind, command: &Command, show: bool) -> io::Result<Started> {
+        let (streams, theirs) = Streams::new(kind, show)?;
+        let notice = |text: String| {
+            let _ = self.events.send(RunEvent::Notice { text });
+        };
+        // Our copies of the test's ends go with this: what is left is the test's own.
+        let started = self.starter.start(kind, command, &theirs, notice).await?;
+        Ok((Process::new(started, &self.groups), streams))
+    }
+}

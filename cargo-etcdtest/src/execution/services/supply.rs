@@ -90,7 +90,8 @@ impl Supply {
         for (index, environment) in environments.iter().enumerate() {
             let on_ready = |running: &_| tell(&self.ground, environment, running);
             let for_all = |service: &Service| service.scope == Scope::Run;
-            let fleet = Fleet::start(&self.ground, environment, unbound(environment), for_all, on_ready).await?;
+            let fleet =
+                Fleet::start(&self.ground, environment, unbound(environment), for_all, on_ready).await?;
             // From here on it is stopped with the others.
             let fleet = self.fleets.entry(environment.name.clone()).or_insert(fleet);
             let bound = bound(environment, fleet.bindings())?;

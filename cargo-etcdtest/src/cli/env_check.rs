@@ -46,7 +46,7 @@ pub(super) async fn run(
         for environment in &found {
             tokio::select! {
                 found = check(&ground, environment, &told) => not_ready.extend(found),
-                _ = leaving.wait_for(|leave| *leave > Leave::ToFinish) => break 'checked true,
+                Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => break 'checked true,
             }
         }
         false

@@ -309,7 +309,7 @@ async fn execute_attempt(
     let mut leaving = leave.clone();
     let supplied = tokio::select! {
         supplied = work.supply.for_attempt(&planned.environment) => supplied?,
-        _ = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return None,
+        Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return None,
     };
     let supplied = match supplied {
         Ok(supplied) => supplied,

@@ -30,6 +30,6 @@ pub async fn check(
         }
         Err(fault) => not_ready.push(fault),
     }
-    fleet.stop(&mut leave.clone()).await;
+    fleet.stop(leave).await;
     not_ready
 }

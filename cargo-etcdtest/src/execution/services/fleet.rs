@@ -76,7 +76,7 @@ impl Fleet {
         }
         let started = fleet.start_all(ground, environment, &services, ports, told).await;
         if started.is_err() {
-            fleet.stop(&mut watch::channel(Leave::ToFinish).1).await;
+            fleet.stop(&watch::channel(Leave::ToFinish).1).await;
         }
         started.map(|()| fleet)
     }
@@ -147,7 +147,7 @@ impl Fleet {
     }
 
     /// Stops each once nothing that runs needs it any more.
-    pub(super) async fn stop(&self, leave: &mut watch::Receiver<Leave>) {
+    pub(super) async fn stop(&self, leave: &watch::Receiver<Leave>) {
         let mut left: BTreeSet<&String> = self.running.keys().collect();
         let mut begun = BTreeSet::new();
         let mut stopping = FuturesUnordered::new();

@@ -32,6 +32,8 @@ const PORTS: u32 = 5;
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long it is waited at the most.
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// How long the system may take to end what was killed.
+const LAST_WORK: Duration = Duration::from_secs(1);
 /// How long a service runs that is not thought to end again at once.
 const STEADY: Duration = Duration::from_secs(10);
 
@@ -177,15 +179,10 @@ impl Running {
     pub(super) async fn stop(&self, leave: &mut watch::Receiver<Leave>) {
         self.stop.send_if_modified(|stop| std::mem::replace(stop, Stop::Gently.max(*stop)) < Stop::Gently);
         let mut ended = self.ended.clone();
-        let hurry = async {
-            if leave.wait_for(|leave| *leave >= Leave::ToDie).await.is_err() {
-                std::future::pending::<()>().await;
-            }
-        };
         tokio::select! {
             // Its end is that of the sender.
             _ = ended.changed() => return,
-            () = hurry => {}
+            Ok(_) = leave.wait_for(|leave| *leave >= Leave::ToDie) => {}
         }
         self.stop.send_replace(Stop::AtOnce);
         let _ = self.ended.clone().changed().await;
@@ -303,6 +300,7 @@ impl Watcher {
         self.log.end(&format!("it {how}"));
         self.notice(&format!("{how}, and is not started again"));
         told(&mut self.stop, Stop::Gently).await;
+        end_holders(&[self.log.pipe()]);
     }
 
     /// Ends it: a request, a grace, a kill of all that it started.
@@ -319,10 +317,9 @@ impl Watcher {
         };
         grace.await;
         process.signal(Signal::KILL);
-        process.group_end().await;
-        drop(process);
         // Those who left the group.
         end_holders(&[self.log.pipe()]);
+        let _ = timeout(LAST_WORK, process.group_end()).await;
     }
 
     fn notice(&self, text: &str) {

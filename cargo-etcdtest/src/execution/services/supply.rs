@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use etcdtest::protocol::EnvironmentData;
+use futures::future::join_all;
 use serde_json::Value;
 use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::watch;
@@ -74,7 +75,7 @@ impl Supply {
         let mut leaving = leave.clone();
         let begun = tokio::select! {
             begun = supply.begin(environments, files) => begun,
-            _ = leaving.wait_for(|leave| *leave > Leave::ToFinish) => Ok(()),
+            Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => Ok(()),
         };
         if begun.is_err() {
             supply.stop(leave).await;
@@ -154,9 +155,7 @@ impl Supply {
 
     /// Stops all services, and kills them where `leave` says so.
     pub async fn stop(&self, leave: &watch::Receiver<Leave>) {
-        for fleet in self.fleets.values() {
-            fleet.stop(&mut leave.clone()).await;
-        }
+        join_all(self.fleets.values().map(|fleet| fleet.stop(leave))).await;
     }
 }
 
@@ -173,7 +172,7 @@ impl Supplied {
     /// Stops the attempt's own services.
     pub async fn stop(self, leave: &watch::Receiver<Leave>) {
         if let Some(fleet) = self.fleet {
-            fleet.stop(&mut leave.clone()).await;
+            fleet.stop(leave).await;
         }
     }
 }

@@ -299,6 +299,18 @@ fn a_runner_that_is_killed_leaves_no_service() {
     for process in processes {
         eventually(|| has_ended(process).then_some(()), "the end of a service");
     }
+
+    // And none that is not ready yet.
+    for name in FAMILY {
+        fs::remove_file(subject.meeting(name)).unwrap();
+    }
+    subject.apply("local", &family(&subject).replace("log = 'up'", "log = 'never'"), &[]);
+    let running = subject.start(&["waits"]);
+    let processes = FAMILY.map(|name| process(&subject, name));
+    running.signal(Signal::KILL);
+    for process in processes {
+        eventually(|| has_ended(process).then_some(()), "the end of a service");
+    }
 }
 
 #[test]

@@ -230,7 +230,8 @@ async fn edit_once(
     change: Change<'_>,
 ) -> Result<Applied, EnvironmentError> {
     let editor = editor()?;
-    tokio::task::block_in_place(|| draft.open(&editor))?;
+    // Nothing else goes on while somebody edits.
+    draft.open(&editor)?;
     environments.replace(seen, &draft.read()?, change).await
 }
 

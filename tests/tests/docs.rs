@@ -21,6 +21,11 @@ fn the_commands_of_getting_started_work() {
 }
 
 #[test]
+fn the_commands_of_environments_work() {
+    Guide::read("docs/environments.md").run();
+}
+
+#[test]
 fn the_commands_of_services_work() {
     Guide::read("docs/services.md").run();
 }
@@ -36,7 +41,7 @@ fn every_guide_with_commands_is_tested() {
         .map(|path| path.file_name().unwrap().to_owned())
         .collect();
     with_commands.sort();
-    assert_eq!(with_commands, ["README.md", "getting-started.md", "services.md"]);
+    assert_eq!(with_commands, ["README.md", "environments.md", "getting-started.md", "services.md"]);
 }
 
 /// The code of the README and of the guide becomes a test binary of the example, which runs

@@ -19,14 +19,24 @@ fn documented(section: &str) -> BTreeSet<String> {
     text.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
-/// The names of all fields, but for those inside of `config`, which are the user's.
+/// Where names are the user's, and nothing else is inside.
+const FREE: [&str; 3] = ["config", "labels", "env"];
+
+/// Where names are the user's, with fields inside.
+const NAMED: [&str; 3] = ["secrets", "services", "data"];
+
+/// The names of all fields that are ours.
 fn fields(value: &Value, into: &mut BTreeSet<String>) {
     match value {
         Value::Object(object) => {
             for (name, value) in object {
                 into.insert(name.clone());
-                if name != "config" {
-                    fields(value, into);
+                match value.as_object() {
+                    Some(_) if FREE.contains(&name.as_str()) => {}
+                    Some(named) if NAMED.contains(&name.as_str()) => {
+                        named.values().for_each(|value| fields(value, into));
+                    }
+                    _ => fields(value, into),
                 }
             }
         }
@@ -94,7 +104,20 @@ fn the_fields_of_environments_and_of_the_store_are_documented() {
     printed(&project, "env apply local.toml", &["env"]);
     printed(&project, "env list", &["env"]);
     assert!(printed(&project, "env show local", &["env"]).contains("description"));
-    printed(&project, "env delete local --yes", &["env"]);
+    let text = "extends = \"local\"\ncapacity = 1\n[labels]\nx = \"y\"\n[services.s]\ncommand = \"s\"\n\
+        args = [\"a\"]\nenv = { A = \"b\" }\ncwd = \"c\"\nneeds = [\"t\"]\nready = { log = \"r\" }\n\
+        [services.t]\ncommand = \"t\"\nready = { tcp = \"h:1\" }\n[[probes]]\nhttp = \"http://a\"\nstatus = 200\n\
+        body = \"b\"\n[[probes]]\ndns = \"d\"\n[[probes]]\ncommand = [\"e\"]\n";
+    let project = project.file("all.toml", text);
+    printed(&project, "env apply all.toml --message why", &["env"]);
+    let shown = printed(&project, "env show all", &["env"]);
+    for field in ["labels", "stop_grace", "ready", "probes", "capacity", "message", "bases", "origins"] {
+        assert!(shown.contains(field), "{field} is not in {shown:?}");
+    }
+    printed(&project, "env diff local all", &["env"]);
+    assert!(printed(&project, "env history all", &["env"]).contains("extends"));
+    printed(&project, "env rollback all@1", &["env"]);
+    printed(&project, "env delete local all --yes", &["env"]);
 
     let project = project.file(".config/etcdtest.toml", "[profile.default]\nretries = 1\n");
     let status = printed(&project, "store status", &["store status"]);

@@ -155,8 +155,10 @@ impl Record for LatestResult {
     const SCHEMA: u64 = 1;
 }
 
-/// One of the last outcomes of a test case in an environment.
+/// One of the last outcomes of a test case in an environment. In a record it is an array of
+/// its fields: every run reads and writes 32 of them for each test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "RecentFields", into = "RecentFields")]
 pub struct RecentOutcome {
     /// The run.
     pub run: RunId,
@@ -165,8 +167,25 @@ pub struct RecentOutcome {
     /// What came of it.
     pub verdict: Verdict,
     /// How long its last attempt took.
-    #[serde(with = "super::seconds")]
     pub duration: Duration,
+}
+
+type RecentFields = (RunId, Timestamp, Verdict, Seconds);
+
+/// A duration as [`seconds`](super::seconds) has it.
+#[derive(Serialize, Deserialize)]
+struct Seconds(#[serde(with = "super::seconds")] Duration);
+
+impl From<RecentFields> for RecentOutcome {
+    fn from((run, created, verdict, Seconds(duration)): RecentFields) -> Self {
+        Self { run, created, verdict, duration }
+    }
+}
+
+impl From<RecentOutcome> for RecentFields {
+    fn from(RecentOutcome { run, created, verdict, duration }: RecentOutcome) -> Self {
+        (run, created, verdict, Seconds(duration))
+    }
 }
 
 impl Outcome {

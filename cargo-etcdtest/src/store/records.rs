@@ -1,18 +1,26 @@
 //! How records become values: JSON with a `schema` number.
 
-use serde_json::Value;
+use serde::Deserialize;
 
 use super::api::{Key, KeyValue, Result};
 use super::error::StoreError;
 use crate::model::Record;
 
+/// What every record has beside its own fields.
+#[derive(Deserialize)]
+struct Schema {
+    schema: Option<u64>,
+}
+
 /// The value to store for a record.
 pub fn encode<T: Record>(record: &T) -> Vec<u8> {
-    let mut value = serde_json::to_value(record).expect("records are maps with text keys");
-    if let Value::Object(fields) = &mut value {
-        fields.insert("schema".into(), T::SCHEMA.into());
+    let fields = serde_json::to_vec(record).expect("records are maps with text keys");
+    let mut value = format!("{{\"schema\":{}", T::SCHEMA).into_bytes();
+    if fields.len() > b"{}".len() {
+        value.push(b',');
     }
-    value.to_string().into_bytes()
+    value.extend_from_slice(&fields[1..]);
+    value
 }
 
 /// Reads a record back.
@@ -29,19 +37,22 @@ pub fn decode<T: Record>(pair: &KeyValue) -> Result<T> {
 /// As [`decode`].
 pub fn decode_value<T: Record>(key: &Key, value: &[u8]) -> Result<T> {
     let wrong = |reason: String| StoreError::Record { key: key.clone(), reason };
-    let value: Value = serde_json::from_slice(value).map_err(|error| wrong(format!("not JSON: {error}")))?;
-    match value.get("schema").and_then(Value::as_u64) {
+    let unreadable = |error: serde_json::Error| {
+        wrong(if error.is_data() { error.to_string() } else { format!("not JSON: {error}") })
+    };
+    let Schema { schema } = serde_json::from_slice(value).map_err(unreadable)?;
+    match schema {
         None => Err(wrong("it has no `schema` number".into())),
         Some(found) if found > T::SCHEMA => {
             Err(wrong(format!("its schema is {found}, this version knows those up to {}", T::SCHEMA)))
         }
-        Some(_) => serde_json::from_value(value).map_err(|error| wrong(error.to_string())),
+        Some(_) => serde_json::from_slice(value).map_err(unreadable),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use serde::{Deserialize, Serialize};
+    use serde::Serialize;
 
     use super::*;
 

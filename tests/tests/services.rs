@@ -126,7 +126,7 @@ fn a_service_is_ready_when_it_answers_or_says_so() {
         "http = '/health'",
         "http = 'http://127.0.0.1:{port}/'",
         "tcp = '127.0.0.1:{port}'",
-        "log = '^listening on [0-9]+$'",
+        "log = '^listening on {port}$'",
     ] {
         let subject = with(&SERVER.replace("http = '/'", ready));
         let (ran, events) = subject.events(&["asks_and_passes"]);

@@ -31,6 +31,11 @@ fn the_commands_of_reservation_work() {
 }
 
 #[test]
+fn the_commands_of_services_work() {
+    Guide::read("docs/services.md").run();
+}
+
+#[test]
 fn every_guide_with_commands_is_tested() {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let mut with_commands: Vec<_> = docs
@@ -41,7 +46,10 @@ fn every_guide_with_commands_is_tested() {
         .map(|path| path.file_name().unwrap().to_owned())
         .collect();
     with_commands.sort();
-    assert_eq!(with_commands, ["README.md", "environments.md", "getting-started.md", "reservation.md"]);
+    assert_eq!(
+        with_commands,
+        ["README.md", "environments.md", "getting-started.md", "reservation.md", "services.md"]
+    );
 }
 
 /// The code of the README and of the guide becomes a test binary of the example, which runs

@@ -1,9 +1,11 @@
 //! The example's tests under each runner.
 
 use std::collections::BTreeSet;
+use std::net::TcpStream;
 use std::process::Command;
 
 use whole_program::FreshCopy;
+use whole_program::subject::Ran;
 
 /// The names of tests by how they ended.
 #[derive(Debug, Default, PartialEq)]
@@ -32,6 +34,9 @@ impl Outcomes {
 #[test]
 fn the_examples_tests_end_alike_under_cargo_test_and_nextest_and_the_runner() {
     let copy = FreshCopy::new("example");
+    let applied =
+        copy.command("cargo").args(["etcdtest", "env", "apply", "examples/shop/environments"]).output();
+    assert!(applied.unwrap().status.success());
     let ours =
         Outcomes::of(copy.command("cargo").args(["etcdtest", "run", "--package", "shop"]), |line| match line
             .split_once(']')
@@ -65,4 +70,46 @@ fn the_examples_tests_end_alike_under_cargo_test_and_nextest_and_the_runner() {
     // It knows no test that skips itself: such a test passes there.
     assert_eq!(nextest.passed, &ours.passed | &ours.others);
     assert!(nextest.others.is_empty(), "{nextest:?}");
+}
+
+#[test]
+fn the_runner_starts_the_shop_and_leaves_nothing_of_it() {
+    let copy = FreshCopy::new("example_services");
+    let applied =
+        copy.command("cargo").args(["etcdtest", "env", "apply", "examples/shop/environments"]).output();
+    let applied = applied.unwrap();
+    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    let mut run = copy.command("cargo");
+    run.args([
+        "etcdtest",
+        "run",
+        "--package",
+        "shop",
+        "--env",
+        "local",
+        "--env",
+        "staging",
+        "--format",
+        "json",
+    ]);
+    let ran = Ran::from(run.output().unwrap());
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let events = ran.events();
+    let ready = |environment: &str| {
+        let ready =
+            events.iter().filter(|event| event["event"] == "ready" && event["environment"] == environment);
+        let names = ready.map(|event| event["service"].as_str().unwrap_or("a probe"));
+        names.collect::<Vec<_>>()
+    };
+    for environment in ["local", "staging"] {
+        let ready = ready(environment);
+        assert_eq!(ready[2..], ["orders", "a probe"], "{ready:?}");
+    }
+    // The order of the tests in staging does not matter: one of them finds the warehouse cold.
+    let flaky = events.iter().filter(|event| event["verdict"] == "flaky").collect::<Vec<_>>();
+    assert_eq!(flaky.len(), 1, "{flaky:?}");
+    for url in events.iter().filter_map(|event| event["url"].as_str()) {
+        let address = url.strip_prefix("http://").unwrap();
+        assert!(TcpStream::connect(address).is_err(), "{address} still answers");
+    }
 }

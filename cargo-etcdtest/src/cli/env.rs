@@ -12,9 +12,10 @@ use super::env_text::{Shown, applied_text, diff, history_text, list_text};
 use super::print::{json_line, print};
 use super::reservation::{ReleaseArgs, ReserveArgs, release, reserve};
 use super::style::{STRONG, painted};
-use super::{Exit, Failure};
+use super::{Exit, Failure, env_check};
 use crate::author::author;
-use crate::config::{Flags, Format, Settings};
+use crate::cli::Session;
+use crate::config::{Flags, Format};
 use crate::environments::{
     Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, Reservations,
     editor, read_files,
@@ -91,6 +92,12 @@ enum EnvVerb {
     Reserve(ReserveArgs),
     /// Give an environment back that you have reserved
     Release(ReleaseArgs),
+    /// Start an environment's services, try its probes, and stop the services
+    Check {
+        /// The environment, or one of its versions
+        #[arg(value_name = "NAME[@VERSION]")]
+        id: EnvironmentId,
+    },
     /// Delete environments; their versions are kept
     Delete {
         /// The environments
@@ -117,11 +124,8 @@ impl EnvArgs {
 ///
 /// # Errors
 /// A file is wrong, there is no such environment, or the store failed.
-pub(crate) async fn run(
-    arguments: EnvArgs,
-    store: SharedStore,
-    settings: &Settings,
-) -> Result<Exit, Failure> {
+pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Session) -> Result<Exit, Failure> {
+    let (root, settings) = (&session.root, &session.settings);
     let format = settings.format;
     let environments = Environments::new(store.clone());
     let reservations = Reservations::new(store.clone(), settings.store_timeout);
@@ -190,6 +194,7 @@ pub(crate) async fn run(
         }
         EnvVerb::Reserve(args) => return reserve(args, store, settings).await,
         EnvVerb::Release(args) => return release(args, store, settings).await,
+        EnvVerb::Check { id } => return env_check::run(&environments, id, root, format).await,
         EnvVerb::Delete { names, yes } => delete(&environments, &names, yes, format).await?,
     }
     Ok(Exit::Passed)

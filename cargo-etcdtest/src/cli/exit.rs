@@ -1,6 +1,7 @@
 //! What the program exits with, and how it says what went wrong.
 
 use crate::environments::{EnvironmentError, ReservationError};
+use crate::execution::NotReady;
 use crate::store::StoreError;
 
 /// The exit codes, all of them.
@@ -95,6 +96,14 @@ impl From<ReservationError> for Failure {
             | ReservationError::Several { .. } => Self::usage(error),
             error => Self::new(Exit::Environment, error),
         }
+    }
+}
+
+impl From<NotReady> for Failure {
+    fn from(not_ready: NotReady) -> Self {
+        let help =
+            format!("`cargo etcdtest env check {}` tries it without running tests", not_ready.environment);
+        Self::new(Exit::Environment, miette::miette!(help = help, "{not_ready}"))
     }
 }
 

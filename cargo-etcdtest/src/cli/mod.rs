@@ -3,6 +3,7 @@
 mod cargo_options;
 mod confirm;
 mod env;
+mod env_check;
 mod env_text;
 mod exit;
 mod filter_options;
@@ -130,7 +131,7 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
         }
         Verb::Env(args) => {
             let session = Session::new(global, args.flags(), None)?;
-            env::run(args, session.store().await?, &session.settings).await
+            env::run(args, session.store().await?, &session).await
         }
         Verb::Runs(args) => {
             let session = Session::new(global, Flags::default(), None)?;

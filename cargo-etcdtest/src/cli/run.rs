@@ -179,6 +179,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let commit = tokio::task::spawn_blocking(move || execution::commit_of(&root));
     let built = cargo.build().await?;
     timings.end("build");
+    let program_folders = built.program_folders.iter().cloned().collect();
     let list = CargoOptions::list_built(built, settings.list_timeout).await?;
     timings.end("list");
     let tests = select(&list, &filter, &chosen)?;
@@ -200,6 +201,8 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         author: crate::author::author(),
         host: crate::author::host(),
         keeper: this_program(),
+        root: session.root.clone(),
+        built: program_folders,
         commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
         timings,
@@ -220,7 +223,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
 }
 
 /// The file of this program: the one that runs, even if another was installed since.
-fn this_program() -> PathBuf {
+pub(super) fn this_program() -> PathBuf {
     let running = Path::new("/proc/self/exe");
     if running.exists() { running.to_owned() } else { std::env::current_exe().unwrap_or_default() }
 }
@@ -292,7 +295,7 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
 }
 
 /// The first signal lets tests end, a second one kills them.
-async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::Result<()> {
+pub(super) async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::Result<()> {
     let mut interrupts = Interrupts::listen()?;
     for next in [Leave::ToEnd, Leave::ToDie] {
         interrupts.next().await;
@@ -314,6 +317,7 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
             )
         }
         RunError::Store(error) => error.into(),
+        RunError::NotReady(not_ready) => not_ready.into(),
         RunError::Report(error) => error.into(),
         RunError::Exists(_) => {
             Failure::usage(miette::miette!(help = "choose another --run-id, or leave it out", "{error}"))

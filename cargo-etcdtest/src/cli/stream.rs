@@ -1,13 +1,14 @@
 //! What happens in a run, as newline-delimited JSON. `docs/machine-output.md` describes it.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::progress::Display;
 use super::reservation_text::holder_json;
 use crate::environments::Waiting;
-use crate::execution::{AttemptOutput, RunEvent, Unit};
+use crate::execution::{AttemptOutput, Part, RunEvent, Unit};
 use crate::reports::{AttemptSummary, Counts, UnitSummary, seconds};
 
 /// The machine-readable display.
@@ -38,6 +39,9 @@ fn to_json(event: RunEvent) -> Value {
             "event": "run-started", "run": run, "units": units, "tests": tests, "environments": environments,
             "shuffle": shuffle,
         }),
+        RunEvent::Ready { environment, part, url, took } => {
+            ready_json(&environment, &part, url.as_deref(), took)
+        }
         RunEvent::AttemptStarted { unit, attempt } => {
             with_unit(&unit, "attempt-started", json!({ "number": attempt }))
         }
@@ -46,12 +50,13 @@ fn to_json(event: RunEvent) -> Value {
         }
         RunEvent::AttemptFailed { unit, attempt, output, of, wait, .. } => {
             let attempt = AttemptSummary::from(&attempt);
-            let body = json!({ "attempt": attempt, "of": of, "wait": seconds(wait), "output": output_json(&output) });
+            let mut body = json!({ "attempt": attempt, "of": of, "wait": seconds(wait) });
+            put_output(&mut body, &output);
             with_unit(&unit, "attempt-failed", body)
         }
         RunEvent::Finished { unit, result, output, .. } => {
             let mut body = json!(UnitSummary::new(&unit.test, &unit.environment, Some(&result)));
-            body["output"] = output_json(&output);
+            put_output(&mut body, &output);
             with_unit(&unit, "unit-finished", body)
         }
         RunEvent::Cancelled { reason } => json!({ "event": "run-cancelled", "reason": reason }),
@@ -85,6 +90,29 @@ fn with_unit(unit: &Unit, event: &str, body: Value) -> Value {
     whole
 }
 
-fn output_json(output: &AttemptOutput) -> Value {
-    String::from_utf8_lossy(&output.printed.bytes()).into()
+/// A part of an environment that is ready.
+pub(super) fn ready_json(environment: &str, part: &Part, url: Option<&str>, took: Duration) -> Value {
+    let mut event = part_json("ready", environment, part);
+    if let Some(url) = url {
+        event["url"] = json!(url);
+    }
+    event["duration"] = json!(seconds(took));
+    event
+}
+
+/// An event about a part of an environment.
+pub(super) fn part_json(event: &str, environment: &str, part: &Part) -> Value {
+    match part {
+        Part::Definition => json!({ "event": event, "environment": environment }),
+        Part::Service(name) => json!({ "event": event, "environment": environment, "service": name }),
+        Part::Probe(text) => json!({ "event": event, "environment": environment, "probe": text }),
+    }
+}
+
+/// What an attempt printed, and its services meanwhile.
+fn put_output(body: &mut Value, output: &AttemptOutput) {
+    body["output"] = String::from_utf8_lossy(&output.printed.bytes()).into();
+    for log in &output.services {
+        body["services"][&log.service] = String::from_utf8_lossy(&log.bytes()).into();
+    }
 }

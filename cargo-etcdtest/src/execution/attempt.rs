@@ -80,19 +80,7 @@ impl Launch {
         mut leave: watch::Receiver<Leave>,
         on_slow: impl Fn(Duration),
     ) -> Option<(Attempt, AttemptOutput)> {
-        let mut attempt = Attempt {
-            number: self.start.attempt,
-            outcome: Outcome::Crashed,
-            started: Timestamp::now(),
-            duration: Duration::ZERO,
-            message: None,
-            location: None,
-            exit_code: None,
-            signal: None,
-            leaky: false,
-            steps: Vec::new(),
-            output: Vec::new(),
-        };
+        let mut attempt = Attempt::begun(self.start.attempt, Outcome::Crashed);
         let mut starts = 0;
         let (process, mut streams, status, stopped) = loop {
             let started = tokio::select! {
@@ -129,7 +117,7 @@ impl Launch {
         }
         attempt.leaky = settle(&process, &mut streams).await && stopped.is_none();
         let (printed, Said { mut steps, attachments, outcome, .. }) = streams.end();
-        let output = AttemptOutput { printed, attachments };
+        let output = AttemptOutput { printed, attachments, services: Vec::new() };
         let ending = match (stopped, &status) {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),
             (None, Err(error)) => Ending::crashed(format!("its process was lost: {error}")),

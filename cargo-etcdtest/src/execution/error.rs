@@ -1,5 +1,6 @@
 //! Why a run could not go on.
 
+use super::services::NotReady;
 use crate::environments::ReservationError;
 use crate::model::{RunId, WorkerId};
 use crate::reports::ReportError;
@@ -37,6 +38,9 @@ pub enum RunError {
     /// An environment could not be reserved, or was lost while tests ran.
     #[error(transparent)]
     Reservation(#[from] ReservationError),
+    /// A service or a probe is not ready, and so no test was begun.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
     /// A process or file that the run needs could not be had.
     #[error("failed to {what}: {source}")]
     Io {

@@ -1,9 +1,10 @@
-//! Starts attempts: those of annotated tests ahead of time.
+//! Starts attempts, those of annotated tests ahead of time, and services.
 
 use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
+use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -80,6 +81,20 @@ impl Launcher {
             });
         }
         started
+    }
+
+    /// Starts a service with these as standard input, output and error.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) async fn start_service(
+        &self,
+        command: &Command,
+        streams: &[OwnedFd; 3],
+    ) -> io::Result<Process> {
+        let Hatchery { starter, groups, .. } = &*self.hatchery;
+        let started = starter.start(TestKind::Plain, command, streams, |_| {}).await?;
+        Ok(Process::of_service(started, groups))
     }
 
     /// A clock for an attempt.

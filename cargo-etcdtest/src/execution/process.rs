@@ -32,6 +32,11 @@ impl Process {
         Self { group, ended, groups: Arc::clone(groups) }
     }
 
+    /// A service: unlike tests it goes on while the run is stopped by Ctrl-Z.
+    pub(super) fn of_service((group, ended): Started, groups: &Arc<Groups>) -> Self {
+        Self { group, ended, groups: Arc::clone(groups) }
+    }
+
     /// Waits for its end. May be dropped and called again until it has given the status.
     ///
     /// # Errors

@@ -225,6 +225,11 @@ impl Recorder {
         if wanted && !printed.is_empty() {
             put("output".into(), &printed.bytes(), printed.size(), printed.left_out());
         }
+        for log in &output.services {
+            if wanted {
+                put(format!("services/{}", log.service), &log.bytes(), log.size, log.left_out());
+            }
+        }
         // What a test attaches it wants kept.
         let mut used = HashSet::<String>::new();
         for (name, content) in &output.attachments {

@@ -177,7 +177,7 @@ mod tests {
     fn printed(text: &str) -> AttemptOutput {
         let mut printed = Output::default();
         printed.push(text.as_bytes());
-        AttemptOutput { printed, attachments: vec![] }
+        AttemptOutput { printed, ..AttemptOutput::default() }
     }
 
     const OK: &str = "\nrunning 1 test\ntest a ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.00s\n\n";

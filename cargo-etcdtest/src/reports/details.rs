@@ -38,7 +38,7 @@ pub struct UnitDetails {
 pub struct AttemptOutput {
     /// The attempt's number.
     pub attempt: u32,
-    /// `output`.
+    /// `output` or `services/NAME`.
     pub name: String,
     /// What it says.
     pub text: String,

@@ -198,9 +198,9 @@ fn wanted(details: &RunDetails, shown: Shown) -> Vec<Wanted> {
     wanted
 }
 
-/// Whether it is a stream, not an attachment.
+/// Whether it is a stream of the test or of a service, not an attachment.
 fn is_stream(stored: &StoredOutput) -> bool {
-    stored.name == "output"
+    !stored.name.starts_with("attachments/")
 }
 
 /// Reads one whole stream or attachment of an attempt.

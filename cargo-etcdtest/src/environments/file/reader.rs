@@ -241,7 +241,8 @@ impl Reader<'_> {
 
     /// A regular expression.
     pub(super) fn pattern(&mut self, node: Node<'_>) -> Read<String> {
-        let right = |text: &str| regex::Regex::new(text).is_ok();
+        // What stands for a service's port is no repetition.
+        let right = |text: &str| regex::Regex::new(&text.replace("{port}", "0")).is_ok();
         self.formed(node, "a regular expression", right)
     }
 

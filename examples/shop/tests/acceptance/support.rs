@@ -1,5 +1,6 @@
-//! The shop under test: the deployed one that the environment names, or one of the test's own.
+//! The shop under test: the one that the environment has, or one of the test's own.
 
+use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader};
 use std::process::{Child, Command, Stdio};
 
@@ -15,13 +16,18 @@ pub(crate) const CARD: &str = "4000-0000-0000-0001";
 /// What these tests read of the environment.
 #[derive(Deserialize)]
 pub(crate) struct Config {
-    orders_url: Option<String>,
-    payments_url: Option<String>,
-    warehouse_url: Option<String>,
+    /// Where its services are; without the runner there are none.
+    #[serde(default)]
+    services: BTreeMap<String, Address>,
     #[serde(default)]
     payment_delay_ms: u64,
     #[serde(default)]
     cold_start: bool,
+}
+
+#[derive(Deserialize)]
+struct Address {
+    url: String,
 }
 
 /// A shop.
@@ -33,35 +39,36 @@ pub(crate) struct Shop {
 }
 
 impl Shop {
-    /// The shop of this environment: what has no address there is started.
+    /// The shop of this environment, or one of its own where the environment has none.
     pub(crate) fn open(config: &Config) -> Result<Self> {
         Self::open_with(config, 0)
     }
 
-    /// The same, where the first attempt comes right after a deployment.
+    /// The same, where the first attempt comes right after a deployment: to a shop whose
+    /// warehouse is cold.
     pub(crate) fn open_after_deployment(config: &Config, cx: &Context) -> Result<Self> {
         Self::open_with(config, u32::from(config.cold_start && cx.attempt() == 1))
     }
 
     fn open_with(config: &Config, cold: u32) -> Result<Self> {
         let mut started = Vec::new();
-        let mut address = |known: &Option<String>, program: &str, arguments: &[&str]| -> Result<String> {
-            if let Some(url) = known {
-                return Ok(url.clone());
+        let mut address = |name: &str, program: &str, arguments: &[&str]| -> Result<String> {
+            if let (0, Some(service)) = (cold, config.services.get(name)) {
+                return Ok(service.url.clone());
             }
             let (service, url) = Service::start(program, arguments)?;
             started.push(service);
             Ok(url)
         };
         let warehouse =
-            address(&config.warehouse_url, env!("CARGO_BIN_EXE_warehouse"), &["--cold", &cold.to_string()])?;
+            address("warehouse", env!("CARGO_BIN_EXE_warehouse"), &["--cold", &cold.to_string()])?;
         let payments = address(
-            &config.payments_url,
+            "payments",
             env!("CARGO_BIN_EXE_payments"),
             &["--delay-ms", &config.payment_delay_ms.to_string()],
         )?;
         let orders = address(
-            &config.orders_url,
+            "orders",
             env!("CARGO_BIN_EXE_orders"),
             &["--warehouse", &warehouse, "--payments", &payments],
         )?;

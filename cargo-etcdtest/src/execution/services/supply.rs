@@ -1,0 +1,192 @@
+//! What a worker's tests are given: environments whose services run, and what those write.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use etcdtest::protocol::EnvironmentData;
+use futures::future::join_all;
+use serde_json::Value;
+use tempfile::{NamedTempFile, TempDir};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::binding::{bound, config, unbound};
+use super::fleet::{Fleet, Ground, Marks, tell};
+use super::log::ServiceLog;
+use super::probe;
+use crate::environments::Bindings;
+use crate::execution::Leave;
+use crate::execution::error::{Result, RunError};
+use crate::model::{Definition, Environment, Scope, Service};
+
+/// How long a service may take to write down why a test failed.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The environments of a run, ready for its tests.
+#[derive(Debug)]
+pub struct Supply {
+    ground: Ground,
+    /// What runs, by environment.
+    fleets: HashMap<String, Fleet>,
+    environments: HashMap<String, Provided>,
+    /// Where plain tests read their environments.
+    files: Option<TempDir>,
+}
+
+/// An environment whose services run.
+#[derive(Debug)]
+struct Provided {
+    environment: Environment,
+    /// What its tests are told; but for one with services of each test's own.
+    told: String,
+    file: Option<PathBuf>,
+    own_services: bool,
+}
+
+/// What an attempt is given.
+#[derive(Debug)]
+pub struct Supplied {
+    /// The environment as an annotated test is told it.
+    pub environment: String,
+    /// The file in which a plain test reads the same.
+    pub file: Option<PathBuf>,
+    /// The services of its own.
+    fleet: Option<Fleet>,
+    marks: Marks,
+    _file: Option<NamedTempFile>,
+}
+
+impl Supply {
+    /// Starts what the environments need for the whole run, one after the other, and waits
+    /// until all is ready; or until `leave` says that no test will run. `files` says whether
+    /// there are tests that read files.
+    ///
+    /// # Errors
+    /// [`RunError::NotReady`], and [`RunError::Io`] where the folder for temporary files
+    /// cannot be written. All services have been stopped then.
+    pub async fn provide(
+        ground: Ground,
+        environments: &[Environment],
+        files: bool,
+        leave: &watch::Receiver<Leave>,
+    ) -> Result<Self> {
+        let mut supply = Self { ground, fleets: HashMap::new(), environments: HashMap::new(), files: None };
+        let mut leaving = leave.clone();
+        let begun = tokio::select! {
+            begun = supply.begin(environments, files) => begun,
+            Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => Ok(()),
+        };
+        if begun.is_err() {
+            supply.stop(leave).await;
+        }
+        begun.map(|()| supply)
+    }
+
+    async fn begin(&mut self, environments: &[Environment], files: bool) -> Result<()> {
+        if files {
+            let folder = tempfile::Builder::new().prefix("etcdtest-").tempdir();
+            self.files = Some(folder.map_err(cannot_write)?);
+        }
+        for (index, environment) in environments.iter().enumerate() {
+            let on_ready = |running: &_| tell(&self.ground, environment, running);
+            let for_all = |service: &Service| service.scope == Scope::Run;
+            let fleet =
+                Fleet::start(&self.ground, environment, unbound(environment), for_all, on_ready).await?;
+            // From here on it is stopped with the others.
+            let fleet = self.fleets.entry(environment.name.clone()).or_insert(fleet);
+            let bound = bound(environment, fleet.bindings())?;
+            for (written, probe) in environment.definition.probes.iter().zip(&bound.probes) {
+                probe::pass(&self.ground, environment, written, probe).await?;
+            }
+            let told = told_of(environment, &bound, fleet.bindings());
+            let file = match &self.files {
+                None => None,
+                Some(folder) => {
+                    let file = folder.path().join(format!("{index}.json"));
+                    std::fs::write(&file, &told).map_err(cannot_write)?;
+                    Some(file)
+                }
+            };
+            let own_services = !bound.services.values().all(for_all);
+            let provided = Provided { environment: environment.clone(), told, file, own_services };
+            self.environments.insert(environment.name.clone(), provided);
+        }
+        Ok(())
+    }
+
+    /// What an attempt in this environment is given; `None` for an environment that the run
+    /// does not have.
+    ///
+    /// # Errors
+    /// A service of the attempt's own is not ready, or its file cannot be written; in words.
+    pub async fn for_attempt(&self, environment: &str) -> Option<std::result::Result<Supplied, String>> {
+        let (provided, fleet) = (self.environments.get(environment)?, self.fleets.get(environment)?);
+        let marks = fleet.marks();
+        if !provided.own_services {
+            let (environment, file) = (provided.told.clone(), provided.file.clone());
+            return Some(Ok(Supplied { environment, file, fleet: None, marks, _file: None }));
+        }
+        Some(self.with_own_services(provided, fleet.bindings(), marks).await)
+    }
+
+    async fn with_own_services(
+        &self,
+        provided: &Provided,
+        bindings: &Bindings,
+        marks: Marks,
+    ) -> std::result::Result<Supplied, String> {
+        let environment = &provided.environment;
+        let own = |service: &Service| service.scope == Scope::Test;
+        let started = Fleet::start(&self.ground, environment, bindings.clone(), own, |_| {}).await;
+        let fleet = started.map_err(|not_ready| not_ready.to_string())?;
+        let bound = bound(environment, fleet.bindings()).map_err(|not_ready| not_ready.to_string())?;
+        let told = told_of(environment, &bound, fleet.bindings());
+        let file = self.files.as_ref().map(|folder| {
+            let file = tempfile::Builder::new().suffix(".json").tempfile_in(folder.path())?;
+            std::fs::write(file.path(), &told).map(|()| file)
+        });
+        let file = file.transpose().map_err(|error| cannot_write(error).to_string())?;
+        // All that they wrote, from their start on, belongs to the attempt.
+        let marks = marks.and(fleet.beginnings());
+        let path = file.as_ref().map(|file| file.path().to_owned());
+        Ok(Supplied { environment: told, file: path, fleet: Some(fleet), marks, _file: file })
+    }
+
+    /// Stops all services, and kills them where `leave` says so.
+    pub async fn stop(&self, leave: &watch::Receiver<Leave>) {
+        join_all(self.fleets.values().map(|fleet| fleet.stop(leave))).await;
+    }
+}
+
+impl Supplied {
+    /// What the services wrote until now.
+    pub async fn logs(&self) -> Vec<ServiceLog> {
+        if self.marks.is_empty() {
+            return Vec::new();
+        }
+        sleep(SETTLE).await;
+        self.marks.logs()
+    }
+
+    /// Stops the attempt's own services.
+    pub async fn stop(self, leave: &watch::Receiver<Leave>) {
+        if let Some(fleet) = self.fleet {
+            fleet.stop(leave).await;
+        }
+    }
+}
+
+fn told_of(environment: &Environment, bound: &Definition, bindings: &Bindings) -> String {
+    let data = EnvironmentData {
+        name: environment.name.clone(),
+        version: environment.version,
+        revision: environment.revision,
+        config: Value::Object(config(bound, bindings)),
+    };
+    data.to_json()
+}
+
+fn cannot_write(source: std::io::Error) -> RunError {
+    RunError::Io { what: "write the environments for the tests".into(), source }
+}

@@ -1,6 +1,6 @@
 //! What the program exits with, and how it says what went wrong.
 
-use crate::environments::EnvironmentError;
+use crate::environments::{EnvironmentError, SecretError};
 use crate::store::StoreError;
 
 /// The exit codes, all of them.
@@ -89,7 +89,18 @@ impl From<EnvironmentError> for Failure {
     fn from(error: EnvironmentError) -> Self {
         match error {
             EnvironmentError::Store(error) => error.into(),
+            EnvironmentError::Secret(error) => error.into(),
             EnvironmentError::Unknown { .. } => Self::new(Exit::Environment, error),
+            error => Self::usage(error),
+        }
+    }
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Store(error) => error.into(),
+            error if error.is_of_environment() => Self::new(Exit::Environment, error),
             error => Self::usage(error),
         }
     }

@@ -20,6 +20,8 @@ mod zygote;
 
 pub use zygote::{Fork, ZYGOTE_ARGUMENT, ZygoteEvent};
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -33,6 +35,9 @@ pub const LIST_VARIABLE: &str = "ETCDTEST_PROTOCOL";
 pub const ATTEMPT_ARGUMENT: &str = "--etcdtest-attempt";
 /// The file a process started without an attempt's socket reads its environment from.
 pub const ENVIRONMENT_VARIABLE: &str = "ETCDTEST_ENVIRONMENT";
+/// What the variables begin with that hand secrets to a process started without an attempt's
+/// socket; the rest of their names are the secrets'.
+pub const SECRET_VARIABLES: &str = "ETCDTEST_SECRET_";
 /// The largest frame that is read, in bytes.
 pub const MAX_FRAME: usize = 64 << 20;
 
@@ -87,6 +92,18 @@ pub struct EnvironmentData {
     pub revision: i64,
     /// Its `[config]` as a JSON object.
     pub config: Value,
+    /// Its secrets.
+    pub secrets: Secrets,
+}
+
+/// Secrets by name, which do not print.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// What the runner sends first on an attempt's socket.
@@ -252,6 +269,7 @@ impl Start {
                 "version": self.environment.version,
                 "revision": self.environment.revision,
                 "config": self.environment.config,
+                "secrets": self.environment.secrets.0,
             },
             "run": self.run,
             "worker": self.worker,
@@ -276,6 +294,7 @@ impl Start {
                 version: environment.get("version")?.as_u64()?,
                 revision: environment.get("revision")?.as_i64()?,
                 config: environment.remove("config")?,
+                secrets: Secrets::from_json(environment.remove("secrets"))?,
             },
             run: text(&start, "run")?,
             worker: text(&start, "worker")?,
@@ -283,6 +302,17 @@ impl Start {
             token: start.get("token")?.as_i64()?,
             exit_code: i32::try_from(start.get("exit_code")?.as_i64()?).ok()?,
         })
+    }
+}
+
+impl Secrets {
+    fn from_json(value: Option<Value>) -> Option<Self> {
+        let Some(Value::Object(secrets)) = value else { return Some(Self::default()) };
+        let secret = |(name, value)| match value {
+            Value::String(value) => Some((name, value)),
+            _ => None,
+        };
+        secrets.into_iter().map(secret).collect::<Option<_>>().map(Self)
     }
 }
 
@@ -476,6 +506,7 @@ mod tests {
                 version: 3,
                 revision: 77,
                 config: json!({ "url": "http://x" }),
+                secrets: Secrets([("db".to_owned(), "hunter2".to_owned())].into()),
             },
             run: "r".into(),
             worker: "w".into(),
@@ -483,6 +514,7 @@ mod tests {
             token: 9,
             exit_code: 77,
         };
+        assert!(!format!("{start:?}").contains("hunter2"));
         assert_eq!(Start::from_frame(start.to_frame()), Some(start));
 
         let listing = Listing {

@@ -175,9 +175,9 @@ impl Patterns {
     /// Where, not before `from`, the longest end of the text begins with which a pattern does.
     fn undecided(&self, text: &[u8], from: usize) -> usize {
         let window = &text[from.max(text.len().saturating_sub(self.longest))..];
-        let end = window
-            .iter()
-            .fold(start(&self.beginnings), |state, &byte| self.beginnings.next_state(Anchored::No, state, byte));
+        let end = window.iter().fold(start(&self.beginnings), |state, &byte| {
+            self.beginnings.next_state(Anchored::No, state, byte)
+        });
         text.len() - self.lengths.get(end.as_usize()).copied().unwrap_or(0)
     }
 

@@ -135,6 +135,10 @@ settings! {
     cert: Option<PathBuf> = "",
     /// Key of the client certificate, PEM
     key: Option<PathBuf> = "",
+    /// File with the age identity that decrypts secrets
+    identity: Option<PathBuf> = "",
+    /// The age identity itself, `AGE-SECRET-KEY-1…`; never in the file
+    age_key: Option<Secret> = "",
     /// Prefix of all keys, for several projects in one cluster
     namespace: Option<String> = "",
     /// How long a store that does not answer is waited for

@@ -108,8 +108,8 @@ impl Identities {
             let failed = |reason: String| SecretError::IdentityFile { path: path.to_owned(), reason };
             let file = std::fs::File::open(path).map_err(|error| failed(error.to_string()))?;
             // age's own message names the line, and shows nothing of it.
-            let file = IdentityFile::from_buffer(BufReader::new(file))
-                .map_err(|error| failed(error.to_string()))?;
+            let file =
+                IdentityFile::from_buffer(BufReader::new(file)).map_err(|error| failed(error.to_string()))?;
             identities = file.into_identities().map_err(|error| failed(error.to_string()))?;
             if identities.is_empty() {
                 return Err(failed("there is no identity in it".into()));

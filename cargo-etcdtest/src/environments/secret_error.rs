@@ -66,7 +66,9 @@ pub enum SecretError {
         name: String,
     },
     /// The identity that was given belongs to none of the recipients.
-    #[error("the secret `{name}` of `{environment}` is encrypted for others than the identity that was given")]
+    #[error(
+        "the secret `{name}` of `{environment}` is encrypted for others than the identity that was given"
+    )]
     #[diagnostic(help(
         "use the identity of one of its recipients, or have one of them add yours to `recipients` in the environment's file and apply it"
     ))]

@@ -116,7 +116,10 @@ fn from_command(command: &[String], name: &str) -> Result<String, Absent> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(Absent { reason: "its command is empty".into(), help: "name a program".into() });
     };
-    let help = format!("try it by hand: {}", shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default());
+    let help = format!(
+        "try it by hand: {}",
+        shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default()
+    );
     let output = Command::new(program).args(arguments).stdin(std::process::Stdio::inherit()).output();
     let output = match output {
         Ok(output) => output,
@@ -125,7 +128,8 @@ fn from_command(command: &[String], name: &str) -> Result<String, Absent> {
     if !output.status.success() {
         // What it printed may be the secret: not even its own messages may show that.
         let printed = String::from_utf8_lossy(&output.stdout);
-        let printed = Redactor::new([(name, printed.trim())].into_iter().filter(|(_, value)| value.len() >= SHORTEST));
+        let printed =
+            Redactor::new([(name, printed.trim())].into_iter().filter(|(_, value)| value.len() >= SHORTEST));
         let said = printed.text(String::from_utf8_lossy(&output.stderr).into_owned());
         let said = &said.trim()[said.trim().floor_char_boundary(said.trim().len().saturating_sub(SAID))..];
         let colon = if said.is_empty() { "" } else { ":\n" };
@@ -179,9 +183,12 @@ mod tests {
     fn a_file_loses_one_newline_at_its_end() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("secret");
-        for (content, value) in
-            [("hunter2", "hunter2"), ("hunter2\n", "hunter2"), ("a b\nc\r\n", "a b\nc"), ("abcd\n\n", "abcd\n")]
-        {
+        for (content, value) in [
+            ("hunter2", "hunter2"),
+            ("hunter2\n", "hunter2"),
+            ("a b\nc\r\n", "a b\nc"),
+            ("abcd\n\n", "abcd\n"),
+        ] {
             std::fs::write(&path, content).unwrap();
             assert_eq!(read(&SecretInput::File(path.clone())), Ok(Secret::new(value)));
         }
@@ -194,7 +201,8 @@ mod tests {
 
     #[test]
     fn a_value_that_cannot_be_a_secret_is_refused() {
-        for (value, reason) in [("", "empty"), (" \n", "empty"), ("abc", "shorter"), ("ab\0cd", "zero byte")] {
+        for (value, reason) in [("", "empty"), (" \n", "empty"), ("abc", "shorter"), ("ab\0cd", "zero byte")]
+        {
             assert!(unfit(value).unwrap().contains(reason), "{value:?}");
         }
         assert_eq!(unfit("abcd"), None);

@@ -23,6 +23,7 @@ use super::said::Said;
 use super::streams::Streams;
 use super::verdict::{self, Ending};
 use crate::model::{Attempt, Outcome, TestKind};
+use crate::redact::Redactor;
 
 /// How long, after the end of its process, an attempt's streams may stay open and its group
 /// alive.
@@ -30,8 +31,7 @@ const LINGER: Duration = Duration::from_millis(200);
 /// The shortest time between two reports that an attempt is slow.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What to start.
-#[derive(Debug)]
+/// What to start. It holds secrets, so it does not print.
 pub struct Launch {
     /// The binary with its folder and variables.
     pub command: std::process::Command,
@@ -47,6 +47,8 @@ pub struct Launch {
     pub slow: Duration,
     /// Pass its output on as it comes.
     pub show: bool,
+    /// What nothing that comes of it may hold.
+    pub redactor: Redactor,
 }
 
 /// How far tests that are under way may go.
@@ -96,7 +98,7 @@ impl Launch {
             Ok(started) => started,
             Err(error) => {
                 let program = self.command.get_program().to_string_lossy();
-                attempt.message = Some(format!("failed to start {program}: {error}"));
+                attempt.message = Some(self.redactor.text(format!("failed to start {program}: {error}")));
                 return Some((attempt, AttemptOutput::default()));
             }
         };
@@ -114,7 +116,7 @@ impl Launch {
             return None;
         }
         attempt.leaky = settle(&process, &mut streams).await && stopped.is_none();
-        let (stdout, stderr, Said { mut steps, attachments, outcome, .. }) = streams.end();
+        let (stdout, stderr, Said { mut steps, attachments, outcome, .. }) = streams.end().await;
         let output = AttemptOutput { stdout, stderr, attachments };
         let ending = match (stopped, &status) {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),
@@ -145,7 +147,7 @@ impl Launch {
 
     async fn start(&self, launcher: &Launcher) -> io::Result<(Process, Streams)> {
         let start = (self.kind == TestKind::Annotated).then(|| self.start.to_frame());
-        let (streams, theirs) = Streams::new(start, self.show)?;
+        let (streams, theirs) = Streams::new(start, self.show, &self.redactor)?;
         // Our copies of the test's ends go with this: what is left is the test's own.
         launcher.start(self.kind, &self.command, &theirs).await.map(|process| (process, streams))
     }

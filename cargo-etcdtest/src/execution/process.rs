@@ -19,6 +19,7 @@ use super::groups::{Clock, Groups};
 use super::keeper::Starter;
 use super::worker::EventSink;
 use crate::model::TestKind;
+use crate::redact::Redactor;
 
 /// How often a group is looked at that outlives its leader.
 const LOOK: Duration = Duration::from_millis(2);
@@ -34,6 +35,7 @@ pub struct Launcher {
     groups: Arc<Groups>,
     job_control: AbortHandle,
     events: EventSink,
+    redactor: Redactor,
 }
 
 /// A process that leads a group of its own. Its group is killed when this value is dropped.
@@ -46,12 +48,13 @@ pub(super) struct Process {
 
 impl Launcher {
     /// A launcher for one run, whose events hear what its user should know. `keeper` is the
-    /// program that serves as keeper where there is one.
-    pub fn new(keeper: PathBuf, events: EventSink) -> Self {
+    /// program that serves as keeper where there is one; `redactor` takes secrets out of what
+    /// is told.
+    pub fn new(keeper: PathBuf, events: EventSink, redactor: Redactor) -> Self {
         let groups = Arc::new(Groups::default());
         let followed = Arc::clone(&groups);
         let job_control = tokio::spawn(async move { followed.follow_the_terminal().await }).abort_handle();
-        Self { starter: Starter::new(keeper), groups, job_control, events }
+        Self { starter: Starter::new(keeper), groups, job_control, events, redactor }
     }
 
     /// Starts an attempt with these as standard input, output and error; that of an
@@ -66,7 +69,7 @@ impl Launcher {
         streams: &[OwnedFd; 3],
     ) -> io::Result<Process> {
         let notice = |text: String| {
-            let _ = self.events.send(RunEvent::Notice { text });
+            let _ = self.events.send(RunEvent::Notice { text: self.redactor.text(text) });
         };
         let (group, ended) = self.starter.start(kind, command, streams, notice).await?;
         self.groups.enter(group);

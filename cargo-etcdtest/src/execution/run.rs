@@ -21,6 +21,7 @@ use super::process::Launcher;
 use super::timings::Timings;
 use super::work::{EnvironmentFiles, Work};
 use super::worker::{EventSink, execute};
+use crate::environments::SecretValues;
 use crate::model::{
     Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, Worker,
     WorkerId,
@@ -40,6 +41,8 @@ pub struct Order {
     pub tests_digest: String,
     /// What they run against.
     pub environments: Vec<Environment>,
+    /// Their secrets.
+    pub secrets: SecretValues,
     /// The rules.
     pub policy: Policy,
     /// The seed of the order, if that is left to chance.
@@ -83,7 +86,9 @@ pub async fn run(
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
-    let Order { id, tests, environments, policy, patience, shuffle, repetitions, mut timings, .. } = order;
+    let Order {
+        id, tests, environments, secrets, policy, patience, shuffle, repetitions, mut timings, ..
+    } = order;
     let latest = read_latest(&store, &tests).await?;
     let histories: Histories = histories(&latest, &tests, &environments);
     let of = repetitions.get();
@@ -110,12 +115,13 @@ pub async fn run(
         since: Timestamp::now(),
         lanes: u32::try_from(policy.lanes.get()).unwrap_or(u32::MAX),
     };
+    let redactor = secrets.redactor();
     let describe = |state| Run {
         id: id.clone(),
         state,
         created: Timestamp::now(),
         finished: None,
-        command: order.command,
+        command: order.command.into_iter().map(|word| redactor.text(word)).collect(),
         author: order.author,
         commit: order.commit,
         environments: environments.iter().map(Environment::identity).collect(),
@@ -150,8 +156,10 @@ pub async fn run(
             .into_iter()
             .map(|environment| (environment.name.clone(), environment))
             .collect(),
+        secrets,
         policy,
-        launcher: Launcher::new(order.keeper, events.clone()),
+        launcher: Launcher::new(order.keeper, events.clone(), redactor.clone()),
+        redactor,
     });
     let claims = Claims::new(membership).await?;
     let (claims, cancelled) = execute(&work, claims, leave, events).await?;

@@ -16,6 +16,7 @@ use tokio::net::unix::pipe::Receiver;
 use super::frames::{CHUNK, Frames};
 use super::output::Output;
 use super::said::Said;
+use crate::redact::{RedactedStream, Redactor};
 
 /// The runner's ends of an attempt's streams, with what came out of them.
 #[derive(Debug)]
@@ -28,6 +29,8 @@ pub(super) struct Streams {
 #[derive(Debug)]
 struct Stream<W> {
     pipe: Receiver,
+    /// On its way to the output and to whoever looks.
+    redacted: RedactedStream,
     show: Option<W>,
     output: Output,
     ended: bool,
@@ -45,21 +48,26 @@ struct Conversation {
 
 impl Streams {
     /// Streams of a test that is told to start by this frame on its socket, or of one that
-    /// has no socket; and the test's own ends: standard input, output and error.
+    /// has no socket; and the test's own ends: standard input, output and error. What comes
+    /// out of them is kept and shown without secrets.
     ///
     /// # Errors
     /// What the system said.
-    pub(super) fn new(start: Option<Frame>, show: bool) -> io::Result<(Self, [OwnedFd; 3])> {
+    pub(super) fn new(
+        start: Option<Frame>,
+        show: bool,
+        redactor: &Redactor,
+    ) -> io::Result<(Self, [OwnedFd; 3])> {
         let (conversation, stdin) = match start {
             Some(start) => {
                 let (ours, theirs) = StdUnixStream::pair()?;
                 ours.set_nonblocking(true)?;
-                (Some(Conversation::new(ours, &start)?), OwnedFd::from(theirs))
+                (Some(Conversation::new(ours, &start, redactor)?), OwnedFd::from(theirs))
             }
             None => (None, OwnedFd::from(File::open("/dev/null")?)),
         };
-        let (stdout, their_stdout) = Stream::new(show.then(tokio::io::stdout))?;
-        let (stderr, their_stderr) = Stream::new(show.then(tokio::io::stderr))?;
+        let (stdout, their_stdout) = Stream::new(show.then(tokio::io::stdout), redactor)?;
+        let (stderr, their_stderr) = Stream::new(show.then(tokio::io::stderr), redactor)?;
         Ok((Self { stdout, stderr, conversation }, [stdin, their_stdout, their_stderr]))
     }
 
@@ -93,18 +101,19 @@ impl Streams {
     }
 
     /// What was printed and said until now.
-    pub(super) fn end(self) -> (Output, Output, Said) {
+    pub(super) async fn end(self) -> (Output, Output, Said) {
         let said = self.conversation.map(|conversation| conversation.said).unwrap_or_default();
-        (self.stdout.output, self.stderr.output, said)
+        (self.stdout.end().await, self.stderr.end().await, said)
     }
 }
 
 impl<W: AsyncWriteExt + Unpin> Stream<W> {
-    fn new(show: Option<W>) -> io::Result<(Self, OwnedFd)> {
+    fn new(show: Option<W>, redactor: &Redactor) -> io::Result<(Self, OwnedFd)> {
         let (ours, theirs) = pipe_with(PipeFlags::CLOEXEC)?;
         ioctl_fionbio(&ours, true)?;
         let pipe = Receiver::from_owned_fd_unchecked(ours)?;
-        Ok((Self { pipe, show, output: Output::default(), ended: false }, theirs))
+        let redacted = redactor.stream();
+        Ok((Self { pipe, redacted, show, output: Output::default(), ended: false }, theirs))
     }
 
     async fn read(&mut self) {
@@ -112,38 +121,48 @@ impl<W: AsyncWriteExt + Unpin> Stream<W> {
             if self.pipe.readable().await.is_err() {
                 self.ended = true;
             }
-            let printed = match self.take() {
-                Ok(length) => length,
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-                Err(_) => None,
-            };
-            self.ended |= printed.is_none();
-            if let (Some(show), Some(bytes)) = (&mut self.show, printed) {
-                // A terminal that went away is no reason to stop the test.
-                let _ = show.write_all(&bytes).await;
-                let _ = show.flush().await;
+            match self.take() {
+                Ok(shown) => self.show(&shown).await,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Err(_) => self.ended = true,
             }
         }
     }
 
-    /// Reads once, and gives back what is to be shown; `None` at the end.
-    fn take(&mut self) -> io::Result<Option<Vec<u8>>> {
+    /// Reads once, and gives back what is to be shown.
+    fn take(&mut self) -> io::Result<Vec<u8>> {
         let mut buffer = [0; CHUNK];
         let length = self.pipe.try_read(&mut buffer)?;
-        let bytes = &buffer[..length];
-        self.output.push(bytes);
-        let shown = if self.show.is_some() { bytes.to_vec() } else { Vec::new() };
-        Ok((length > 0).then_some(shown))
+        self.ended |= length == 0;
+        let passed = self.redacted.push(&buffer[..length]);
+        self.output.push(&passed);
+        Ok(if self.show.is_some() { passed.into_owned() } else { Vec::new() })
+    }
+
+    async fn show(&mut self, bytes: &[u8]) {
+        if let Some(show) = self.show.as_mut().filter(|_| !bytes.is_empty()) {
+            // A terminal that went away is no reason to stop the test.
+            let _ = show.write_all(bytes).await;
+            let _ = show.flush().await;
+        }
+    }
+
+    /// All that was printed.
+    async fn end(mut self) -> Output {
+        let held = self.redacted.end();
+        self.output.push(&held);
+        self.show(&held).await;
+        self.output
     }
 }
 
 impl Conversation {
-    fn new(socket: StdUnixStream, start: &Frame) -> io::Result<Self> {
+    fn new(socket: StdUnixStream, start: &Frame, redactor: &Redactor) -> io::Result<Self> {
         Ok(Self {
             socket: UnixStream::from_std(socket)?,
             start: start.encode()?,
             frames: Frames::default(),
-            said: Said::default(),
+            said: Said::new(redactor.clone()),
             ended: false,
         })
     }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::path::PathBuf;
 
-use etcdtest::protocol::EnvironmentData;
+use etcdtest::protocol::{EnvironmentData, Secrets};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
@@ -11,7 +11,9 @@ use super::error::{Result, RunError};
 use super::plan::Plan;
 use super::policy::Policy;
 use super::process::Launcher;
+use crate::environments::SecretValues;
 use crate::model::{Environment, RunId, TestCaseId, TestKind, WorkerId};
+use crate::redact::Redactor;
 use crate::testcases::ListedTest;
 
 /// A run as one worker sees it.
@@ -29,6 +31,10 @@ pub struct Work {
     pub environments: HashMap<String, Environment>,
     /// The same as files, for tests that are not told by socket.
     pub files: EnvironmentFiles,
+    /// Their secrets.
+    pub secrets: SecretValues,
+    /// What takes these out of whatever is kept or shown.
+    pub redactor: Redactor,
     /// The rules.
     pub policy: Policy,
     /// What starts its attempts.
@@ -78,12 +84,14 @@ impl EnvironmentFiles {
     }
 }
 
-/// An environment as a test is told it.
-pub(super) fn environment_data(environment: &Environment) -> EnvironmentData {
+/// An environment as a test is told it, with its secrets.
+pub(super) fn environment_data(environment: &Environment, secrets: &SecretValues) -> EnvironmentData {
+    let secrets = secrets.of(&environment.name);
     EnvironmentData {
         name: environment.name.clone(),
         version: environment.version,
         revision: environment.revision,
         config: Value::Object(environment.definition.config.clone()),
+        secrets: Secrets(secrets.map(|(name, value)| (name.to_owned(), value.expose().to_owned())).collect()),
     }
 }

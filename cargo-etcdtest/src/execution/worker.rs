@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcdtest::protocol::{ENVIRONMENT_VARIABLE, Start};
+use etcdtest::protocol::{ENVIRONMENT_VARIABLE, SECRET_VARIABLES, Start};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -296,6 +296,9 @@ fn launch(
             if test.code.ignore.is_some() {
                 command.arg("--include-ignored");
             }
+            for (name, value) in work.secrets.of(&planned.environment) {
+                command.env(format!("{SECRET_VARIABLES}{name}"), value.expose());
+            }
         }
     }
     if let Some(file) = work.files.of(&planned.environment) {
@@ -303,7 +306,7 @@ fn launch(
     }
     let start = Start {
         test: test.id.test.clone(),
-        environment: environment_data(environment),
+        environment: environment_data(environment, &work.secrets),
         run: work.run.to_string(),
         worker: work.worker.to_string(),
         attempt,
@@ -319,5 +322,6 @@ fn launch(
         grace: rules.grace,
         slow: rules.slow,
         show: work.policy.show,
+        redactor: work.redactor.clone(),
     })
 }

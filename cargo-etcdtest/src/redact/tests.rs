@@ -55,7 +55,10 @@ fn a_secret_in_the_middle_of_base64_is_replaced() {
 fn each_line_of_a_secret_is_one_but_not_the_frame_of_a_key() {
     let key = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2Vw\nBCIEIKJkshort\n-----END PRIVATE KEY-----";
     let redactor = redactor(&[("key", key)]);
-    assert_eq!(redactor.text(key.replace('\n', "\r\n")), "-----BEGIN PRIVATE KEY-----\r\n[secret key]\r\n[secret key]\r\n-----END PRIVATE KEY-----");
+    assert_eq!(
+        redactor.text(key.replace('\n', "\r\n")),
+        "-----BEGIN PRIVATE KEY-----\r\n[secret key]\r\n[secret key]\r\n-----END PRIVATE KEY-----"
+    );
     assert_eq!(redactor.text(key.into()), "[secret key]");
 }
 

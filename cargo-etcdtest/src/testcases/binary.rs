@@ -57,9 +57,10 @@ impl Binary {
     }
 
     /// A process of it with cargo's variables, in the package's root; the caller's own
-    /// variables are inherited.
+    /// variables are inherited, but for those that give access to the store and its secrets.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
+        command.env_remove("ETCDTEST_PASSWORD").env_remove("ETCDTEST_AGE_KEY");
         command.current_dir(&self.directory).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -66,18 +66,21 @@ impl Document {
         })
     }
 
-    /// Blanks out text that errors may not show: the groups of every match.
+    /// Blanks out places that errors may not show.
     #[must_use]
-    pub fn hiding(mut self, secrets: &regex::Regex) -> Self {
-        let mut shown = self.text.clone().into_bytes();
-        for found in secrets.captures_iter(&self.text) {
-            for secret in found.iter().skip(1).flatten() {
-                let bytes = shown[secret.range()].iter_mut();
-                bytes.filter(|byte| !b"\r\n".contains(byte)).for_each(|byte| *byte = b'*');
-            }
+    pub fn hiding(mut self, places: impl IntoIterator<Item = Range<usize>>) -> Self {
+        let mut shown = self.shown.into_bytes();
+        for place in places {
+            let bytes = shown.get_mut(place).into_iter().flatten();
+            bytes.filter(|byte| !b"\r\n".contains(byte)).for_each(|byte| *byte = b'*');
         }
-        self.shown = String::from_utf8(shown).expect("whole characters are replaced by ASCII");
+        self.shown = String::from_utf8_lossy(&shown).into_owned();
         self
+    }
+
+    /// Its text.
+    pub fn text(&self) -> &str {
+        &self.text
     }
 
     /// The file.

@@ -31,6 +31,15 @@ static SECRETS: LazyLock<Regex> = LazyLock::new(|| {
         .expect("the pattern is right")
 });
 
+/// The document without the passwords that it should not have.
+fn hide_passwords(document: Document) -> Document {
+    let found = SECRETS.captures_iter(document.text());
+    let places: Vec<_> = found
+        .flat_map(|found| found.iter().skip(1).flatten().map(|group| group.range()).collect::<Vec<_>>())
+        .collect();
+    document.hiding(places)
+}
+
 /// What the file says, each part checked, whether used or not.
 #[derive(Debug, Default)]
 pub(super) struct Content<'a> {
@@ -52,7 +61,7 @@ pub(super) struct Profile<'a> {
 /// Reads the file; `None` where there is none.
 pub(super) fn read(root: &Path) -> Result<Option<Document>, DocumentError> {
     match Document::read(&root.join(PATH), Path::new(PATH)) {
-        Ok(document) => Ok(Some(document.hiding(&SECRETS))),
+        Ok(document) => Ok(Some(hide_passwords(document))),
         Err(DocumentError::Unreadable { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
             Ok(None)
         }

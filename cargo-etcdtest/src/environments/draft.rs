@@ -74,7 +74,7 @@ impl Draft {
     pub fn read(&self) -> Result<EnvironmentFile, EnvironmentError> {
         // Read by its path: many editors write a new file and move it there.
         let document = Document::read(self.file.path(), Path::new(&format!("{}.toml", self.name)))?;
-        EnvironmentFile::parse(self.name.clone(), document)
+        EnvironmentFile::parse(&self.name, document)
     }
 
     /// Whether it says something else than at first, if only in a comment.
@@ -194,7 +194,7 @@ mod tests {
             any::<bool>().prop_map(Value::from),
             any::<i64>().prop_map(Value::from),
             (-1e300..1e300).prop_map(Value::from),
-            ".*".prop_map(Value::from),
+            ".*".prop_map(|text| text.replace("${", "$${").into()),
         ];
         leaf.prop_recursive(4, 24, 4, |inner| {
             prop_oneof![
@@ -213,7 +213,7 @@ mod tests {
         ) {
             let environment = environment(&description, config.into_iter().collect());
             let document = Document::new("staging.toml", environment.to_toml().unwrap());
-            let read = EnvironmentFile::parse("staging".into(), document).unwrap();
+            let read = EnvironmentFile::parse("staging", document).unwrap();
             prop_assert_eq!(read.definition, environment.definition);
         }
     }

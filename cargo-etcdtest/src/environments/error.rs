@@ -15,6 +15,17 @@ pub enum EnvironmentError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     File(#[from] DocumentError),
+    /// Something in an environment is wrong that no file at hand says.
+    #[error("in the environment `{name}` {what}")]
+    Fault {
+        /// The environment.
+        name: String,
+        /// What is wrong.
+        what: String,
+        /// The next step.
+        #[help]
+        help: Option<String>,
+    },
     /// A name that no environment can have.
     #[error("`{name}` cannot be the name of an environment: {reason}")]
     #[diagnostic(help(

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::file::SecretInput;
 use super::secret_error::SecretError;
 use crate::redact::{Redactor, SHORTEST};
 use crate::store::Secret;
@@ -13,19 +14,6 @@ const LARGEST: usize = 64 << 10;
 
 /// How much is shown of what a command that failed says, in bytes.
 const SAID: usize = 2 << 10;
-
-/// Where the value of a secret is taken from when its file is applied.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SecretInput {
-    /// This variable.
-    Env(String),
-    /// This file; a relative path is below the folder of the environment's file.
-    File(PathBuf),
-    /// What this program with its arguments prints.
-    Command(Vec<String>),
-    /// Whoever applies it is asked, and does not see what they type.
-    Prompt,
-}
 
 /// Why there is no value.
 struct Absent {

@@ -19,7 +19,7 @@ fn fixture() -> (tempfile::TempDir, Environments) {
 
 fn file(name: &str, value: impl Into<Value>) -> EnvironmentFile {
     let config = Map::from_iter([("value".to_owned(), value.into())]);
-    EnvironmentFile { name: name.into(), definition: Definition { config, ..Definition::default() } }
+    EnvironmentFile::of(name, Definition { config, ..Definition::default() })
 }
 
 fn written(applied: Applied) -> Environment {

@@ -1,0 +1,365 @@
+//! From references to values.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use serde_json::{Map, Value};
+
+use super::fault::Fault;
+use super::file::DEEPEST;
+use super::path::below;
+use super::reference::{Piece, Reference, pieces};
+use crate::model::{Definition, Probe, ProbeBy, Ready, ReadyBy, Scope, Service};
+use crate::nearest::{nearest, suggestion};
+
+/// How much references may make of an environment, in bytes.
+const LARGEST: usize = 16 * 1024 * 1024;
+
+/// What a value, or a reference that is followed, counts as at least.
+const LEAST: usize = 64;
+
+/// What references to something outside the definition stand for.
+#[derive(Clone, Default)]
+pub struct Bindings {
+    /// The environment's name.
+    pub environment: String,
+    /// The port of each service, by its name.
+    pub ports: BTreeMap<String, u16>,
+    /// The secrets by name.
+    pub secrets: BTreeMap<String, String>,
+}
+
+impl Bindings {
+    /// Something for everything: what a definition becomes with it is right in form and
+    /// worth nothing else. It is for checks, and for what is not there yet.
+    pub fn placeholders(environment: &str, definition: &Definition) -> Self {
+        Self {
+            environment: environment.to_owned(),
+            ports: definition.services.keys().map(|name| (name.clone(), 1)).collect(),
+            secrets: definition.secrets.keys().map(|name| (name.clone(), String::new())).collect(),
+        }
+    }
+}
+
+/// Names only: the values are secret.
+impl fmt::Debug for Bindings {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Bindings")
+            .field("environment", &self.environment)
+            .field("ports", &self.ports)
+            .field("secrets", &self.secrets.keys())
+            .finish()
+    }
+}
+
+/// The definition with what its references stand for in their place, `$${` as `${`, and in
+/// the texts of a service its port for `{port}`. A text of the config that is one reference
+/// and nothing else becomes what it refers to, with its type. The result holds secrets.
+///
+/// # Errors
+/// A reference to nothing or to itself, and one to a service or secret that the bindings
+/// lack.
+pub fn bind(definition: &Definition, bindings: &Bindings) -> Result<Definition, Fault> {
+    let mut binder = Binder { definition, bindings, left: LARGEST, trail: vec![], early: None };
+    let config = binder.table("config", &definition.config, 1)?;
+    let mut bound = Definition { config, ..definition.clone() };
+    for (name, service) in &mut bound.services {
+        let path = below("services", name);
+        binder.early = (service.scope == Scope::Run).then(|| path.clone());
+        binder.service(name, &path, service)?;
+    }
+    for (index, probe) in bound.probes.iter_mut().enumerate() {
+        let path = below("probes", &index.to_string());
+        binder.early = Some(path.clone());
+        binder.probe(&path, probe)?;
+    }
+    Ok(bound)
+}
+
+struct Binder<'a> {
+    definition: &'a Definition,
+    bindings: &'a Bindings,
+    /// How much more it may become.
+    left: usize,
+    /// What is being looked up, each because of the one before it.
+    trail: Vec<String>,
+    /// What is bound, if that is needed before the first test starts.
+    early: Option<String>,
+}
+
+/// Where a text stands.
+#[derive(Clone, Copy)]
+struct Spot<'s> {
+    path: &'s str,
+    /// How deep that is, in values and in references that led there.
+    depth: usize,
+    /// What `{port}` is there.
+    port: Option<u16>,
+}
+
+impl<'a> Binder<'a> {
+    fn table(
+        &mut self,
+        path: &str,
+        table: &Map<String, Value>,
+        depth: usize,
+    ) -> Result<Map<String, Value>, Fault> {
+        let entries = table.iter();
+        entries.map(|(key, value)| Ok((key.clone(), self.value(&below(path, key), value, depth)?))).collect()
+    }
+
+    fn value(&mut self, path: &str, value: &Value, depth: usize) -> Result<Value, Fault> {
+        let spot = Spot { path, depth, port: None };
+        self.spend(spot, LEAST)?;
+        match value {
+            Value::String(text) => {
+                let parts = pieces(text).map_err(|malformed| malformed_fault(path, &malformed))?;
+                match &parts[..] {
+                    [Piece::Reference(reference)] => self.look_up(spot, reference),
+                    _ => Ok(self.join(spot, parts)?.into()),
+                }
+            }
+            Value::Array(values) => {
+                let values = values.iter().enumerate();
+                values
+                    .map(|(index, value)| self.value(&below(path, &index.to_string()), value, depth + 1))
+                    .collect()
+            }
+            Value::Object(table) => Ok(self.table(path, table, depth + 1)?.into()),
+            other => Ok(other.clone()),
+        }
+    }
+
+    fn service(&mut self, name: &str, path: &str, service: &mut Service) -> Result<(), Fault> {
+        let port = Some(self.port(Spot { path, depth: 1, port: None }, name, &Reference::Port(name))?);
+        self.replace(&below(path, "command"), &mut service.command, port)?;
+        for (index, argument) in service.args.iter_mut().enumerate() {
+            self.replace(&below(&below(path, "args"), &index.to_string()), argument, port)?;
+        }
+        for (variable, value) in &mut service.env {
+            self.replace(&below(&below(path, "env"), variable), value, port)?;
+        }
+        if let Some(folder) = &mut service.cwd {
+            self.replace(&below(path, "cwd"), folder, port)?;
+        }
+        self.replace(&below(path, "url"), &mut service.url, port)?;
+        if let Some(Ready { by, .. }) = &mut service.ready {
+            let path = below(path, "ready");
+            match by {
+                ReadyBy::Http(text) => self.replace(&below(&path, "http"), text, port),
+                ReadyBy::Tcp(text) => self.replace(&below(&path, "tcp"), text, port),
+                ReadyBy::Log(text) => self.replace(&below(&path, "log"), text, port),
+            }?;
+        }
+        Ok(())
+    }
+
+    fn probe(&mut self, path: &str, probe: &mut Probe) -> Result<(), Fault> {
+        match &mut probe.by {
+            ProbeBy::Http { url, body, .. } => {
+                self.replace(&below(path, "http"), url, None)?;
+                body.iter_mut().try_for_each(|body| self.replace(&below(path, "body"), body, None))
+            }
+            ProbeBy::Tcp(text) => self.replace(&below(path, "tcp"), text, None),
+            ProbeBy::Dns(text) => self.replace(&below(path, "dns"), text, None),
+            ProbeBy::Command(words) => {
+                let path = below(path, "command");
+                let mut words = words.iter_mut().enumerate();
+                words
+                    .try_for_each(|(index, word)| self.replace(&below(&path, &index.to_string()), word, None))
+            }
+        }
+    }
+
+    fn replace(&mut self, path: &str, text: &mut String, port: Option<u16>) -> Result<(), Fault> {
+        *text = self.text(Spot { path, depth: 1, port }, text)?;
+        Ok(())
+    }
+
+    fn text(&mut self, spot: Spot<'_>, text: &str) -> Result<String, Fault> {
+        let parts = pieces(text).map_err(|malformed| malformed_fault(spot.path, &malformed))?;
+        self.join(spot, parts)
+    }
+
+    fn join(&mut self, spot: Spot<'_>, parts: Vec<Piece<'_>>) -> Result<String, Fault> {
+        let mut whole = String::new();
+        for part in parts {
+            let text = match (part, spot.port) {
+                (Piece::Text(text), Some(port)) => text.replace("{port}", &port.to_string()),
+                (Piece::Text(text), None) => text.to_owned(),
+                (Piece::Reference(reference), _) => match self.look_up(spot, &reference)? {
+                    Value::String(text) => text,
+                    value @ (Value::Array(_) | Value::Object(_)) => {
+                        let kind = if value.is_array() { "a list" } else { "a table" };
+                        return Err(refused(
+                            spot.path,
+                            &reference,
+                            format!("{kind} has no place in a text"),
+                            None,
+                        ));
+                    }
+                    value => value.to_string(),
+                },
+            };
+            self.spend(spot, text.len())?;
+            whole += &text;
+        }
+        Ok(whole)
+    }
+
+    /// What a reference stands for.
+    fn look_up(&mut self, spot: Spot<'_>, reference: &Reference<'_>) -> Result<Value, Fault> {
+        let written = reference.to_string();
+        let target = written.trim_start_matches("${").trim_end_matches('}');
+        if let Some(begin) = self.trail.iter().position(|earlier| earlier == target) {
+            let chain = self.trail[begin..].iter().map(String::as_str).chain([target]);
+            let chain = format!("each refers to the next: {}", chain.collect::<Vec<_>>().join(" → "));
+            return Err(refused(spot.path, reference, "in the end it refers to itself".into(), Some(chain)));
+        }
+        self.spend(spot, LEAST)?;
+        self.trail.push(target.to_owned());
+        let value = self.target(spot, reference);
+        self.trail.pop();
+        value
+    }
+
+    fn target(&mut self, spot: Spot<'_>, reference: &Reference<'_>) -> Result<Value, Fault> {
+        let definition = self.definition;
+        match reference {
+            Reference::Config(names) => {
+                let (path, value) = self.config(spot, reference, names)?;
+                self.value(&path, value, spot.depth + 1)
+            }
+            Reference::Port(name) => self.port(spot, name, reference).map(Value::from),
+            Reference::Url(name) => {
+                let port = Some(self.port(spot, name, reference)?);
+                let path = below(&below("services", name), "url");
+                let url = definition.services.get(*name).map_or("", |service| &service.url);
+                self.text(Spot { path: &path, depth: spot.depth + 1, port }, url).map(Value::from)
+            }
+            Reference::Secret(name) => {
+                if !definition.secrets.contains_key(*name) {
+                    let known = definition.secrets.keys().map(String::as_str);
+                    let help = suggestion(name, known).unwrap_or_else(|| "there are no `[secrets]`".into());
+                    return Err(refused(
+                        spot.path,
+                        reference,
+                        format!("there is no secret `{name}`"),
+                        Some(help),
+                    ));
+                }
+                match self.bindings.secrets.get(*name) {
+                    Some(secret) => Ok(secret.as_str().into()),
+                    None => Err(refused(
+                        spot.path,
+                        reference,
+                        format!("the secret `{name}` is not known here"),
+                        None,
+                    )),
+                }
+            }
+            Reference::EnvironmentName => Ok(self.bindings.environment.as_str().into()),
+        }
+    }
+
+    /// The value of the config that these names lead to, with its path.
+    fn config(
+        &self,
+        spot: Spot<'_>,
+        reference: &Reference<'_>,
+        names: &[&str],
+    ) -> Result<(String, &'a Value), Fault> {
+        let mut path = "config".to_owned();
+        let definition: &'a Definition = self.definition;
+        let mut table = Some(&definition.config);
+        let mut found = None;
+        for (place, name) in names.iter().enumerate() {
+            let Some(inside) = table else {
+                return Err(refused(spot.path, reference, format!("`{path}` is no table"), None));
+            };
+            let Some(value) = inside.get(*name) else {
+                let help = match nearest(name, inside.keys().map(String::as_str)) {
+                    Some(near) => {
+                        let mut meant = names.to_vec();
+                        meant[place] = near;
+                        format!("did you mean `{}`?", Reference::Config(meant))
+                    }
+                    None => format!(
+                        "`{path}` has: {}",
+                        inside.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
+                    ),
+                };
+                let missing = below(&path, name);
+                return Err(refused(spot.path, reference, format!("there is no `{missing}`"), Some(help)));
+            };
+            path = below(&path, name);
+            table = value.as_object();
+            found = Some(value);
+        }
+        found
+            .map(|value| (path, value))
+            .ok_or_else(|| refused(spot.path, reference, "it names no value".into(), None))
+    }
+
+    fn port(&self, spot: Spot<'_>, name: &str, reference: &Reference<'_>) -> Result<u16, Fault> {
+        let Some(service) = self.definition.services.get(name) else {
+            let known = self.definition.services.keys().map(String::as_str);
+            let help = suggestion(name, known).unwrap_or_else(|| "there are no `[services.NAME]`".into());
+            return Err(refused(spot.path, reference, format!("there is no service `{name}`"), Some(help)));
+        };
+        if let Some(early) = &self.early
+            && service.scope == Scope::Test
+        {
+            let help = format!(
+                "`{early}` is needed before that; give `{name}` the scope `run`, or refer to another"
+            );
+            let label = format!("`{name}` is started for each test, with a port of its own");
+            return Err(refused(spot.path, reference, label, Some(help)));
+        }
+        let port = self.bindings.ports.get(name).copied();
+        port.ok_or_else(|| {
+            refused(spot.path, reference, format!("the service `{name}` is not started"), None)
+        })
+    }
+
+    /// Takes note of a piece of the result, before it becomes too large or too deep.
+    fn spend(&mut self, spot: Spot<'_>, size: usize) -> Result<(), Fault> {
+        let fault = |label: String| Fault {
+            path: spot.path.to_owned(),
+            part: String::new(),
+            message: "a value becomes too large".into(),
+            label,
+            help: None,
+        };
+        if spot.depth > DEEPEST {
+            return Err(fault(format!("values and references lead deeper than {DEEPEST} levels")));
+        }
+        self.left = self.left.checked_sub(size).ok_or_else(|| {
+            fault(format!("with all references replaced there is more than {LARGEST} bytes"))
+        })?;
+        Ok(())
+    }
+}
+
+fn malformed_fault(path: &str, malformed: &super::reference::Malformed<'_>) -> Fault {
+    Fault {
+        path: path.to_owned(),
+        part: malformed.written.to_owned(),
+        message: "a reference cannot be read".into(),
+        label: malformed.reason.to_owned(),
+        help: Some("where no reference is meant, write `$${` for `${`".into()),
+    }
+}
+
+fn refused(path: &str, reference: &Reference<'_>, label: String, help: Option<String>) -> Fault {
+    Fault {
+        path: path.to_owned(),
+        part: reference.to_string(),
+        message: format!("a reference in `{path}` cannot be replaced"),
+        label,
+        help,
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,28 @@
+//! What is wrong within an environment, wherever it was written.
+
+use super::error::EnvironmentError;
+
+/// Something wrong at one value of an environment. It never shows the value.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct Fault {
+    /// The value: `config.limits.pieces`, `probes.0.http`.
+    pub path: String,
+    /// The part of it that is wrong, as it is written; empty for all of it.
+    pub part: String,
+    /// What is wrong, in a whole sentence.
+    pub message: String,
+    /// What is wrong with this very part.
+    pub label: String,
+    /// The next step.
+    pub help: Option<String>,
+}
+
+impl Fault {
+    /// As an error of this environment, where no file at hand says the value.
+    pub fn of(self, environment: &str) -> EnvironmentError {
+        let part = if self.part.is_empty() { String::new() } else { format!("{}: ", self.part) };
+        let what = format!("{}: {part}{} (at `{}`)", self.message, self.label, self.path);
+        EnvironmentError::Fault { name: environment.to_owned(), what, help: self.help }
+    }
+}

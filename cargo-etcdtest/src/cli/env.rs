@@ -12,11 +12,12 @@ use super::confirm::{confirm, somebody_is_there};
 use super::print::{json_line, print};
 use super::style::{FAINT, STRONG, ago, local_time, painted};
 use super::table::Table;
-use super::{Exit, Failure};
+use super::{Exit, Failure, Session};
 use crate::author::author;
 use crate::config::Format;
 use crate::environments::{
-    Applied, Draft, EnvironmentError, EnvironmentFile, Environments, editor, read_files,
+    Applied, Draft, EnvironmentError, EnvironmentFile, Environments, GivenSecrets, Secrets, editor,
+    read_files,
 };
 use crate::model::Environment;
 use crate::reports::text::one_line;
@@ -69,10 +70,14 @@ enum EnvVerb {
 ///
 /// # Errors
 /// A file is wrong, there is no such environment, or the store failed.
-pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, format: Format) -> Result<Exit, Failure> {
-    let environments = Environments::new(store);
+pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Session) -> Result<Exit, Failure> {
+    let format = session.settings.format;
+    let environments = Environments::new(store.clone());
     match arguments.verb {
-        EnvVerb::Apply { paths, name } => apply(&environments, &files(&paths, name)?, format).await?,
+        EnvVerb::Apply { paths, name } => {
+            let secrets = session.secrets(store)?;
+            apply(&environments, &secrets, files(&paths, name)?, format).await?;
+        }
         EnvVerb::List => {
             let list = environments.list().await?;
             print(&match format {
@@ -87,7 +92,10 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, format: Format) 
                 Format::Json => json_line(&environment),
             })?;
         }
-        EnvVerb::Edit { name } => print(&edit(&environments, &name, format).await?)?,
+        EnvVerb::Edit { name } => {
+            let secrets = session.secrets(store)?;
+            print(&edit(&environments, &secrets, &name, format).await?)?;
+        }
         EnvVerb::Delete { names, yes } => delete(&environments, &names, yes, format).await?,
     }
     Ok(Exit::Passed)
@@ -103,22 +111,39 @@ fn files(paths: &[PathBuf], name: Option<String>) -> Result<Vec<EnvironmentFile>
 
 async fn apply(
     environments: &Environments,
-    files: &[EnvironmentFile],
+    secrets: &Secrets,
+    files: Vec<EnvironmentFile>,
     format: Format,
 ) -> Result<(), Failure> {
-    for file in files {
-        let applied = environments.apply(file, &author()).await?;
+    // Nothing is written anywhere until all values are known.
+    let given = |file: EnvironmentFile| Ok((GivenSecrets::read(&file)?, file));
+    let given: Vec<_> = tokio::task::block_in_place(|| {
+        files.into_iter().map(given).collect::<Result<_, EnvironmentError>>()
+    })?;
+    for (given, mut file) in given {
+        let current = environments.find(&file.name).await?;
+        let current = current.as_ref().map(|current| &current.definition);
+        for name in given.store(secrets, &mut file, current).await? {
+            let name = painted(STRONG, name);
+            anstream::eprintln!("the secret {name} was not given, and stays as it is stored");
+        }
+        let applied = environments.apply(&file, &author()).await?;
         print(&applied_text(&applied, format))?;
     }
     Ok(())
 }
 
 /// Opens the editor until what was written is right, or nobody wants to go on.
-async fn edit(environments: &Environments, name: &str, format: Format) -> Result<String, Failure> {
+async fn edit(
+    environments: &Environments,
+    secrets: &Secrets,
+    name: &str,
+    format: Format,
+) -> Result<String, Failure> {
     let seen = environments.get(name).await?;
     let draft = Draft::new(&seen)?;
     let error = loop {
-        match edit_once(environments, &seen, &draft).await {
+        match edit_once(environments, secrets, &seen, &draft).await {
             Ok(applied) => return Ok(applied_text(&applied, format)),
             Err(error @ EnvironmentError::File(_)) if somebody_is_there() => {
                 Failure::usage(error).print();
@@ -137,12 +162,16 @@ async fn edit(environments: &Environments, name: &str, format: Format) -> Result
 
 async fn edit_once(
     environments: &Environments,
+    secrets: &Secrets,
     seen: &Environment,
     draft: &Draft,
 ) -> Result<Applied, EnvironmentError> {
     let editor = editor()?;
     tokio::task::block_in_place(|| draft.open(&editor))?;
-    environments.replace(seen, &draft.read()?, &author()).await
+    let mut file = draft.read()?;
+    let given = tokio::task::block_in_place(|| GivenSecrets::read(&file))?;
+    given.store(secrets, &mut file, Some(&seen.definition)).await?;
+    environments.replace(seen, &file, &author()).await
 }
 
 async fn delete(

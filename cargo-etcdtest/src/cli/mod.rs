@@ -127,7 +127,7 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
         }
         Verb::Env(args) => {
             let session = Session::new(global, Flags::default(), None)?;
-            env::run(args, session.store().await?, session.settings.format).await
+            env::run(args, session.store().await?, &session).await
         }
         Verb::Runs(args) => {
             let session = Session::new(global, Flags::default(), None)?;

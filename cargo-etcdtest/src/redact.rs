@@ -199,7 +199,11 @@ fn forms(value: &str) -> Vec<String> {
     let lines = lines.filter(|line| line.len() >= SHORTEST_LINE && !line.starts_with("-----"));
     let mut forms = Vec::new();
     for text in whole.into_iter().chain(lines) {
-        forms.extend([text.to_owned(), in_debug(text), in_json(text), in_json(text).replace('/', "\\/")]);
+        forms.extend([text.to_owned(), in_json(text).replace('/', "\\/")]);
+        // Messages quote messages, and JSON holds JSON.
+        for once in [in_debug(text), in_json(text)] {
+            forms.extend([in_debug(&once), in_json(&once), once]);
+        }
     }
     for text in whole {
         for set in URL_SETS {

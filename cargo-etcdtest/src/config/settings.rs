@@ -22,6 +22,9 @@ use crate::store::{Secret, StoreOptions};
 /// The folder of the local store, from the workspace root.
 const LOCAL_STORE: &str = ".etcdtest";
 
+/// The variables that give access to the store and its secrets: no business of a test's.
+pub const CREDENTIALS: [&str; 2] = ["ETCDTEST_PASSWORD", "ETCDTEST_AGE_KEY"];
+
 /// What is known of a setting before anybody has set it.
 #[derive(Clone, Copy, Debug)]
 pub struct Declaration {

@@ -60,7 +60,7 @@ impl SecretInput {
 
 /// What is wrong with a value, if something is.
 fn unfit(value: &str) -> Option<String> {
-    let length = value.trim().len();
+    let length = value.trim().chars().count();
     if length == 0 {
         Some("it is empty".into())
     } else if length < SHORTEST {

@@ -26,6 +26,7 @@ fn every_form_of_a_secret_is_replaced() {
         value.to_owned(),
         serde_json::json!({ "password": value }).to_string(),
         format!("{value:?}"),
+        format!("{:?}", serde_json::json!({ "password": value }).to_string()),
         "p%22%C3%A4%2Fss%20w%3Frd%2B%7E%5C1%26".into(),
         "p%22%c3%a4%2fss%20w%3frd%2b~%5c1%26".into(),
         "p%22%C3%A4%2Fss+w%3Frd%2B~%5C1%26".into(),

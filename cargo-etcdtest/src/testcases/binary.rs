@@ -8,6 +8,8 @@ use camino::Utf8PathBuf;
 
 use cargo_metadata::TargetKind;
 
+use crate::config::CREDENTIALS;
+
 /// A test binary that cargo built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binary {
@@ -60,7 +62,9 @@ impl Binary {
     /// variables are inherited, but for those that give access to the store and its secrets.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
-        command.env_remove("ETCDTEST_PASSWORD").env_remove("ETCDTEST_AGE_KEY");
+        for credential in CREDENTIALS {
+            command.env_remove(credential);
+        }
         command.current_dir(&self.directory).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -75,6 +75,8 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         author: "ann@desk".into(),
         host: "desk".into(),
         keeper: env!("CARGO_BIN_EXE_cargo-etcdtest").into(),
+        root: "/".into(),
+        built: vec![],
         commit: None,
         patience: Duration::from_secs(30),
         timings: Timings::start(),

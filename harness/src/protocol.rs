@@ -38,6 +38,11 @@ pub const ENVIRONMENT_VARIABLE: &str = "ETCDTEST_ENVIRONMENT";
 /// What the variables begin with that hand secrets to a process started without an attempt's
 /// socket; the rest of their names are the secrets'.
 pub const SECRET_VARIABLES: &str = "ETCDTEST_SECRET_";
+/// What stands for a secret in the texts of the file of [`ENVIRONMENT_VARIABLE`].
+pub fn secret_placeholder(name: &str) -> String {
+    format!("\u{1}{name}\u{1}")
+}
+
 /// The largest frame that is read, in bytes.
 pub const MAX_FRAME: usize = 64 << 20;
 

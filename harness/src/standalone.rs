@@ -8,7 +8,7 @@ use std::{env, fs, io};
 use serde_json::{Map, Value};
 
 use crate::environment::{Environment, Origin};
-use crate::protocol::{ENVIRONMENT_VARIABLE, EnvironmentData, SECRET_VARIABLES, Secrets};
+use crate::protocol::{ENVIRONMENT_VARIABLE, EnvironmentData, SECRET_VARIABLES, Secrets, secret_placeholder};
 use crate::registry::Entry;
 use crate::{Context, result::Failure};
 
@@ -90,13 +90,27 @@ fn json(path: &Path, text: &str) -> Result<EnvironmentData, String> {
         // The error says where by itself, and never shows what it read.
         format!("{}:{}:{}: not JSON", path.display(), error.line(), error.column())
     })?;
+    let secrets = secrets();
+    for (name, secret) in &secrets.0 {
+        replace(&mut value, &secret_placeholder(name), secret);
+    }
     Ok(EnvironmentData {
         name: value["name"].as_str().unwrap_or_default().to_owned(),
         version: value["version"].as_u64().unwrap_or_default(),
         revision: value["revision"].as_i64().unwrap_or_default(),
         config: value.get_mut("config").map(Value::take).unwrap_or_default(),
-        secrets: secrets(),
+        secrets,
     })
+}
+
+/// Puts something in the place of something else in all texts of a value.
+fn replace(value: &mut Value, from: &str, to: &str) {
+    match value {
+        Value::String(text) => *text = text.replace(from, to),
+        Value::Array(values) => values.iter_mut().for_each(|value| replace(value, from, to)),
+        Value::Object(values) => values.values_mut().for_each(|value| replace(value, from, to)),
+        Value::Null | Value::Bool(_) | Value::Number(_) => {}
+    }
 }
 
 /// What a file says, and why secrets have no value that have none.

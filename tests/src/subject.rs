@@ -20,6 +20,13 @@ const FILES: [(&str, &str); 3] = [
     ("tests/plain.rs", include_str!("../fixtures/subject/plain.rs")),
 ];
 
+/// What a project with services has besides.
+const SERVICES: [(&str, &str); 3] = [
+    ("src/bin/server.rs", include_str!("../fixtures/subject/server.rs")),
+    ("tests/services.rs", include_str!("../fixtures/subject/services.rs")),
+    ("tests/plain_services.rs", include_str!("../fixtures/subject/plain_services.rs")),
+];
+
 /// A project of its own for one test, with its own store, and a folder in which its tests
 /// meet the one that runs them. All copies look alike to cargo, so only the first is built.
 #[derive(Debug)]
@@ -51,27 +58,37 @@ pub struct Running {
 impl Subject {
     /// A project without a store, and without environments.
     pub fn new() -> Self {
+        Self::of(&FILES, "annotated")
+    }
+
+    /// The same with a program `server`, and tests that use it as a service, in place of the
+    /// others.
+    pub fn with_services() -> Self {
+        Self::of(&[&FILES[..1], &SERVICES].concat(), "services")
+    }
+
+    fn of(files: &[(&str, &str)], annotated: &str) -> Self {
         let projects = Project::target();
         let projects = projects.parent().expect("projects are in a folder");
         fs::create_dir_all(projects).expect("a folder can be made");
         let folder = tempfile::Builder::new().prefix("subject-").tempdir_in(projects).expect("make a folder");
         let subject = Self { folder, meeting: tempfile::tempdir().expect("make a folder") };
         let mut content = DefaultHasher::new();
-        FILES.hash(&mut content);
+        files.hash(&mut content);
         let manifest = format!(
             "[workspace]\n[package]\nname = \"subject\"\nversion = \"0.1.{}\"\nedition = \"2024\"\n\
              [dev-dependencies]\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\
              etcdtest = {{ path = \"{}\", default-features = false }}\n\
-             [[test]]\nname = \"annotated\"\nharness = false\n",
+             [[test]]\nname = {annotated:?}\nharness = false\n",
             content.finish() >> 32,
             root().join("harness").display(),
         );
         subject.write("Cargo.toml", &manifest);
-        for (path, content) in FILES {
+        for (path, content) in files {
             subject.write(path, content);
         }
         // Older than whatever was built: the version in the manifest tells the contents apart.
-        for path in FILES.iter().map(|(path, _)| *path).chain(["Cargo.toml"]) {
+        for path in files.iter().map(|(path, _)| *path).chain(["Cargo.toml"]) {
             let file = File::options().write(true).open(subject.path().join(path)).expect("open a file");
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).expect("set its time");
         }
@@ -98,8 +115,14 @@ impl Subject {
 
     /// An environment of the store, of this configuration.
     pub fn environment(&self, name: &str, config: &str, store: &[&str]) {
-        self.write(&format!("environments/{name}.toml"), &format!("[config]\n{config}\n"));
+        self.apply(name, &format!("[config]\n{config}\n"), store);
+    }
+
+    /// An environment of the store, of this file.
+    #[track_caller]
+    pub fn apply(&self, name: &str, content: &str, store: &[&str]) {
         let file = format!("environments/{name}.toml");
+        self.write(&file, content);
         let applied = self.etcdtest(&[&["env", "apply", &file], store].concat());
         assert_eq!(applied.code, Some(0), "{applied:?}");
     }

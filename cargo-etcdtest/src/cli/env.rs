@@ -2,25 +2,23 @@
 
 use std::path::PathBuf;
 
-use anstyle::Style;
 use clap::{Args, Subcommand};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use serde_json::json;
 
 use super::confirm::{confirm, somebody_is_there};
+use super::env_text::{Shown, applied_text, diff, history_text, list_text};
 use super::print::{json_line, print};
-use super::style::{FAINT, STRONG, ago, local_time, painted};
-use super::table::Table;
-use super::{Exit, Failure, Session};
+use super::style::{STRONG, painted};
+use super::{Exit, Failure, Session, env_check};
 use crate::author::author;
 use crate::config::Format;
 use crate::environments::{
-    Applied, Draft, EnvironmentError, EnvironmentFile, Environments, GivenSecrets, Secrets, editor,
-    read_files,
+    Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, GivenSecrets,
+    Secrets, editor, read_files,
 };
 use crate::model::Environment;
-use crate::reports::text::one_line;
 use crate::store::SharedStore;
 
 /// Manage the environments that tests run against
@@ -40,20 +38,59 @@ enum EnvVerb {
         /// Name of the environment, if it is not the file's; for one file only
         #[arg(long, value_name = "NAME")]
         name: Option<String>,
+        /// Why, for the history
+        #[arg(long, short, value_name = "TEXT", default_value = "")]
+        message: String,
     },
     /// List the environments
     List,
-    /// Show an environment, as a file says it
+    /// Show an environment with all it inherits, as a file says it
     Show {
-        /// The environment
-        #[arg(value_name = "NAME")]
-        name: String,
+        /// The environment, or one of its versions
+        #[arg(value_name = "NAME[@VERSION]")]
+        id: EnvironmentId,
+        /// Without what it inherits
+        #[arg(long)]
+        own: bool,
     },
     /// Change an environment in the editor that VISUAL or EDITOR names
     Edit {
         /// The environment
         #[arg(value_name = "NAME")]
         name: String,
+        /// Why, for the history
+        #[arg(long, short, value_name = "TEXT", default_value = "")]
+        message: String,
+    },
+    /// List the versions of an environment, the newest first
+    History {
+        /// The environment
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Compare what two environments, or two versions of one, come to with all they inherit
+    Diff {
+        /// One environment, or one of its versions
+        #[arg(value_name = "NAME[@VERSION]")]
+        from: EnvironmentId,
+        /// The other; the current version of the same if only an old one is given
+        #[arg(value_name = "NAME[@VERSION]")]
+        to: Option<EnvironmentId>,
+    },
+    /// Make an environment again what it was in an old version: as a new version
+    Rollback {
+        /// The version
+        #[arg(value_name = "NAME@VERSION")]
+        id: EnvironmentId,
+        /// Why, for the history
+        #[arg(long, short, value_name = "TEXT", default_value = "")]
+        message: String,
+    },
+    /// Start an environment's services, try its probes, and stop the services
+    Check {
+        /// The environment, or one of its versions
+        #[arg(value_name = "NAME[@VERSION]")]
+        id: EnvironmentId,
     },
     /// Delete environments; their versions are kept
     Delete {
@@ -74,9 +111,10 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
     let format = session.settings.format;
     let environments = Environments::new(store.clone());
     match arguments.verb {
-        EnvVerb::Apply { paths, name } => {
-            let secrets = session.secrets(store)?;
-            apply(&environments, &secrets, files(&paths, name)?, format).await?;
+        EnvVerb::Apply { paths, name, message } => {
+            let files = environments.check(files(&paths, name)?).await?;
+            let change = Change { author: &author(), message: &message };
+            apply(&environments, &session.secrets(store)?, files, change, format).await?;
         }
         EnvVerb::List => {
             let list = environments.list().await?;
@@ -85,16 +123,52 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
                 Format::Json => list.iter().map(json_line).collect(),
             })?;
         }
-        EnvVerb::Show { name } => {
-            let environment = environments.get(&name).await?;
+        EnvVerb::Show { id, own } => {
+            let shown = if own { None } else { Some(environments.chain(&id).await?) };
+            let shown = match &shown {
+                Some(chain) => Shown::resolved(chain),
+                None => Shown::own(environments.own(&id).await?),
+            };
             print(&match format {
-                Format::Human => show_text(&environment, Timestamp::now(), &TimeZone::system())?,
-                Format::Json => json_line(&environment),
+                Format::Human => shown.text(Timestamp::now(), &TimeZone::system())?,
+                Format::Json => shown.json(),
             })?;
         }
-        EnvVerb::Edit { name } => {
+        EnvVerb::Edit { name, message } => {
+            let change = Change { author: &author(), message: &message };
+            print(&edit(&environments, &session.secrets(store)?, &name, change, format).await?)?;
+        }
+        EnvVerb::History { name } => {
+            let history = environments.history(&name).await?;
+            if history.is_empty() {
+                environments.get(&name).await?;
+            }
+            print(&match format {
+                Format::Human => history_text(&history, Timestamp::now(), &TimeZone::system()),
+                Format::Json => history.iter().rev().map(json_line).collect(),
+            })?;
+        }
+        EnvVerb::Diff { from, to } => {
+            let to = match to {
+                Some(to) => to,
+                None if from.version.is_some() => EnvironmentId::current(&from.name),
+                None => return Err(nothing_to_compare(&from.name)),
+            };
+            let (from, to) = (environments.chain(&from).await?, environments.chain(&to).await?);
+            print(&diff(&from.resolve(), &to.resolve(), format))?;
+        }
+        EnvVerb::Rollback { id, message } => {
+            let Some(version) = id.version else { return Err(no_version(&id.name)) };
+            let message = match message.as_str() {
+                "" => format!("rollback to version {version}"),
+                why => format!("rollback to version {version}: {why}"),
+            };
+            let change = Change { author: &author(), message: &message };
+            print(&applied_text(&environments.roll_back(&id.name, version, change).await?, format))?;
+        }
+        EnvVerb::Check { id } => {
             let secrets = session.secrets(store)?;
-            print(&edit(&environments, &secrets, &name, format).await?)?;
+            return env_check::run(&environments, &secrets, id, &session.root, format).await;
         }
         EnvVerb::Delete { names, yes } => delete(&environments, &names, yes, format).await?,
     }
@@ -113,6 +187,7 @@ async fn apply(
     environments: &Environments,
     secrets: &Secrets,
     files: Vec<EnvironmentFile>,
+    change: Change<'_>,
     format: Format,
 ) -> Result<(), Failure> {
     // Nothing is written anywhere until all values are known.
@@ -127,10 +202,19 @@ async fn apply(
             let name = painted(STRONG, name);
             anstream::eprintln!("the secret {name} was not given, and stays as it is stored");
         }
-        let applied = environments.apply(&file, &author()).await?;
-        print(&applied_text(&applied, format))?;
+        print(&applied_text(&environments.apply(&file, change).await?, format))?;
     }
     Ok(())
+}
+
+fn nothing_to_compare(name: &str) -> Failure {
+    let help = format!("write `{name}@VERSION` to compare that with what it is now, or a second environment");
+    Failure::usage(miette::miette!(help = help, "there is nothing to compare `{name}` with"))
+}
+
+fn no_version(name: &str) -> Failure {
+    let help = format!("write `{name}@VERSION`; `cargo etcdtest env history {name}` shows all versions");
+    Failure::usage(miette::miette!(help = help, "to which version of `{name}` is not said"))
 }
 
 /// Opens the editor until what was written is right, or nobody wants to go on.
@@ -138,12 +222,13 @@ async fn edit(
     environments: &Environments,
     secrets: &Secrets,
     name: &str,
+    change: Change<'_>,
     format: Format,
 ) -> Result<String, Failure> {
     let seen = environments.get(name).await?;
     let draft = Draft::new(&seen)?;
     let error = loop {
-        match edit_once(environments, secrets, &seen, &draft).await {
+        match edit_once(environments, secrets, &seen, &draft, change).await {
             Ok(applied) => return Ok(applied_text(&applied, format)),
             Err(error @ EnvironmentError::File(_)) if somebody_is_there() => {
                 Failure::usage(error).print();
@@ -165,13 +250,14 @@ async fn edit_once(
     secrets: &Secrets,
     seen: &Environment,
     draft: &Draft,
+    change: Change<'_>,
 ) -> Result<Applied, EnvironmentError> {
     let editor = editor()?;
     tokio::task::block_in_place(|| draft.open(&editor))?;
     let mut file = draft.read()?;
     let given = tokio::task::block_in_place(|| GivenSecrets::read(&file))?;
     given.store(secrets, &mut file, Some(&seen.definition)).await?;
-    environments.replace(seen, &file, &author()).await
+    environments.replace(seen, &file, change).await
 }
 
 async fn delete(
@@ -180,9 +266,7 @@ async fn delete(
     yes: bool,
     format: Format,
 ) -> Result<(), Failure> {
-    for name in names {
-        environments.get(name).await?;
-    }
+    let names = environments.in_order_of_deletion(names).await?;
     if !yes {
         let what = names.join(", ");
         if !somebody_is_there() {
@@ -197,61 +281,11 @@ async fn delete(
         }
     }
     for name in names {
-        environments.delete(name).await?;
+        environments.delete(&name).await?;
         print(&match format {
-            Format::Human => format!("{} deleted\n", painted(STRONG, name)),
+            Format::Human => format!("{} deleted\n", painted(STRONG, &name)),
             Format::Json => json_line(&json!({ "name": name, "deleted": true })),
         })?;
     }
     Ok(())
-}
-
-fn applied_text(applied: &Applied, format: Format) -> String {
-    let (environment, changed) = match applied {
-        Applied::Unchanged(environment) => (environment, false),
-        Applied::Written(environment) => (environment, true),
-    };
-    let Environment { name, version, revision, .. } = environment;
-    match format {
-        Format::Json => {
-            json_line(&json!({ "name": name, "version": version, "revision": revision, "changed": changed }))
-        }
-        Format::Human => {
-            let what = if changed { "applied" } else { "unchanged" };
-            format!("{} {what}, version {version}\n", painted(STRONG, name))
-        }
-    }
-}
-
-fn list_text(environments: &[Environment], now: Timestamp) -> String {
-    if environments.is_empty() {
-        return "no environments yet: write environments/NAME.toml and `cargo etcdtest env apply` it\n"
-            .into();
-    }
-    let mut table = Table::new(&["NAME", "VERSION", "APPLIED", "BY", "DESCRIPTION"]);
-    for environment in environments {
-        table.row([
-            (environment.name.clone(), STRONG),
-            (environment.version.to_string(), Style::new()),
-            (ago(environment.applied, now), FAINT),
-            (one_line(&environment.author, 40), FAINT),
-            (one_line(&environment.definition.description, 80), Style::new()),
-        ]);
-    }
-    table.to_string()
-}
-
-/// The environment as a file, with what else is known of it as comments: the output can be
-/// applied again.
-fn show_text(environment: &Environment, now: Timestamp, zone: &TimeZone) -> Result<String, EnvironmentError> {
-    let comment = |text: String| painted(FAINT, format_args!("# {text}"));
-    let Environment { name, version, revision, applied, author, .. } = environment;
-    let first = comment(format!("{name}, version {version} (revision {revision})"));
-    let second = comment(format!(
-        "applied {} ({}) by {}",
-        local_time(*applied, zone),
-        ago(*applied, now),
-        one_line(author, 80)
-    ));
-    Ok(format!("{first}\n{second}\n{}", environment.to_toml()?))
 }

@@ -1,6 +1,7 @@
 //! What the program exits with, and how it says what went wrong.
 
 use crate::environments::{EnvironmentError, SecretError};
+use crate::execution::NotReady;
 use crate::store::StoreError;
 
 /// The exit codes, all of them.
@@ -82,6 +83,14 @@ impl From<StoreError> for Failure {
             None => miette::miette!("{error}"),
         };
         Self::new(exit, report)
+    }
+}
+
+impl From<NotReady> for Failure {
+    fn from(not_ready: NotReady) -> Self {
+        let help =
+            format!("`cargo etcdtest env check {}` tries it without running tests", not_ready.environment);
+        Self::new(Exit::Environment, miette::miette!(help = help, "{not_ready}"))
     }
 }
 

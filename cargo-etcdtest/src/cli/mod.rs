@@ -3,6 +3,8 @@
 mod cargo_options;
 mod confirm;
 mod env;
+mod env_check;
+mod env_text;
 mod exit;
 mod filter_options;
 mod global;

@@ -11,7 +11,7 @@ use tokio::sync::mpsc;
 
 use super::style::{FAINT, Label, STRONG, WARNING, painted};
 use crate::config::OutputWhen;
-use crate::execution::{AttemptOutput, Output, RunEvent, Unit};
+use crate::execution::{AttemptOutput, Part, RunEvent, Unit};
 use crate::model::{Attempt, Outcome, RunSummary, UnitIndex, UnitResult};
 use crate::reports::{story, text};
 
@@ -203,11 +203,14 @@ impl Progress {
 
     /// What an attempt printed.
     fn streams(&self, out: &mut dyn Write, unit: &Unit, output: &AttemptOutput) -> io::Result<()> {
-        if self.quiet {
-            return Ok(());
+        if !self.quiet {
+            for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
+                show_bytes(out, &format!("{name} of {}", unit.test), &stream.bytes())?;
+            }
         }
-        for (name, stream) in [("stdout", &output.stdout), ("stderr", &output.stderr)] {
-            show_stream(out, unit, name, stream)?;
+        for log in &output.services {
+            let title = format!("service {} during {}", log.service, unit.test);
+            show_bytes(out, &title, &log.bytes())?;
         }
         Ok(())
     }
@@ -274,6 +277,13 @@ impl Display for Progress {
                 self.start_bar(units);
                 Ok(())
             }
+            RunEvent::Ready { environment, part, url, took } => {
+                let at = self.matrix.then(|| painted(FAINT, format_args!(" @{environment}")));
+                self.print(|out| {
+                    let line = ready_line(&part, url.as_deref(), took);
+                    writeln!(out, "{line}{}", at.unwrap_or_default())
+                })
+            }
             RunEvent::AttemptStarted { unit, .. } => {
                 self.name(&unit);
                 Ok(())
@@ -322,15 +332,25 @@ impl Display for Progress {
     }
 }
 
-/// What a test printed, bounded, under its title.
-fn show_stream(out: &mut dyn Write, unit: &Unit, name: &str, stream: &Output) -> io::Result<()> {
-    if stream.is_empty() {
+/// A part of an environment that is ready, on one line.
+pub(super) fn ready_line(part: &Part, url: Option<&str>, took: Duration) -> String {
+    let label = painted(Label::Pass.style(), format_args!("{:>COLUMN$}", "Ready"));
+    let url = url.map(|url| format!(" at {url}")).unwrap_or_default();
+    let part = match part {
+        Part::Definition => "definition".to_owned(),
+        Part::Service(name) => format!("service {}", painted(STRONG, name)),
+        Part::Probe(text) => format!("probe {}", painted(STRONG, text::one_line(text, text::MESSAGE))),
+    };
+    format!("{label} [{:>9}] {part}{}", super::style::seconds(took), painted(FAINT, url))
+}
+
+/// What was printed, bounded, under its title.
+fn show_bytes(out: &mut dyn Write, title: &str, bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
         return Ok(());
     }
-    let title = format!("── {name} of {} ──", unit.test);
-    writeln!(out, "{}", painted(FAINT, title))?;
-    let bytes = stream.bytes();
-    let content = String::from_utf8_lossy(&bytes);
+    writeln!(out, "{}", painted(FAINT, format_args!("── {title} ──")))?;
+    let content = String::from_utf8_lossy(bytes);
     let shown = text::bounded(&content, SHOWN, SHOWN);
     // A test that changed the colour must not colour what follows.
     let reset = if shown.contains('\u{1b}') { "\u{1b}[0m" } else { "" };

@@ -22,10 +22,11 @@ use crate::config::{
     Flags, Format, MaxFail, OutputWhen, PassOrFail, Retries, Settings, SlowTimeout, StoreOutput, TestThreads,
     Value,
 };
-use crate::environments::{Environments, allows};
+use crate::environments::{EnvironmentId, Environments, allows};
 use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId};
-use crate::reports::{JUNIT, Reports, RunDetails};
+use crate::reports::history::environments_of;
+use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
 use crate::store::{SharedStore, StoreError};
 use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
 
@@ -44,9 +45,13 @@ pub(super) struct RunArgs {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Execution")]
 struct HowArgs {
-    /// Environment to run against; several times for a matrix
-    #[arg(long = "env", value_name = "NAME")]
-    environments: Vec<String>,
+    /// Environment to run against, or an old version of one; several times for a matrix
+    #[arg(long = "env", value_name = "NAME[@VERSION]")]
+    environments: Vec<EnvironmentId>,
+    /// Run against exactly the environments that another run used, as they were then: its id, the
+    /// beginning of one, or `latest`
+    #[arg(long, value_name = "RUN", conflicts_with = "environments")]
+    env_from: Option<String>,
     /// How many tests run at once: a number, `num-cpus`, or a negative number to leave cores free
     #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true)]
     test_threads: Option<TestThreads>,
@@ -157,8 +162,12 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let patterns = filter.patterns().to_vec();
     let filter = filter.filter()?;
     let store = session.store().await?;
-    let environments = Environments::new(store.clone());
-    let chosen = environments.resolve(&how.environments, &settings.default_environment).await?;
+    let chosen = if let Some(run) = &how.env_from {
+        environments_of(&*store, &resolve_run(&*store, run).await?).await?
+    } else {
+        let environments = Environments::new(store.clone());
+        environments.resolve(&how.environments, &settings.default_environment).await?
+    };
     // Whoever cannot read the secrets hears of it before anything is built.
     let secrets = session.secrets(store.clone())?.of(&chosen).await?;
     timings.end("open");
@@ -168,6 +177,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let commit = tokio::task::spawn_blocking(move || execution::commit_of(&root));
     let built = cargo.build().await?;
     timings.end("build");
+    let program_folders = built.program_folders.iter().cloned().collect();
     let list = CargoOptions::list_built(built, settings.list_timeout).await?;
     timings.end("list");
     let tests = select(&list, &filter, &chosen)?;
@@ -190,6 +200,8 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         author: crate::author::author(),
         host: crate::author::host(),
         keeper: this_program(),
+        root: session.root.clone(),
+        built: program_folders,
         commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
         timings,
@@ -200,7 +212,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
 }
 
 /// The file of this program: the one that runs, even if another was installed since.
-fn this_program() -> PathBuf {
+pub(super) fn this_program() -> PathBuf {
     let running = Path::new("/proc/self/exe");
     if running.exists() { running.to_owned() } else { std::env::current_exe().unwrap_or_default() }
 }
@@ -273,7 +285,7 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
 }
 
 /// The first signal lets tests end, a second one kills them.
-async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::Result<()> {
+pub(super) async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::Result<()> {
     let mut interrupts = Interrupts::listen()?;
     for next in [Leave::ToEnd, Leave::ToDie] {
         interrupts.next().await;
@@ -295,6 +307,7 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
             )
         }
         RunError::Store(error) => error.into(),
+        RunError::NotReady(not_ready) => not_ready.into(),
         RunError::Report(error) => error.into(),
         RunError::Exists(_) => {
             Failure::usage(miette::miette!(help = "choose another --run-id, or leave it out", "{error}"))

@@ -6,7 +6,6 @@ use std::fmt::Write as _;
 use anstyle::Style;
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use serde_json::{Map, Value};
 
 use super::runs::state_word;
 use super::style::{FAINT, Label, STRONG, WARNING, ago, local_time, painted, seconds};
@@ -89,17 +88,19 @@ fn environment_text(version: &EnvironmentVersion, snapshot: Option<&Environment>
             let _ = write!(text, ", version {number} of revision {}", version.revision);
         }
     }
-    text.push('\n');
-    let Some(snapshot) = snapshot else { return text };
-    if !snapshot.definition.description.is_empty() {
-        text += &indented(&painted(FAINT, text::plain(&snapshot.definition.description)), 2);
+    let Some(snapshot) = snapshot else { return text + "\n" };
+    if !snapshot.bases.is_empty() {
+        let bases: Vec<_> = snapshot.bases.iter().map(ToString::to_string).collect();
+        let _ = write!(text, ", on {}", bases.join(", "));
     }
-    text + &indented(&config_text(&snapshot.definition.config), 2)
+    text.push('\n');
+    text + &indented(&snapshot_text(snapshot), 2)
 }
 
-/// A configuration as TOML, the form in which it was written; as JSON where TOML cannot say it.
-fn config_text(config: &Map<String, Value>) -> String {
-    toml::to_string(config).or_else(|_| serde_json::to_string_pretty(config)).unwrap_or_default()
+/// A snapshot as TOML, the form in which it was written; as JSON where TOML cannot say it.
+fn snapshot_text(snapshot: &Environment) -> String {
+    let json = || serde_json::to_string_pretty(&snapshot.definition).unwrap_or_default();
+    snapshot.to_toml().unwrap_or_else(|_| json())
 }
 
 /// A unit that did not just pass: each attempt that did not, with its output.

@@ -1,11 +1,12 @@
 //! What happens in a run, as newline-delimited JSON. `docs/machine-output.md` describes it.
 
 use std::io::{self, Write};
+use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::progress::Display;
-use crate::execution::{AttemptOutput, RunEvent, Unit};
+use crate::execution::{AttemptOutput, Part, RunEvent, Unit};
 use crate::reports::{AttemptSummary, Counts, UnitSummary, seconds};
 
 /// The machine-readable display.
@@ -26,6 +27,9 @@ fn to_json(event: RunEvent) -> Value {
             "event": "run-started", "run": run, "units": units, "tests": tests, "environments": environments,
             "shuffle": shuffle,
         }),
+        RunEvent::Ready { environment, part, url, took } => {
+            ready_json(&environment, &part, url.as_deref(), took)
+        }
         RunEvent::AttemptStarted { unit, attempt } => {
             with_unit(&unit, "attempt-started", json!({ "number": attempt }))
         }
@@ -73,9 +77,32 @@ fn with_unit(unit: &Unit, event: &str, body: Value) -> Value {
     whole
 }
 
+/// A part of an environment that is ready.
+pub(super) fn ready_json(environment: &str, part: &Part, url: Option<&str>, took: Duration) -> Value {
+    let mut event = part_json("ready", environment, part);
+    if let Some(url) = url {
+        event["url"] = json!(url);
+    }
+    event["duration"] = json!(seconds(took));
+    event
+}
+
+/// An event about a part of an environment.
+pub(super) fn part_json(event: &str, environment: &str, part: &Part) -> Value {
+    match part {
+        Part::Definition => json!({ "event": event, "environment": environment }),
+        Part::Service(name) => json!({ "event": event, "environment": environment, "service": name }),
+        Part::Probe(text) => json!({ "event": event, "environment": environment, "probe": text }),
+    }
+}
+
 fn output_json(output: &AttemptOutput) -> Value {
-    json!({
+    let mut json = json!({
         "stdout": String::from_utf8_lossy(&output.stdout.bytes()),
         "stderr": String::from_utf8_lossy(&output.stderr.bytes()),
-    })
+    });
+    for log in &output.services {
+        json["services"][&log.service] = json!(String::from_utf8_lossy(&log.bytes()));
+    }
+    json
 }

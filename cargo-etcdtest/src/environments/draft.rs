@@ -4,8 +4,6 @@ use std::io::{IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use serde::Serialize;
-use serde_json::{Map, Value};
 use tempfile::NamedTempFile;
 
 use super::error::EnvironmentError;
@@ -21,14 +19,6 @@ pub struct Draft {
     file: NamedTempFile,
     /// What it said at first.
     text: String,
-}
-
-/// What a file says of an environment, in its order.
-#[derive(Serialize)]
-struct Text<'a> {
-    #[serde(skip_serializing_if = "str::is_empty")]
-    description: &'a str,
-    config: Map<String, Value>,
 }
 
 impl Draft {
@@ -95,20 +85,6 @@ impl Draft {
     }
 }
 
-impl Environment {
-    /// As a file says it.
-    ///
-    /// # Errors
-    /// [`EnvironmentError::NotWritable`].
-    pub fn to_toml(&self) -> Result<String, EnvironmentError> {
-        let text = Text { description: &self.definition.description, config: self.definition.config.clone() };
-        toml::to_string_pretty(&text).map_err(|error| EnvironmentError::NotWritable {
-            name: self.name.clone(),
-            reason: error.to_string(),
-        })
-    }
-}
-
 /// The editor that the user chose: `VISUAL`, else `EDITOR`, else `vi`.
 ///
 /// # Errors
@@ -129,6 +105,7 @@ pub fn editor() -> Result<String, EnvironmentError> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::{Map, Value};
 
     use super::*;
     use crate::model::Definition;

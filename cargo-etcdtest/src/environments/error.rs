@@ -69,6 +69,49 @@ pub enum EnvironmentError {
         #[help]
         help: String,
     },
+    /// An environment never had this version.
+    #[error("the environment `{name}` has no version {version}")]
+    #[diagnostic(help("its last is {last}; `cargo etcdtest env history {name}` shows all"))]
+    UnknownVersion {
+        /// The environment.
+        name: String,
+        /// The number.
+        version: u64,
+        /// The last there is.
+        last: u64,
+    },
+    /// One environment in two versions in one run.
+    #[error("the environment `{name}` is chosen in two versions")]
+    #[diagnostic(help("a run stores results by the name of the environment; use a run for each version"))]
+    TwoVersions {
+        /// The environment.
+        name: String,
+    },
+    /// What an environment extends is not there.
+    #[error("the environment `{name}` extends `{base}`, which there is not")]
+    #[diagnostic(help("apply `{base}` first, or together with it"))]
+    NoBase {
+        /// The environment.
+        name: String,
+        /// What it extends.
+        base: String,
+    },
+    /// Environments that extend each other.
+    #[error("the environment `{}` extends itself in the end: {}", .names[0], .names.join(" → "))]
+    #[diagnostic(help("change what one of them extends"))]
+    Circle {
+        /// Their names, the first and the last being the same.
+        names: Vec<String>,
+    },
+    /// Others inherit from what is to be deleted.
+    #[error("the environment `{name}` cannot be deleted: {} {} it", quoted(.by), if .by.len() == 1 { "extends" } else { "extend" })]
+    #[diagnostic(help("delete them first, or have them extend another"))]
+    Extended {
+        /// The environment.
+        name: String,
+        /// Who extends it.
+        by: Vec<String>,
+    },
     /// Larger than one value of the store.
     #[error("the environment `{name}` is too large: {size} bytes, at most {limit} can be stored")]
     TooLarge {

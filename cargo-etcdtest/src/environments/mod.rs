@@ -2,6 +2,7 @@
 //! run uses.
 
 mod bind;
+mod chain;
 mod check;
 mod draft;
 mod error;
@@ -17,17 +18,20 @@ mod secret_error;
 mod secret_input;
 mod secrets;
 mod service;
+mod text;
 
 pub use bind::{Bindings, bind};
+pub use chain::Chain;
 pub use check::check;
 pub use draft::{Draft, editor};
 pub use error::EnvironmentError;
 pub use fault::Fault;
 pub use file::{EnvironmentFile, SecretInput, read_files};
 pub use given_secrets::GivenSecrets;
-pub use name::check_name;
+pub use name::{EnvironmentId, check_name};
 pub use pattern::allows;
 pub use sealing::{Identities, Recipients};
 pub use secret_error::SecretError;
 pub use secrets::{SecretValues, Secrets};
-pub use service::{Applied, Environments, LOCAL};
+pub use service::{Applied, Change, Environments, LOCAL};
+pub use text::values;

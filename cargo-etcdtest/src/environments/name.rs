@@ -1,5 +1,7 @@
 //! The names that environments can have.
 
+use std::str::FromStr;
+
 use super::error::EnvironmentError;
 
 /// The longest name, in bytes: it is part of keys, file names and report properties.
@@ -27,9 +29,47 @@ pub fn check_name(name: &str) -> Result<(), EnvironmentError> {
     Err(EnvironmentError::WrongName { name, reason })
 }
 
+/// An environment that somebody names: `NAME`, or `NAME@VERSION` for one of its versions.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EnvironmentId {
+    /// Its name.
+    pub name: String,
+    /// The version that is meant; the current one if none is said.
+    pub version: Option<u64>,
+}
+
+impl EnvironmentId {
+    /// An environment as it is now.
+    pub fn current(name: &str) -> Self {
+        Self { name: name.to_owned(), version: None }
+    }
+}
+
+impl FromStr for EnvironmentId {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let Some((name, version)) = text.split_once('@') else { return Ok(Self::current(text)) };
+        match version.parse() {
+            Ok(version @ 1..) => Ok(Self { name: name.to_owned(), version: Some(version) }),
+            _ => Err("the number of a version is expected after `@`, as in `staging@3`"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_version_is_named_after_an_at_sign() {
+        let id = |text: &str| text.parse::<EnvironmentId>().map(|id| (id.name, id.version));
+        assert_eq!(id("staging"), Ok(("staging".into(), None)));
+        assert_eq!(id("staging@12"), Ok(("staging".into(), Some(12))));
+        for wrong in ["staging@", "staging@0", "staging@x", "staging@1@2", "staging@-1"] {
+            assert!(id(wrong).is_err(), "{wrong}");
+        }
+    }
 
     #[test]
     fn a_name_is_one_segment_and_no_pattern() {

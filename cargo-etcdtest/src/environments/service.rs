@@ -4,11 +4,14 @@ use std::time::Duration;
 
 use backon::{ExponentialBuilder, Retryable};
 
+mod bases;
+
+use self::bases::{AsOf, extending};
+use super::chain::Chain;
 use super::error::EnvironmentError;
 use super::file::EnvironmentFile;
 use super::name::check_name;
-use crate::author::author;
-use crate::model::{Definition, Environment};
+use crate::model::Environment;
 use crate::nearest::suggestion;
 use crate::store::{
     self, Commit, Compare, Key, KeyRange, KeyValue, Op, Read, Revision, SharedStore, StoreError, Txn, decode,
@@ -45,6 +48,15 @@ pub enum Applied {
     Written(Environment),
 }
 
+/// Who changes an environment, and why.
+#[derive(Clone, Copy, Debug)]
+pub struct Change<'a> {
+    /// `user@host`.
+    pub author: &'a str,
+    /// Why; empty if nobody says.
+    pub message: &'a str,
+}
+
 /// What is required of the environment that a new version replaces.
 #[derive(Clone, Copy)]
 enum Replaces {
@@ -60,13 +72,32 @@ impl Environments {
         Self { store }
     }
 
-    /// Makes the environment what the file says. What changes something is a new version,
-    /// kept in the history.
+    /// Makes the environment what the definition of the file says. What changes something is
+    /// a new version, kept in the history.
     ///
     /// # Errors
+    /// As [`Environments::chain`], where it does not hold together with what it inherits,
     /// [`EnvironmentError::TooLarge`], or as the store fails.
-    pub async fn apply(&self, file: &EnvironmentFile, author: &str) -> Result<Applied, EnvironmentError> {
-        self.write(file, author, Replaces::Any).await
+    pub async fn apply(
+        &self,
+        file: &EnvironmentFile,
+        change: Change<'_>,
+    ) -> Result<Applied, EnvironmentError> {
+        self.write(file, change, Replaces::Any).await
+    }
+
+    /// Makes the environment again what it was in this version: as a new version.
+    ///
+    /// # Errors
+    /// As [`Environments::version`] and [`Environments::apply`].
+    pub async fn roll_back(
+        &self,
+        name: &str,
+        version: u64,
+        change: Change<'_>,
+    ) -> Result<Applied, EnvironmentError> {
+        let old = self.version(name, version).await?;
+        self.apply(&EnvironmentFile::of(name, old.definition), change).await
     }
 
     /// Makes the environment what the file says, if it is still what was seen, as
@@ -79,9 +110,9 @@ impl Environments {
         &self,
         seen: &Environment,
         file: &EnvironmentFile,
-        author: &str,
+        change: Change<'_>,
     ) -> Result<Applied, EnvironmentError> {
-        self.write(file, author, Replaces::Seen(Revision(seen.revision))).await
+        self.write(file, change, Replaces::Seen(Revision(seen.revision))).await
     }
 
     /// All environments, in the order of their names.
@@ -117,12 +148,17 @@ impl Environments {
     /// Deletes an environment. Its history stays, and its numbers go on if it comes back.
     ///
     /// # Errors
-    /// [`EnvironmentError::Unknown`], or as the store fails.
+    /// [`EnvironmentError::Unknown`], [`EnvironmentError::Extended`], or as the store fails.
     pub async fn delete(&self, name: &str) -> Result<(), EnvironmentError> {
         let key = keys::environment(name);
         let Some(pair) = store::get(&*self.store, key.clone()).await? else {
             return Err(self.unknown(vec![name.to_owned()]).await?);
         };
+        let all = self.list().await?;
+        let by: Vec<_> = extending(&all, name).map(|other| other.name.clone()).collect();
+        if !by.is_empty() {
+            return Err(EnvironmentError::Extended { name: name.to_owned(), by });
+        }
         // Bound to this very incarnation, it can be sent again and never deletes another;
         // and where it is refused, somebody else has deleted it.
         let txn = Txn {
@@ -134,35 +170,6 @@ impl Environments {
         let in_doubt = |error: &StoreError| matches!(error, StoreError::UnknownOutcome { .. });
         (|| self.store.txn(txn.clone())).retry(pauses.with_min_delay(PAUSE)).when(in_doubt).await?;
         Ok(())
-    }
-
-    /// The environments that a run uses: those chosen, each once, in the order given; if
-    /// none is chosen, the default one. [`LOCAL`] is empty where the store has none.
-    ///
-    /// # Errors
-    /// [`EnvironmentError::Unknown`] with all names that do not exist, or as the store fails.
-    pub async fn resolve(
-        &self,
-        chosen: &[String],
-        default: &str,
-    ) -> Result<Vec<Environment>, EnvironmentError> {
-        let default = [default.to_owned()];
-        let names = if chosen.is_empty() { &default[..] } else { chosen };
-        let mut resolved = Vec::<Environment>::new();
-        let mut unknown = Vec::new();
-        for (index, name) in names.iter().enumerate() {
-            if names[..index].contains(name) {
-                continue;
-            }
-            match self.find(name).await? {
-                Some(environment) => resolved.push(environment),
-                None if name == LOCAL => {
-                    resolved.push(Environment::unstored(LOCAL, Definition::default(), &author()));
-                }
-                None => unknown.push(name.clone()),
-            }
-        }
-        if unknown.is_empty() { Ok(resolved) } else { Err(self.unknown(unknown).await?) }
     }
 
     /// One environment as it is now, with its revision, if it exists.
@@ -187,7 +194,7 @@ impl Environments {
     async fn write(
         &self,
         file: &EnvironmentFile,
-        author: &str,
+        change: Change<'_>,
         replaces: Replaces,
     ) -> Result<Applied, EnvironmentError> {
         check_name(&file.name)?;
@@ -209,9 +216,13 @@ impl Environments {
             };
             let next = Environment {
                 version: last.max(self.last_version(&file.name, last).await?) + 1,
-                ..Environment::unstored(&file.name, file.definition.clone(), author)
+                message: change.message.to_owned(),
+                ..Environment::unstored(&file.name, file.definition.clone(), change.author)
             };
-            if let Some(revision) = self.put_version(&next, Revision(found)).await? {
+            let chain = self.extend(Chain::new(next), AsOf::Now).await?;
+            file.check(&chain.resolve().definition)?;
+            if let Some(revision) = self.put_version(&chain, Revision(found)).await? {
+                let next = chain.own().clone();
                 return Ok(Applied::Written(next.at(revision.0)));
             }
         }
@@ -235,13 +246,14 @@ impl Environments {
         }
     }
 
-    /// Writes a version, in place of what was written at `found`, and says at which
-    /// revision; `None` where somebody else was faster.
+    /// Writes a version, in place of what was written at `found` and on bases that are still
+    /// what they were, and says at which revision; `None` where somebody else was faster.
     async fn put_version(
         &self,
-        next: &Environment,
+        chain: &Chain,
         found: Revision,
     ) -> Result<Option<Revision>, EnvironmentError> {
+        let next = chain.own();
         let value = encode(next);
         if value.len() > LARGEST {
             let (name, size) = (next.name.clone(), value.len());
@@ -249,11 +261,17 @@ impl Environments {
         }
         let current = keys::environment(&next.name);
         let version = keys::environment_version(&next.name, next.version);
+        let bases = chain.bases().iter();
+        let bases =
+            bases.map(|base| Compare::modified(keys::environment(&base.name), Revision(base.revision)));
         let txn = Txn {
-            compares: vec![
+            compares: [
                 Compare::modified(current.clone(), found),
                 Compare::modified(version.clone(), Revision(0)),
-            ],
+            ]
+            .into_iter()
+            .chain(bases)
+            .collect(),
             then: vec![Op::put(current, value.clone()), Op::put(version.clone(), value)],
             otherwise: vec![],
         };

@@ -77,19 +77,7 @@ impl Launch {
         mut leave: watch::Receiver<Leave>,
         on_slow: impl Fn(Duration),
     ) -> Option<(Attempt, AttemptOutput)> {
-        let mut attempt = Attempt {
-            number: self.start.attempt,
-            outcome: Outcome::Crashed,
-            started: Timestamp::now(),
-            duration: Duration::ZERO,
-            message: None,
-            location: None,
-            exit_code: None,
-            signal: None,
-            leaky: false,
-            steps: Vec::new(),
-            output: Vec::new(),
-        };
+        let mut attempt = Attempt::begun(self.start.attempt, Outcome::Crashed);
         let started = tokio::select! {
             started = self.start(launcher) => started,
             () = told(&mut leave, Leave::ToEnd) => return None,
@@ -117,7 +105,7 @@ impl Launch {
         }
         attempt.leaky = settle(&process, &mut streams).await && stopped.is_none();
         let (stdout, stderr, Said { mut steps, attachments, outcome, .. }) = streams.end().await;
-        let output = AttemptOutput { stdout, stderr, attachments };
+        let output = AttemptOutput { stdout, stderr, attachments, services: Vec::new() };
         let ending = match (stopped, &status) {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),
             (None, Err(error)) => Ending::crashed(format!("its process was lost: {error}")),

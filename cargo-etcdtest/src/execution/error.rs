@@ -1,5 +1,6 @@
 //! Why a run could not go on.
 
+use super::services::NotReady;
 use crate::model::{RunId, WorkerId};
 use crate::reports::ReportError;
 use crate::store::StoreError;
@@ -30,6 +31,9 @@ pub enum RunError {
         /// The worker.
         worker: WorkerId,
     },
+    /// A service or a probe is not ready, and so no test was begun.
+    #[error(transparent)]
+    NotReady(#[from] NotReady),
     /// A process or file that the run needs could not be had.
     #[error("failed to {what}: {source}")]
     Io {

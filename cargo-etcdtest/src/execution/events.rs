@@ -11,6 +11,7 @@ use crate::model::{
 };
 
 use super::output::Output;
+use super::services::{Part, ServiceLog};
 use super::timings::Timings;
 
 /// Something that happened in a run.
@@ -28,6 +29,17 @@ pub enum RunEvent {
         environments: Vec<EnvironmentVersion>,
         /// The seed of its order, if that was left to chance.
         shuffle: Option<u64>,
+    },
+    /// A part of an environment is ready.
+    Ready {
+        /// The environment.
+        environment: String,
+        /// Which part.
+        part: Part,
+        /// Where a service is.
+        url: Option<String>,
+        /// How long that took.
+        took: Duration,
     },
     /// An attempt began.
     AttemptStarted {
@@ -123,6 +135,8 @@ pub struct AttemptOutput {
     pub stderr: Output,
     /// Its attachments: file name and content.
     pub attachments: Vec<(String, Vec<u8>)>,
+    /// What the services wrote while it failed.
+    pub services: Vec<ServiceLog>,
 }
 
 impl Unit {

@@ -76,6 +76,25 @@ impl Launcher {
         Ok(Process { group, ended, groups: Arc::clone(&self.groups) })
     }
 
+    /// Starts a service with these as standard input, output and error. Unlike tests it goes
+    /// on while the run is stopped by Ctrl-Z.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) async fn start_service(
+        &self,
+        command: &Command,
+        streams: &[OwnedFd; 3],
+    ) -> io::Result<Process> {
+        let (group, ended) = self.starter.start(TestKind::Plain, command, streams, |_| {}).await?;
+        Ok(Process { group, ended, groups: Arc::clone(&self.groups) })
+    }
+
+    /// What takes secrets out of whatever comes of what it starts.
+    pub(super) fn redactor(&self) -> &Redactor {
+        &self.redactor
+    }
+
     /// A clock for an attempt.
     pub(super) fn clock(&self) -> Clock {
         self.groups.clock()

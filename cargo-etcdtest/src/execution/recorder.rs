@@ -211,6 +211,11 @@ impl Recorder {
                 put(name.into(), &stream.bytes(), stream.size(), stream.left_out());
             }
         }
+        for log in &output.services {
+            if wanted {
+                put(format!("services/{}", log.service), &log.bytes(), log.size, log.left_out());
+            }
+        }
         // What a test attaches it wants kept.
         let mut used = HashSet::<String>::new();
         for (name, content) in &output.attachments {

@@ -11,20 +11,21 @@ use tokio::sync::watch;
 
 use super::attempt::Leave;
 use super::claims::Claims;
-use super::error::Result;
+use super::error::{Result, RunError};
 use super::events::RunEvent;
 use super::finish::{Latest, finish};
 use super::membership::Membership;
 use super::plan::{Histories, History, Plan};
 use super::policy::Policy;
 use super::process::Launcher;
+use super::services::{Ground, Supply};
 use super::timings::Timings;
-use super::work::{EnvironmentFiles, Work};
+use super::work::Work;
 use super::worker::{EventSink, execute};
 use crate::environments::SecretValues;
 use crate::model::{
-    Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, Worker,
-    WorkerId,
+    Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, TestKind,
+    Worker, WorkerId,
 };
 use crate::reports::RunDetails;
 use crate::store::{KeyRange, SharedStore, decode, keys, list};
@@ -57,6 +58,10 @@ pub struct Order {
     pub host: String,
     /// This program, which serves as keeper when it is told to.
     pub keeper: PathBuf,
+    /// The workspace's root, from which services are started.
+    pub root: PathBuf,
+    /// The folders of the programs that cargo built.
+    pub built: Vec<PathBuf>,
     /// The code.
     pub commit: Option<Commit>,
     /// How long an unreachable store is waited for.
@@ -116,12 +121,13 @@ pub async fn run(
         lanes: u32::try_from(policy.lanes.get()).unwrap_or(u32::MAX),
     };
     let redactor = secrets.redactor();
+    let command = order.command.into_iter().map(|word| redactor.text(word)).collect();
     let describe = |state| Run {
         id: id.clone(),
         state,
         created: Timestamp::now(),
         finished: None,
-        command: order.command.into_iter().map(|word| redactor.text(word)).collect(),
+        command: command,
         author: order.author,
         commit: order.commit,
         environments: environments.iter().map(Environment::identity).collect(),
@@ -134,9 +140,7 @@ pub async fn run(
     };
     let by_id = tests.iter().map(|selected| (selected.test.id.clone(), selected.test.clone()));
     let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
-    // What may fail on this machine comes before there is a run in the store.
-    let files = EnvironmentFiles::write(&environments, &by_id)?;
-    let membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
+    let mut membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
     timings.end("create");
     let _ = events.send(RunEvent::Started {
         run: membership.id().clone(),
@@ -146,20 +150,27 @@ pub async fn run(
         shuffle: membership.run().shuffle,
     });
 
+    let launcher = Arc::new(Launcher::new(order.keeper, events.clone(), redactor));
+    let ground = Ground::new(Arc::clone(&launcher), order.root, order.built, secrets, events.clone());
+    let files = by_id.values().any(|test| test.code.kind == TestKind::Plain);
+    let supply = match Supply::provide(ground, &environments, files, &leave).await {
+        Ok(supply) => supply,
+        Err(error) => {
+            launcher.close().await;
+            give_up(&mut membership, &latest, &error, events).await?;
+            membership.leave().await;
+            return Err(error);
+        }
+    };
+    timings.end("provide");
     let work = Arc::new(Work {
         run: membership.id().clone(),
         worker: membership.worker().id.clone(),
-        files,
         plan,
         tests: by_id,
-        environments: environments
-            .into_iter()
-            .map(|environment| (environment.name.clone(), environment))
-            .collect(),
-        secrets,
+        supply,
         policy,
-        launcher: Launcher::new(order.keeper, events.clone(), redactor.clone()),
-        redactor,
+        launcher,
     });
     let claims = Claims::new(membership).await?;
     let (claims, cancelled) = execute(&work, claims, leave, events).await?;
@@ -170,12 +181,33 @@ pub async fn run(
     membership.leave().await;
     timings.end("finish");
     let _ = events.send(RunEvent::Spent { timings, storing });
+    end(&details, events);
+    Ok(details)
+}
+
+/// Ends a run of which no test can begin.
+async fn give_up(
+    membership: &mut Membership,
+    latest: &Latest,
+    error: &RunError,
+    events: &EventSink,
+) -> Result<()> {
+    let reason = match error {
+        RunError::NotReady(not_ready) => not_ready.headline(),
+        error => error.to_string(),
+    };
+    let _ = events.send(RunEvent::Cancelled { reason });
+    let details = finish(membership, latest, true).await?;
+    end(&details, events);
+    Ok(())
+}
+
+fn end(details: &RunDetails, events: &EventSink) {
     let _ = events.send(RunEvent::Ended {
         run: details.run.id.clone(),
         summary: details.run.summary.unwrap_or_default(),
         cancelled: details.run.state == RunState::Finished { cancelled: true },
     });
-    Ok(details)
 }
 
 /// The latest results of all tests of the selected tests' binaries.

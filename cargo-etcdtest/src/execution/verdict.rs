@@ -183,7 +183,7 @@ mod tests {
             output.push(text.as_bytes());
             output
         };
-        AttemptOutput { stdout: output(stdout), stderr: output(stderr), attachments: vec![] }
+        AttemptOutput { stdout: output(stdout), stderr: output(stderr), ..AttemptOutput::default() }
     }
 
     const OK: &str = "\nrunning 1 test\ntest a ... ok\n\ntest result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 3 filtered out; finished in 0.00s\n\n";

@@ -1,19 +1,13 @@
 //! What a worker executes, and by which rules.
 
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::sync::Arc;
 
-use etcdtest::protocol::{EnvironmentData, Secrets};
-use serde_json::{Value, json};
-use tempfile::TempDir;
-
-use super::error::{Result, RunError};
 use super::plan::Plan;
 use super::policy::Policy;
 use super::process::Launcher;
-use crate::environments::SecretValues;
-use crate::model::{Environment, RunId, TestCaseId, TestKind, WorkerId};
-use crate::redact::Redactor;
+use super::services::Supply;
+use crate::model::{RunId, TestCaseId, WorkerId};
 use crate::testcases::ListedTest;
 
 /// A run as one worker sees it.
@@ -27,71 +21,10 @@ pub struct Work {
     pub plan: Plan,
     /// The tests that the units name.
     pub tests: HashMap<TestCaseId, ListedTest>,
-    /// The environments that the units name.
-    pub environments: HashMap<String, Environment>,
-    /// The same as files, for tests that are not told by socket.
-    pub files: EnvironmentFiles,
-    /// Their secrets.
-    pub secrets: SecretValues,
-    /// What takes these out of whatever is kept or shown.
-    pub redactor: Redactor,
+    /// The environments that the units name, ready for them.
+    pub supply: Supply,
     /// The rules.
     pub policy: Policy,
     /// What starts its attempts.
-    pub launcher: Launcher,
-}
-
-/// A folder with a file for each environment, gone with this value.
-#[derive(Debug, Default)]
-pub struct EnvironmentFiles {
-    folder: Option<TempDir>,
-    names: HashMap<String, String>,
-}
-
-impl EnvironmentFiles {
-    /// Writes the environments, readable by this user only, if there is a plain test that
-    /// needs them.
-    ///
-    /// # Errors
-    /// [`RunError::Io`] where the folder for temporary files cannot be written.
-    pub fn write<'a>(
-        environments: impl IntoIterator<Item = &'a Environment>,
-        tests: &HashMap<TestCaseId, ListedTest>,
-    ) -> Result<Self> {
-        if tests.values().all(|test| test.code.kind == TestKind::Annotated) {
-            return Ok(Self::default());
-        }
-        let failed = |source| RunError::Io { what: "write the environments for the tests".into(), source };
-        let folder = tempfile::Builder::new().prefix("etcdtest-").tempdir().map_err(failed)?;
-        let mut names = HashMap::new();
-        for (index, environment) in environments.into_iter().enumerate() {
-            let name = format!("{index}.json");
-            let content = json!({
-                "name": environment.name,
-                "version": environment.version,
-                "revision": environment.revision,
-                "config": environment.definition.config,
-            });
-            std::fs::write(folder.path().join(&name), content.to_string()).map_err(failed)?;
-            names.insert(environment.name.clone(), name);
-        }
-        Ok(Self { folder: Some(folder), names })
-    }
-
-    /// The file of an environment.
-    pub fn of(&self, environment: &str) -> Option<PathBuf> {
-        Some(self.folder.as_ref()?.path().join(self.names.get(environment)?))
-    }
-}
-
-/// An environment as a test is told it, with its secrets.
-pub(super) fn environment_data(environment: &Environment, secrets: &SecretValues) -> EnvironmentData {
-    let secrets = secrets.of(&environment.name);
-    EnvironmentData {
-        name: environment.name.clone(),
-        version: environment.version,
-        revision: environment.revision,
-        config: Value::Object(environment.definition.config.clone()),
-        secrets: Secrets(secrets.map(|(name, value)| (name.to_owned(), value.expose().to_owned())).collect()),
-    }
+    pub launcher: Arc<Launcher>,
 }

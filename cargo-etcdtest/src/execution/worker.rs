@@ -16,7 +16,8 @@ use super::events::{AttemptOutput, RunEvent, Unit};
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, Request};
-use super::work::{Work, environment_data};
+use super::services::Supplied;
+use super::work::Work;
 use crate::config::{OutputWhen, PassOrFail};
 use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
 use crate::testcases::ListedTest;
@@ -174,6 +175,7 @@ pub async fn execute(
         }
     }
     drop(requests);
+    work.supply.stop(&hear).await;
     work.launcher.close().await;
     let claims = recorder.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
     Ok((claims, stopped))
@@ -224,11 +226,8 @@ impl Tried {
         let on_slow = |elapsed| {
             let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
         };
-        let launched = launch(work, planned, test, &rules, self.token, number);
-        let Some(launch) = launched else { return Next::Stopped(index) };
-        let Some((mut attempt, output)) = launch.run(&work.launcher, leave, on_slow).await else {
-            return Next::Stopped(index);
-        };
+        let executed = execute_attempt(work, planned, test, &rules, self.token, number, &leave, on_slow);
+        let Some((mut attempt, output)) = executed.await else { return Next::Stopped(index) };
         if attempt.leaky && attempt.outcome == Outcome::Passed && rules.leaky_result == PassOrFail::Fail {
             attempt.outcome = Outcome::Failed;
             attempt.message = Some("it left processes behind, and leaky tests count as failed".into());
@@ -277,16 +276,51 @@ impl Tried {
     }
 }
 
-/// The process of one attempt.
-fn launch(
+/// One attempt in its environment, with services of its own where it has such. `None` where
+/// it was stopped on the way.
+#[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
+async fn execute_attempt(
     work: &Work,
     planned: &PlannedUnit,
     test: &ListedTest,
     rules: &TestPolicy,
     token: Fence,
+    number: u32,
+    leave: &watch::Receiver<Leave>,
+    on_slow: impl Fn(Duration),
+) -> Option<(Attempt, AttemptOutput)> {
+    let mut leaving = leave.clone();
+    let supplied = tokio::select! {
+        supplied = work.supply.for_attempt(&planned.environment) => supplied?,
+        _ = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return None,
+    };
+    let supplied = match supplied {
+        Ok(supplied) => supplied,
+        Err(reason) => {
+            let attempt = Attempt { message: Some(reason), ..Attempt::begun(number, Outcome::Failed) };
+            return Some((attempt, AttemptOutput::default()));
+        }
+    };
+    let launch = launch(work, &supplied, test, rules, token, number);
+    let mut executed = launch.run(&work.launcher, leave.clone(), on_slow).await;
+    if let Some((attempt, output)) = &mut executed
+        && attempt.outcome.is_failure()
+    {
+        output.services = supplied.logs().await;
+    }
+    supplied.stop(leave).await;
+    executed
+}
+
+/// The process of one attempt.
+fn launch(
+    work: &Work,
+    supplied: &Supplied,
+    test: &ListedTest,
+    rules: &TestPolicy,
+    token: Fence,
     attempt: u32,
-) -> Option<Launch> {
-    let environment = work.environments.get(&planned.environment)?;
+) -> Launch {
     let mut command = test.binary.command();
     match test.code.kind {
         // How it is spoken to depends on how it is started.
@@ -296,17 +330,17 @@ fn launch(
             if test.code.ignore.is_some() {
                 command.arg("--include-ignored");
             }
-            for (name, value) in work.secrets.of(&planned.environment) {
-                command.env(format!("{SECRET_VARIABLES}{name}"), value.expose());
+            for (name, value) in &supplied.data.secrets.0 {
+                command.env(format!("{SECRET_VARIABLES}{name}"), value);
             }
         }
     }
-    if let Some(file) = work.files.of(&planned.environment) {
+    if let Some(file) = &supplied.file {
         command.env(ENVIRONMENT_VARIABLE, file);
     }
     let start = Start {
         test: test.id.test.clone(),
-        environment: environment_data(environment, &work.secrets),
+        environment: supplied.data.clone(),
         run: work.run.to_string(),
         worker: work.worker.to_string(),
         attempt,
@@ -314,7 +348,7 @@ fn launch(
         // Neither a code that programs like to exit with, nor one that a shell gives a meaning.
         exit_code: fastrand::i32(30..100),
     };
-    Some(Launch {
+    Launch {
         command,
         kind: test.code.kind,
         start,
@@ -322,6 +356,6 @@ fn launch(
         grace: rules.grace,
         slow: rules.slow,
         show: work.policy.show,
-        redactor: work.redactor.clone(),
-    })
+        redactor: work.launcher.redactor().clone(),
+    }
 }

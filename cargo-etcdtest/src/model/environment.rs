@@ -1,6 +1,7 @@
 //! Environments: named, versioned configurations to run against.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -218,6 +219,16 @@ pub struct EnvironmentVersion {
     pub version: u64,
     /// The store revision at which it was written; 0 when it was not stored.
     pub revision: i64,
+}
+
+/// `name@version`; the name alone where it was not stored.
+impl fmt::Display for EnvironmentVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.version {
+            0 => f.write_str(&self.name),
+            version => write!(f, "{}@{version}", self.name),
+        }
+    }
 }
 
 impl Environment {

@@ -106,7 +106,7 @@ pub struct Step {
 /// A stream or attachment of an attempt that is stored under `/logs`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct StoredOutput {
-    /// `stdout`, `stderr`, or `attachments/NAME`.
+    /// `stdout`, `stderr`, `services/NAME` for what a service wrote, or `attachments/NAME`.
     pub name: String,
     /// Its size in bytes, before compression and with what was left out.
     pub size: u64,
@@ -173,6 +173,26 @@ impl Outcome {
     /// Whether it counts against the run.
     pub fn is_failure(self) -> bool {
         matches!(self, Self::Failed | Self::TimedOut | Self::Crashed)
+    }
+}
+
+impl Attempt {
+    /// An attempt that begins now, and of which nothing is known but how it will have ended
+    /// if nothing else becomes known.
+    pub fn begun(number: u32, outcome: Outcome) -> Self {
+        Self {
+            number,
+            outcome,
+            started: Timestamp::now(),
+            duration: Duration::ZERO,
+            message: None,
+            location: None,
+            exit_code: None,
+            signal: None,
+            leaky: false,
+            steps: Vec::new(),
+            output: Vec::new(),
+        }
     }
 }
 

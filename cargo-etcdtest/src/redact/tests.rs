@@ -34,7 +34,7 @@ fn every_form_of_a_secret_is_replaced() {
         URL_SAFE.encode(value).trim_end_matches('=').to_owned(),
     ] {
         let shown = redactor.text(format!("a {form} b"));
-        assert!(shown == "a [secret db] b" || shown.contains("\"[secret db]\""), "{form}: {shown}");
+        assert!(shown.contains("[secret db]") && !shown.contains("w?rd"), "{form}: {shown}");
     }
 }
 

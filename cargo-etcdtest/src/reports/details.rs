@@ -38,7 +38,7 @@ pub struct UnitDetails {
 pub struct AttemptOutput {
     /// The attempt's number.
     pub attempt: u32,
-    /// `stdout` or `stderr`.
+    /// `stdout`, `stderr` or `services/NAME`.
     pub name: String,
     /// What it says.
     pub text: String,

@@ -10,8 +10,8 @@ use super::details::{AttemptOutput, RunDetails, UnitDetails};
 use super::error::ReportError;
 use super::text;
 use crate::model::{
-    Block, Outcome, PlanChunk, PlannedUnit, Record, Run, RunId, StoredOutput, TestCase, TestCaseId,
-    UnitIndex, UnitResult, Worker,
+    Block, Environment, Outcome, PlanChunk, PlannedUnit, Record, Run, RunId, StoredOutput, TestCase,
+    TestCaseId, UnitIndex, UnitResult, Worker,
 };
 use crate::store::{
     Key, KeyRange, KeyValue, Store, StoreError, decode, decode_block, decode_output, get_record, keys, list,
@@ -118,6 +118,21 @@ pub async fn read(store: &dyn Store, run: &RunId) -> Result<Found<RunDetails>, R
     Ok(Found { value: RunDetails { run: record, environments, units }, broken })
 }
 
+/// The environments that a run used, exactly as it used them.
+///
+/// # Errors
+/// [`ReportError::UnknownRun`], where one cannot be read, and as [`Store::read`].
+pub async fn environments_of(store: &dyn Store, run: &RunId) -> Result<Vec<Environment>, ReportError> {
+    let unknown = || ReportError::UnknownRun { given: run.to_string(), nearest: Vec::new() };
+    let (record, _) = get_record::<Run>(store, keys::run(run)).await?.ok_or_else(unknown)?;
+    let mut environments = Vec::new();
+    for version in &record.environments {
+        let snapshot = get_record::<Environment>(store, keys::snapshot(run, &version.name)).await?;
+        environments.push(snapshot.ok_or_else(unknown)?.0);
+    }
+    Ok(environments)
+}
+
 /// Loads the stored standard output and standard error of a run's attempts, those of failed
 /// units first. Where something is left out or cannot be read, a line in its place says so.
 ///
@@ -183,9 +198,9 @@ fn wanted(details: &RunDetails, shown: Shown) -> Vec<Wanted> {
     wanted
 }
 
-/// Whether it is a stream, not an attachment.
+/// Whether it is a stream of the test or of a service, not an attachment.
 fn is_stream(stored: &StoredOutput) -> bool {
-    matches!(stored.name.as_str(), "stdout" | "stderr")
+    !stored.name.starts_with("attachments/")
 }
 
 /// Reads one whole stream or attachment of an attempt.

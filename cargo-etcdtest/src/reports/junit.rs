@@ -111,7 +111,7 @@ fn test_case(unit: &UnitDetails, class: &str, name: &str) -> TestCase {
         case.set_time(result.duration());
         if let Some(last) = result.attempts.last() {
             case.timestamp = timestamp(last.started);
-            case.system_out = output(unit, last, "stdout").map(Into::into);
+            case.system_out = system_out(unit, last).map(Into::into);
             case.system_err = output(unit, last, "stderr").map(Into::into);
         }
     }
@@ -170,7 +170,7 @@ fn rerun(unit: &UnitDetails, attempt: &Attempt) -> TestRerun {
         .set_type(type_name(attempt.outcome))
         .set_message(story::headline(attempt))
         .set_stack_trace(xml(&story::whole(attempt)));
-    rerun.system_out = output(unit, attempt, "stdout").map(Into::into);
+    rerun.system_out = system_out(unit, attempt).map(Into::into);
     rerun.system_err = output(unit, attempt, "stderr").map(Into::into);
     rerun
 }
@@ -191,6 +191,21 @@ fn type_name(outcome: Outcome) -> &'static str {
         Outcome::TimedOut => "timed_out",
         Outcome::Crashed => "crashed",
     }
+}
+
+/// What the test printed, and below it what each service wrote meanwhile.
+fn system_out(unit: &UnitDetails, attempt: &Attempt) -> Option<String> {
+    let mut text = output(unit, attempt, "stdout");
+    for stored in &attempt.output {
+        let Some(service) = stored.name.strip_prefix("services/") else { continue };
+        let Some(log) = output(unit, attempt, &stored.name) else { continue };
+        let text = text.get_or_insert_default();
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push('\n');
+        }
+        text.extend(["── service ", service, " ──\n", &log]);
+    }
+    text
 }
 
 fn output(unit: &UnitDetails, attempt: &Attempt, name: &str) -> Option<String> {

@@ -43,6 +43,8 @@ pub struct Built {
     /// For each package with a binary, the names of all test binaries its manifest has,
     /// built this time or not.
     pub targets: BTreeMap<String, BTreeSet<String>>,
+    /// The folders of the programs that were built with them.
+    pub program_folders: BTreeSet<PathBuf>,
 }
 
 /// Why nothing was built.
@@ -87,6 +89,13 @@ pub async fn build(cargo: &CargoCommand) -> Result<Built, BuildError> {
     let directory = cargo.directory.clone().or_else(|| std::env::current_dir().ok()).unwrap_or_default();
     let variables = cargo_config::variables(&directory, &cargo.config);
     Assembly { metadata: &metadata, artifacts: &artifacts, variables, rust_libraries }.assemble()
+}
+
+/// Where cargo puts the programs of the current folder's workspace, if nothing else is asked
+/// for; `None` where there is no workspace.
+pub async fn usual_program_folder() -> Option<PathBuf> {
+    let metadata = metadata(&CargoCommand::default()).await.ok()?;
+    Some(metadata.target_directory.join("debug").into())
 }
 
 /// What `cargo test --no-run` reported, as far as it matters here.
@@ -214,7 +223,14 @@ impl Assembly<'_> {
             target_directory: self.metadata.target_directory.clone(),
             binaries,
             targets,
+            program_folders: self.program_folders(),
         })
+    }
+
+    fn program_folders(&self) -> BTreeSet<PathBuf> {
+        let programs = self.artifacts.programs.iter().filter(|program| program.target.is_bin());
+        let paths = programs.filter_map(|program| program.executable.as_deref());
+        paths.filter_map(|path| Some(path.parent()?.into())).collect()
     }
 
     fn package(&self, id: &PackageId) -> Result<&Package, BuildError> {

@@ -14,7 +14,7 @@ mod sync;
 mod test_list;
 
 pub use binary::{Binary, BinaryKind};
-pub use build::{BuildError, Built, CargoCommand, build};
+pub use build::{BuildError, Built, CargoCommand, build, usual_program_folder};
 pub use catalog::{Catalog, CatalogError, StoredTestCase};
 pub use discover::{ListError, ListFailure, discover};
 pub use filter::{ExpressionError, Filter, RunIgnored, Selected, Selection, TestSet};

@@ -145,3 +145,90 @@ async fn an_environment_that_a_newer_version_wrote_is_refused() {
         .run("env show staging")
         .failed(2, &["/environments/staging", "its schema is 99", "update this one"]);
 }
+
+const BASE: &str = "[config]\nhost = \"h\"\nlimits = { a = 1, b = 1 }\n";
+const EU: &str =
+    "description = \"eu\"\nextends = \"base\"\n[config]\nurl = \"http://${config.host}\"\nlimits.b = 2\n";
+
+#[test]
+fn what_is_inherited_is_shown_with_where_it_comes_from() {
+    let folder = Folder::with(&[("e/base.toml", BASE), ("e/a-eu.toml", EU)]);
+    assert_eq!(
+        folder.ok("env apply e --message first"),
+        "base applied, version 1\na-eu applied, version 1\n"
+    );
+    let shown = folder.ok("env show a-eu");
+    for line in [
+        "# first",
+        "# with what it inherits from base@1",
+        "host = \"h\"  # from base@1",
+        "b = 2  # from a-eu@1",
+        "url = \"http://${config.host}\"  # from a-eu@1",
+    ] {
+        assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+    }
+    assert!(!folder.ok("env show a-eu --own").contains("host = "));
+    let shown: Value = serde_json::from_str(&folder.ok("env show a-eu --format json")).unwrap();
+    assert_eq!(shown["config"]["limits"], json!({ "a": 1, "b": 2 }));
+    assert_eq!(shown["bases"][0]["name"], "base");
+    let origins = shown["origins"].as_array().unwrap();
+    let host = origins.iter().find(|origin| origin["path"] == "config.host").unwrap();
+    assert_eq!(host["from"], shown["bases"][0]);
+    folder.run("env delete base --yes").failed(2, &["`base` cannot be deleted: `a-eu` extends it"]);
+    assert_eq!(folder.ok("env delete base a-eu --yes"), "a-eu deleted\nbase deleted\n");
+}
+
+#[test]
+fn a_base_that_is_missing_is_shown_in_the_file() {
+    let folder = Folder::with(&[("base.toml", BASE), ("e/eu.toml", &EU.replace("base", "bsae"))]);
+    folder.ok("env apply base.toml");
+    folder.run("env apply e").failed(2, &["e/eu.toml:2:11", "no environment `bsae`", "did you mean `base`?"]);
+}
+
+#[test]
+fn versions_are_told_compared_and_brought_back() {
+    let folder = Folder::with(&[("base.toml", BASE), ("eu.toml", EU)]);
+    folder.ok("env apply base.toml");
+    folder.write("base.toml", &BASE.replace("\"h\"", "[\"h\", 2]").replace("b = 1", "c = \"x y\""));
+    folder.ok("env apply base.toml -m other");
+    assert_eq!(
+        folder.ok("env diff base@1"),
+        "base@1 → base@2\n- config.host = \"h\"\n+ config.host = [\"h\", 2]\n\
+         - config.limits.b = 1\n+ config.limits.c = \"x y\"\n"
+    );
+    assert_eq!(folder.ok("env diff base base@2"), "base@2 → base@2\nno difference\n");
+    let first = folder.ok("env diff base@1 base --format json");
+    let first: Value = serde_json::from_str(first.lines().nth(1).unwrap()).unwrap();
+    assert_eq!(first, json!({ "path": "config.limits.b", "from": 1, "to": null }));
+    folder.run("env diff base").failed(2, &["nothing to compare `base` with", "base@VERSION"]);
+
+    assert_eq!(folder.ok("env rollback base@1"), "base applied, version 3\n");
+    assert_eq!(folder.ok("env rollback base@1"), "base unchanged, version 3\n");
+    folder.run("env rollback base").failed(2, &["to which version", "env history base"]);
+    folder.run("env rollback base@9").failed(2, &["no version 9", "its last is 3"]);
+    let history = folder.ok("env history base");
+    let rows: Vec<_> = history.lines().collect();
+    assert!(rows.len() == 4 && rows[1].ends_with("rollback to version 1"), "{history}");
+    assert!(rows[2].ends_with("other") && rows[3].starts_with('1'), "{history}");
+    let newest = folder.ok("env history base --format json");
+    let newest: Value = serde_json::from_str(newest.lines().next().unwrap()).unwrap();
+    assert_eq!((&newest["version"], &newest["message"]), (&json!(3), &json!("rollback to version 1")));
+    assert!(folder.ok("env show base@2").contains("c = \"x y\""));
+    folder.run("env show base@7").failed(2, &["no version 7"]);
+    folder.run("env show base@x").failed(2, &["the number of a version is expected"]);
+    folder.run("env history bsae").failed(102, &["did you mean `base`?"]);
+}
+
+#[test]
+fn an_edit_keeps_all_that_a_file_can_say() {
+    let text = "description = \"all\"\ncapacity = 2\n[labels]\nteam = \"a\"\n\
+        [config]\nurl = \"${services.orders.url}/\"\n[services.orders]\ncommand = \"orders\"\n\
+        args = [\"{port}\"]\nready = { log = \"ready\" }\nneeds = [\"stock\"]\n\
+        [services.stock]\ncommand = \"stock\"\nstop-grace = \"1s 500ms\"\n\
+        [[probes]]\nhttp = \"http://a\"\nstatus = 204\n[[probes]]\ncommand = [\"true\"]\n";
+    let folder = Folder::with(&[("staging.toml", text)]);
+    folder.ok("env apply staging.toml");
+    assert_eq!(edit(&folder, "true").stdout, "staging unchanged, version 1\n");
+    let said = edit(&folder, "sed -i 's/needs = .*/needs = [\"stokc\"]/' \"$1\"");
+    said.failed(2, &["staging.toml:", "there is no service `stokc`", "did you mean `stock`?"]);
+}

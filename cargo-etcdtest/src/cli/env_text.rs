@@ -1,0 +1,155 @@
+//! Environments as people and programs read them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt::Write as _;
+
+use anstyle::{AnsiColor, Style};
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+use serde_json::{Value, json};
+
+use super::print::json_line;
+use super::style::{FAINT, STRONG, ago, local_time, painted};
+use super::table::Table;
+use crate::config::Format;
+use crate::environments::{Applied, Chain, EnvironmentError, values};
+use crate::model::{Environment, EnvironmentVersion};
+use crate::reports::text::one_line;
+
+/// What became of applying something.
+pub(super) fn applied_text(applied: &Applied, format: Format) -> String {
+    let (environment, changed) = match applied {
+        Applied::Unchanged(environment) => (environment, false),
+        Applied::Written(environment) => (environment, true),
+    };
+    let Environment { name, version, revision, .. } = environment;
+    match format {
+        Format::Json => {
+            json_line(&json!({ "name": name, "version": version, "revision": revision, "changed": changed }))
+        }
+        Format::Human => {
+            let what = if changed { "applied" } else { "unchanged" };
+            format!("{} {what}, version {version}\n", painted(STRONG, name))
+        }
+    }
+}
+
+/// All environments, one a line.
+pub(super) fn list_text(environments: &[Environment], now: Timestamp) -> String {
+    if environments.is_empty() {
+        return "no environments yet: write environments/NAME.toml and `cargo etcdtest env apply` it\n"
+            .into();
+    }
+    let mut table = Table::new(&["NAME", "VERSION", "APPLIED", "BY", "DESCRIPTION"]);
+    for environment in environments {
+        table.row([
+            (environment.name.clone(), STRONG),
+            (environment.version.to_string(), Style::new()),
+            (ago(environment.applied, now), FAINT),
+            (one_line(&environment.author, 40), FAINT),
+            (one_line(&environment.definition.description, 80), Style::new()),
+        ]);
+    }
+    table.to_string()
+}
+
+/// The versions of an environment, the newest first.
+pub(super) fn history_text(history: &[Environment], now: Timestamp, zone: &TimeZone) -> String {
+    let mut table = Table::new(&["VERSION", "APPLIED", "", "BY", "MESSAGE"]);
+    for environment in history.iter().rev() {
+        table.row([
+            (environment.version.to_string(), STRONG),
+            (local_time(environment.applied, zone), Style::new()),
+            (ago(environment.applied, now), FAINT),
+            (one_line(&environment.author, 40), FAINT),
+            (one_line(&environment.message, 80), Style::new()),
+        ]);
+    }
+    table.to_string()
+}
+
+/// An environment to be shown.
+pub(super) struct Shown {
+    environment: Environment,
+    /// Where each value comes from, if it inherits any.
+    origins: BTreeMap<String, EnvironmentVersion>,
+}
+
+impl Shown {
+    /// With all it inherits.
+    pub(super) fn resolved(chain: &Chain) -> Self {
+        let origins = if chain.bases().is_empty() { BTreeMap::new() } else { chain.origins() };
+        Self { environment: chain.resolve(), origins }
+    }
+
+    /// By itself.
+    pub(super) fn own(environment: Environment) -> Self {
+        Self { environment, origins: BTreeMap::new() }
+    }
+
+    /// As a file, with what else is known of it as comments.
+    pub(super) fn text(&self, now: Timestamp, zone: &TimeZone) -> Result<String, EnvironmentError> {
+        let Environment { name, version, revision, applied, author, message, bases, .. } = &self.environment;
+        let author = one_line(author, 80);
+        let mut lines = vec![
+            format!("{name}, version {version} (revision {revision})"),
+            format!("applied {} ({}) by {author}", local_time(*applied, zone), ago(*applied, now)),
+        ];
+        if !message.is_empty() {
+            lines.push(one_line(message, 200));
+        }
+        if !bases.is_empty() {
+            let bases: Vec<_> = bases.iter().map(ToString::to_string).collect();
+            lines.push(format!("with what it inherits from {}", bases.join(", ")));
+        }
+        let lines = lines.into_iter().map(|line| painted(FAINT, format_args!("# {line}")) + "\n");
+        Ok(lines.collect::<String>() + &self.environment.to_toml_with(&self.origins)?)
+    }
+
+    /// Its record, with where each value comes from.
+    pub(super) fn json(&self) -> String {
+        let mut record = json!(self.environment);
+        if !self.origins.is_empty() {
+            let origins = self.origins.iter().map(|(path, from)| json!({ "path": path, "from": from }));
+            record["origins"] = origins.collect();
+        }
+        json_line(&record)
+    }
+}
+
+/// What is different between two environments, value by value.
+pub(super) fn diff(from: &Environment, to: &Environment, format: Format) -> String {
+    let (old, new) = (values(&from.definition), values(&to.definition));
+    let paths: BTreeSet<_> = old.keys().chain(new.keys()).collect();
+    let changed = paths.into_iter().filter(|path| old.get(*path) != new.get(*path));
+    match format {
+        Format::Json => changed
+            .map(|path| json_line(&json!({ "path": path, "from": old.get(path), "to": new.get(path) })))
+            .collect(),
+        Format::Human => {
+            let title = format!("{} → {}", from.identity(), to.identity());
+            let mut text = painted(STRONG, &title) + "\n";
+            let before = text.len();
+            for path in changed {
+                for (sign, value, color) in
+                    [('-', old.get(path), AnsiColor::Red), ('+', new.get(path), AnsiColor::Green)]
+                {
+                    if let Some(value) = value {
+                        let line = format!("{sign} {path} = {}", toml_value(value));
+                        let _ = writeln!(text, "{}", painted(color.on_default(), line));
+                    }
+                }
+            }
+            if text.len() == before {
+                text += "no difference\n";
+            }
+            text
+        }
+    }
+}
+
+/// A value as TOML in one line; as JSON where TOML cannot say it.
+fn toml_value(value: &Value) -> String {
+    toml::Value::try_from(value)
+        .map_or_else(|_| value.to_string(), |value| value.to_string().replace('\n', "\\n"))
+}

@@ -1,0 +1,218 @@
+//! What a worker's tests are given: environments whose services run, and what those write.
+
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use etcdtest::protocol::{EnvironmentData, Secrets, secret_placeholder};
+use serde_json::{Value, json};
+use tempfile::{NamedTempFile, TempDir};
+use tokio::sync::watch;
+use tokio::time::sleep;
+
+use super::binding::{bound, config, unbound};
+use super::fleet::{Fleet, Ground, Marks, tell};
+use super::log::ServiceLog;
+use super::not_ready::NotReady;
+use super::probe;
+use crate::environments::Bindings;
+use crate::execution::Leave;
+use crate::execution::error::{Result, RunError};
+use crate::model::{Definition, Environment, Scope, Service};
+
+/// How long a service may take to write down why a test failed.
+const SETTLE: Duration = Duration::from_millis(50);
+
+/// The environments of a run, ready for its tests.
+#[derive(Debug)]
+pub struct Supply {
+    ground: Ground,
+    /// What runs, by environment.
+    fleets: HashMap<String, Fleet>,
+    environments: HashMap<String, Provided>,
+    /// Where plain tests read their environments.
+    files: Option<TempDir>,
+}
+
+/// An environment whose services run.
+#[derive(Debug)]
+struct Provided {
+    environment: Environment,
+    /// What its tests are told; but for one with services of each test's own.
+    data: EnvironmentData,
+    file: Option<PathBuf>,
+    own_services: bool,
+}
+
+/// What an attempt is given.
+#[derive(Debug)]
+pub struct Supplied {
+    /// The environment as an annotated test is told it.
+    pub data: EnvironmentData,
+    /// The file in which a plain test reads the same.
+    pub file: Option<PathBuf>,
+    /// The services of its own.
+    fleet: Option<Fleet>,
+    marks: Marks,
+    _file: Option<NamedTempFile>,
+}
+
+impl Supply {
+    /// Starts what the environments need for the whole run, one after the other, and waits
+    /// until all is ready; or until `leave` says that no test will run. `files` says whether
+    /// there are tests that read files.
+    ///
+    /// # Errors
+    /// [`RunError::NotReady`], and [`RunError::Io`] where the folder for temporary files
+    /// cannot be written. All services have been stopped then.
+    pub async fn provide(
+        ground: Ground,
+        environments: &[Environment],
+        files: bool,
+        leave: &watch::Receiver<Leave>,
+    ) -> Result<Self> {
+        let mut supply = Self { ground, fleets: HashMap::new(), environments: HashMap::new(), files: None };
+        let mut leaving = leave.clone();
+        let begun = tokio::select! {
+            begun = supply.begin(environments, files) => begun,
+            _ = leaving.wait_for(|leave| *leave > Leave::ToFinish) => Ok(()),
+        };
+        let begun = begun.map_err(|error| match error {
+            RunError::NotReady(part) => RunError::NotReady(part.without_secrets(supply.ground.redactor())),
+            other => other,
+        });
+        if begun.is_err() {
+            supply.stop(leave).await;
+        }
+        begun.map(|()| supply)
+    }
+
+    async fn begin(&mut self, environments: &[Environment], files: bool) -> Result<()> {
+        if files {
+            let folder = tempfile::Builder::new().prefix("etcdtest-").tempdir();
+            self.files = Some(folder.map_err(cannot_write)?);
+        }
+        for (index, environment) in environments.iter().enumerate() {
+            let told = |running: &_| tell(&self.ground, environment, running);
+            let for_all = |service: &Service| service.scope == Scope::Run;
+            let fleet = Fleet::start(
+                &self.ground,
+                environment,
+                unbound(environment, &self.ground.secrets),
+                for_all,
+                told,
+            )
+            .await?;
+            // From here on it is stopped with the others.
+            let fleet = self.fleets.entry(environment.name.clone()).or_insert(fleet);
+            let bound = bound(environment, fleet.bindings())?;
+            for (written, probe) in environment.definition.probes.iter().zip(&bound.probes) {
+                probe::pass(&self.ground, environment, written, probe).await?;
+            }
+            let data = data_of(environment, &bound, fleet.bindings());
+            let file = match &self.files {
+                None => None,
+                Some(folder) => {
+                    let file = folder.path().join(format!("{index}.json"));
+                    let content = content(environment, fleet.bindings())?;
+                    std::fs::write(&file, content).map_err(cannot_write)?;
+                    Some(file)
+                }
+            };
+            let own_services = !bound.services.values().all(for_all);
+            let provided = Provided { environment: environment.clone(), data, file, own_services };
+            self.environments.insert(environment.name.clone(), provided);
+        }
+        Ok(())
+    }
+
+    /// What an attempt in this environment is given; `None` for an environment that the run
+    /// does not have.
+    ///
+    /// # Errors
+    /// A service of the attempt's own is not ready, or its file cannot be written; in words.
+    pub async fn for_attempt(&self, environment: &str) -> Option<std::result::Result<Supplied, String>> {
+        let (provided, fleet) = (self.environments.get(environment)?, self.fleets.get(environment)?);
+        let marks = fleet.marks();
+        if !provided.own_services {
+            let (data, file) = (provided.data.clone(), provided.file.clone());
+            return Some(Ok(Supplied { data, file, fleet: None, marks, _file: None }));
+        }
+        Some(self.with_own_services(provided, fleet.bindings(), marks).await)
+    }
+
+    async fn with_own_services(
+        &self,
+        provided: &Provided,
+        bindings: &Bindings,
+        marks: Marks,
+    ) -> std::result::Result<Supplied, String> {
+        let environment = &provided.environment;
+        let own = |service: &Service| service.scope == Scope::Test;
+        let started = Fleet::start(&self.ground, environment, bindings.clone(), own, |_| {}).await;
+        let told = |part: NotReady| part.without_secrets(self.ground.redactor()).to_string();
+        let fleet = started.map_err(told)?;
+        let bound = bound(environment, fleet.bindings()).map_err(told)?;
+        let data = data_of(environment, &bound, fleet.bindings());
+        let content = content(environment, fleet.bindings()).map_err(told)?;
+        let file = self.files.as_ref().map(|folder| {
+            let file = tempfile::Builder::new().suffix(".json").tempfile_in(folder.path())?;
+            std::fs::write(file.path(), &content).map(|()| file)
+        });
+        let file = file.transpose().map_err(|error| cannot_write(error).to_string())?;
+        // All that they wrote, from their start on, belongs to the attempt.
+        let marks = marks.and(fleet.beginnings());
+        let path = file.as_ref().map(|file| file.path().to_owned());
+        Ok(Supplied { data, file: path, fleet: Some(fleet), marks, _file: file })
+    }
+
+    /// Stops all services, and kills them where `leave` says so.
+    pub async fn stop(&self, leave: &watch::Receiver<Leave>) {
+        for fleet in self.fleets.values() {
+            fleet.stop(&mut leave.clone()).await;
+        }
+    }
+}
+
+impl Supplied {
+    /// What the services wrote until now.
+    pub async fn logs(&self) -> Vec<ServiceLog> {
+        if self.marks.is_empty() {
+            return Vec::new();
+        }
+        sleep(SETTLE).await;
+        self.marks.logs()
+    }
+
+    /// Stops the attempt's own services.
+    pub async fn stop(self, leave: &watch::Receiver<Leave>) {
+        if let Some(fleet) = self.fleet {
+            fleet.stop(&mut leave.clone()).await;
+        }
+    }
+}
+
+fn data_of(environment: &Environment, bound: &Definition, bindings: &Bindings) -> EnvironmentData {
+    EnvironmentData {
+        name: environment.name.clone(),
+        version: environment.version,
+        revision: environment.revision,
+        config: Value::Object(config(bound, bindings)),
+        secrets: Secrets(bindings.secrets.clone()),
+    }
+}
+
+/// What stands in the file of an environment: placeholders instead of its secrets, which come
+/// as variables.
+fn content(environment: &Environment, bindings: &Bindings) -> std::result::Result<String, NotReady> {
+    let names = bindings.secrets.keys();
+    let secrets = names.map(|name| (name.clone(), secret_placeholder(name))).collect();
+    let bindings = Bindings { secrets, ..bindings.clone() };
+    let config = config(&bound(environment, &bindings)?, &bindings);
+    let Environment { name, version, revision, .. } = environment;
+    Ok(json!({ "name": name, "version": version, "revision": revision, "config": config }).to_string())
+}
+
+fn cannot_write(source: std::io::Error) -> RunError {
+    RunError::Io { what: "write the environments for the tests".into(), source }
+}

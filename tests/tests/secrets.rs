@@ -23,8 +23,38 @@ const FILES: [(&str, &str); 4] = [
     ("tests/leaks.rs", include_str!("../fixtures/leaks/annotated.rs")),
     ("tests/plain_leaks.rs", include_str!("../fixtures/leaks/plain.rs")),
     ("tests/forms/mod.rs", include_str!("../fixtures/leaks/forms.rs")),
-    ("environments/staging.toml", "[secrets]\ntoken = { env = \"SHOP_TOKEN\" }\n"),
+    ("environments/staging.toml", ENVIRONMENT),
 ];
+
+/// An environment with a service that lets the secret slip, too.
+const ENVIRONMENT: &str = r#"
+[config]
+login = "shop:${secrets.token}"
+[secrets]
+token = { env = "SHOP_TOKEN" }
+[services.talker]
+command = "sh"
+args = ["-c", "while :; do printf \"serving $TOKEN. $HEAD\"; sleep 0.01; printf \"$TAIL.\n\"; done"]
+env = { TOKEN = "${secrets.token}", HEAD = "s3cre", TAIL = "t/p+ss&wörd-1" }
+url = "http://talker/?token=${secrets.token}"
+ready = { log = "serving", timeout = "30s" }
+"#;
+
+/// Probes that cannot pass, and say what they know.
+const PROBES: &str = r#"
+[[probes]]
+http = "http://127.0.0.1:1/?token=${secrets.token}"
+timeout = "100ms"
+[[probes]]
+tcp = "${secrets.token}:1"
+timeout = "100ms"
+[[probes]]
+dns = "${secrets.token}.invalid"
+timeout = "100ms"
+[[probes]]
+command = ["sh", "-c", "echo no access with $0; false", "${secrets.token}"]
+timeout = "100ms"
+"#;
 
 /// A project whose tests let the secret slip, and all that its calls print.
 struct Leaky {
@@ -70,10 +100,13 @@ impl Leaky {
             format!("signed in with [\"{word}\", \"{word}\", \"{word}\"]"),
             format!("no access: [\\\"{word}\\\""),
             format!("not with {word}"),
+            format!("serving {word}. {word}."),
         ] {
             assert!(shown.stdout.contains(&place), "{place}: {}", shown.stdout);
         }
         assert!(shown.stdout.contains("2 passed, 5 failed, 1 crashed, 1 skipped"), "{}", shown.stdout);
+        let checked = self.call(&[&["env", "check", "staging"], store].concat(), variables);
+        assert_eq!(checked.code, Some(0), "{checked:?}");
         let streamed = self.call(&run(&["--format", "json"]), variables);
         assert!(streamed.stdout.contains(&format!("sign in with {word}")), "{}", streamed.stdout);
         let passed_on = self.call(&run(&["--no-capture"]), variables);
@@ -180,6 +213,21 @@ async fn what_tests_let_slip_is_in_etcd_under_secrets_only() {
     leaky.run(&store, &[]);
     leaky.kept_quiet(&[]);
     store_kept_quiet(&etcd.connect().await, Some("/secrets/staging/token/")).await;
+}
+
+#[test]
+fn what_is_not_ready_says_why_without_its_secrets() {
+    let mut leaky = Leaky::new();
+    leaky.subject.write("environments/staging.toml", &format!("{ENVIRONMENT}{PROBES}"));
+    assert_eq!(leaky.call(&["env", "apply", "environments"], &[("SHOP_TOKEN", SECRET)]).code, Some(0));
+    let checked = leaky.call(&["env", "check", "staging"], &[]);
+    assert_eq!(checked.code, Some(102), "{checked:?}");
+    assert!(checked.stdout.contains("no access with [secret token]"), "{checked:?}");
+    let streamed = leaky.call(&["env", "check", "staging", "--format", "json"], &[]);
+    assert_eq!(streamed.stdout.matches("\"not-ready\"").count(), 4, "{streamed:?}");
+    let run = leaky.call(&["run", "--env", "staging", "--test", "leaks"], &[]);
+    assert_eq!(run.code, Some(102), "{run:?}");
+    free_of_secrets("what was printed", leaky.printed.as_bytes());
 }
 
 #[test]

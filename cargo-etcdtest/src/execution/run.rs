@@ -127,7 +127,7 @@ pub async fn run(
         state,
         created: Timestamp::now(),
         finished: None,
-        command: command,
+        command,
         author: order.author,
         commit: order.commit,
         environments: environments.iter().map(Environment::identity).collect(),

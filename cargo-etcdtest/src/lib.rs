@@ -12,6 +12,7 @@ pub mod environments;
 pub mod execution;
 pub mod model;
 pub mod nearest;
+pub mod redact;
 pub mod reports;
 pub mod store;
 pub mod testcases;

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use cargo_etcdtest::config::{Flags, MaxFail, Retries, Settings};
+use cargo_etcdtest::environments::SecretValues;
 use cargo_etcdtest::execution::{Leave, Order, Policy, Result as RunResult, Selected, Timings, run};
 use cargo_etcdtest::model::{
     Attempt, Code, Definition, Description, Environment, Outcome, RunId, TestCaseId, TestKind,
@@ -18,8 +19,8 @@ use cargo_etcdtest::model::{
 use cargo_etcdtest::reports::RunDetails;
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{
-    KeyRange, Lease, LeaseId, Op, Page, Read, Result, Revision, SharedStore, Store, StoreError, StoreStatus,
-    Txn, TxnOutcome, Watch, keys,
+    KeyRange, Lease, LeaseId, Op, Page, Read, Result, Revision, Secret, SharedStore, Store, StoreError,
+    StoreStatus, Txn, TxnOutcome, Watch, decode_output, keys, list,
 };
 use cargo_etcdtest::testcases::{Binary, BinaryKind, ListedTest};
 use tokio::sync::{mpsc, watch};
@@ -66,6 +67,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         tests: tests.iter().map(test).collect(),
         tests_digest: String::new(),
         environments: vec![Environment::unstored("local", Definition::default(), "ann@desk")],
+        secrets: SecretValues::default(),
         policy,
         shuffle: None,
         repetitions: NonZeroU32::MIN,
@@ -210,4 +212,32 @@ async fn many_long_messages_are_stored_within_what_a_transaction_takes() {
     assert_eq!(details.run.summary.unwrap().failed, 45);
     let key = keys::latest_result(&TestCaseId::new("shop", "lib", "fail7"), "local");
     assert!(cargo_etcdtest::store::get(&*store, key).await.unwrap().unwrap().value.len() <= 512 << 10);
+}
+
+#[tokio::test]
+async fn a_secret_that_a_test_prints_is_stored_nowhere_in_whatever_pieces_it_comes() {
+    let folder = tempfile::tempdir().unwrap();
+    let binary = binary(
+        folder.path(),
+        "a) printf 'all of %s' $ETCDTEST_SECRET_db; printf ' and in pieces hun' >&2; sleep 0.2; printf 'ter2-hunter3\\n' >&2
+            printf 'at the end hunter2-hu'; exit 3 ;;",
+    );
+    let store = Arc::new(LocalStore::open(&folder.path().join("store")).unwrap());
+    let mut order = order(&binary, &["a"], policy());
+    order.secrets.insert("local", "db", Secret::new("hunter2-hunter3"));
+    order.command = vec!["run".into(), "hunter2-hunter3".into()];
+    let details = execute(store.clone(), order, Leave::ToFinish).await.unwrap();
+    assert_eq!(details.run.command, ["run", "[secret db]"]);
+
+    let page = list(&*store, KeyRange::prefix("/logs/")).await.unwrap();
+    let output = |name: &str| {
+        let pair = page.pairs.iter().find(|pair| pair.key.to_string().contains(name)).unwrap();
+        String::from_utf8(decode_output(std::slice::from_ref(pair)).unwrap()).unwrap()
+    };
+    assert_eq!(
+        output("stdout"),
+        "all of [secret db]at the end hunter2-hu",
+        "what is no secret is not held for ever"
+    );
+    assert_eq!(output("stderr"), " and in pieces [secret db]\n");
 }

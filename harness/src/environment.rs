@@ -1,5 +1,6 @@
 //! What a test runs against.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::OnceLock;
@@ -7,6 +8,7 @@ use std::sync::OnceLock;
 use serde_core::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::Secret;
 use crate::config::{self, Wrong};
 use crate::protocol::EnvironmentData;
 
@@ -23,6 +25,8 @@ pub struct Environment {
     sent: String,
     data: OnceLock<EnvironmentData>,
     origin: Origin,
+    /// Why there is no value of those secrets that have none.
+    absent: BTreeMap<String, String>,
 }
 
 /// Where an environment was read.
@@ -37,16 +41,21 @@ pub(crate) enum Origin {
 
 impl Environment {
     pub(crate) fn new(data: EnvironmentData, origin: Origin) -> Self {
-        Self { sent: String::new(), data: data.into(), origin }
+        Self { sent: String::new(), data: data.into(), origin, absent: BTreeMap::new() }
     }
 
     /// The environment that the runner sent as JSON.
     pub(crate) fn sent(json: String) -> Self {
-        Self { sent: json, data: OnceLock::new(), origin: Origin::Runner }
+        Self { sent: json, data: OnceLock::new(), origin: Origin::Runner, absent: BTreeMap::new() }
     }
 
     fn data(&self) -> &EnvironmentData {
         self.data.get_or_init(|| EnvironmentData::from_json(&self.sent).unwrap_or_default())
+    }
+
+    /// The same with secrets that have no value, and why.
+    pub(crate) fn without(self, absent: BTreeMap<String, String>) -> Self {
+        Self { absent, ..self }
     }
 
     /// Its name.
@@ -79,6 +88,23 @@ impl Environment {
         read.map_err(|wrong| self.error(&wrong.below(key), std::any::type_name::<T>(), None))
     }
 
+    /// A secret by its name.
+    ///
+    /// # Errors
+    /// There is no such secret, or, without the runner, its value is not where the file says.
+    pub fn secret(&self, name: &str) -> Result<Secret, ConfigError> {
+        if let Some(value) = self.data().secrets.0.get(name) {
+            return Ok(Secret::new(name, value));
+        }
+        let (environment, origin) = (self.name(), self.origin());
+        Err(ConfigError(match self.absent.get(name) {
+            None => format!("environment `{environment}` has no secret `{name}`{origin}"),
+            Some(reason) => {
+                format!("environment `{environment}`: the secret `{name}` has no value: {reason}{origin}")
+            }
+        }))
+    }
+
     /// Reads a parameter of a test: the value of its own name, otherwise the whole
     /// configuration. `ty` is the type as the author wrote it.
     pub(crate) fn parameter<T: DeserializeOwned>(&self, name: &str, ty: &str) -> Result<T, ConfigError> {
@@ -103,20 +129,26 @@ impl Environment {
             || format!("read as `{ty}`"),
             |name| format!("which the parameter `{name}: {ty}` needs"),
         );
-        let origin = match &self.origin {
-            Origin::Runner => String::new(),
-            Origin::File(path) => format!(" (it was read from {})", path.display()),
-            Origin::Nowhere(path) => {
-                format!(" (it is empty: no runner gave one, and there is no {})", path.display())
-            }
-        };
-        let key = wrong.key();
+        let (key, origin) = (wrong.key(), self.origin());
         ConfigError(match wrong.reason() {
             None => format!("environment `{environment}` has no `{key}`, {needed}{origin}"),
             Some(reason) => {
                 format!("environment `{environment}`: `{key}`, {needed}, is wrong: {reason}{origin}")
             }
         })
+    }
+}
+
+impl Environment {
+    /// Where it came from, for the end of a message.
+    fn origin(&self) -> String {
+        match &self.origin {
+            Origin::Runner => String::new(),
+            Origin::File(path) => format!(" (it was read from {})", path.display()),
+            Origin::Nowhere(path) => {
+                format!(" (it is empty: no runner gave one, and there is no {})", path.display())
+            }
+        }
     }
 }
 

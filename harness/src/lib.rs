@@ -66,7 +66,9 @@
 //! is read from the file that `ETCDTEST_ENVIRONMENT` names, else from
 //! `environments/local.toml` beside the package's `Cargo.toml`; where that is missing too,
 //! it is named `local` and empty. In a TOML file the values stand under `[config]`; a JSON
-//! file is an object with `name`, `version`, `revision` and `config`.
+//! file is an object with `name`, `version`, `revision` and `config`. Without the runner a
+//! secret comes from a variable or a file: `[secrets]`, `NAME = { env = "VARIABLE" }` or
+//! `{ file = "PATH" }`, from the folder of the TOML file.
 //!
 //! # Features
 //! - `tokio` (default): `async fn` tests, each on a current-thread runtime of its own.
@@ -111,6 +113,7 @@ pub mod protocol;
 mod registry;
 mod result;
 mod run;
+mod secret;
 mod skip;
 #[cfg(not(target_os = "linux"))]
 mod spawn_only;
@@ -128,6 +131,7 @@ pub use etcdtest_macros::{prepare, test};
 pub use extract::Extract;
 pub use prepare::Prepared;
 pub use result::TestResult;
+pub use secret::Secret;
 
 /// The `main` function of a test binary: `etcdtest::main!();`, once, at the top level of a
 /// test target with `harness = false`.

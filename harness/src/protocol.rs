@@ -27,6 +27,8 @@ mod zygote;
 
 pub use zygote::{Fork, ZYGOTE_ARGUMENT, ZygoteEvent};
 
+use std::collections::BTreeMap;
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -40,6 +42,14 @@ pub const LIST_VARIABLE: &str = "ETCDTEST_PROTOCOL";
 pub const ATTEMPT_ARGUMENT: &str = "--etcdtest-attempt";
 /// The file a process started without an attempt's socket reads its environment from.
 pub const ENVIRONMENT_VARIABLE: &str = "ETCDTEST_ENVIRONMENT";
+/// What the variables begin with that hand secrets to a process started without an attempt's
+/// socket; the rest of their names are the secrets'.
+pub const SECRET_VARIABLES: &str = "ETCDTEST_SECRET_";
+/// What stands for a secret in the texts of the file of [`ENVIRONMENT_VARIABLE`].
+pub fn secret_placeholder(name: &str) -> String {
+    format!("\u{1}{name}\u{1}")
+}
+
 /// The largest frame that is read, in bytes.
 pub const MAX_FRAME: usize = 64 << 20;
 
@@ -94,6 +104,18 @@ pub struct EnvironmentData {
     pub revision: i64,
     /// Its `[config]` as a JSON object.
     pub config: Value,
+    /// Its secrets.
+    pub secrets: Secrets,
+}
+
+/// Secrets by name, which do not print.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secrets(pub BTreeMap<String, String>);
+
+impl fmt::Debug for Secrets {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
 }
 
 /// What the runner sends first on an attempt's socket.
@@ -273,8 +295,11 @@ impl Listed {
 impl EnvironmentData {
     /// As JSON.
     pub fn to_json(&self) -> String {
-        let Self { name, version, revision, config } = self;
-        json!({ "name": name, "version": version, "revision": revision, "config": config }).to_string()
+        let Self { name, version, revision, config, secrets } = self;
+        let whole = json!({
+            "name": name, "version": version, "revision": revision, "config": config, "secrets": secrets.0,
+        });
+        whole.to_string()
     }
 
     /// Reads it back; `None` where it is something else.
@@ -285,6 +310,7 @@ impl EnvironmentData {
             version: environment.get("version")?.as_u64()?,
             revision: environment.get("revision")?.as_i64()?,
             config: environment.remove("config")?,
+            secrets: Secrets::from_json(environment.remove("secrets"))?,
         })
     }
 }
@@ -312,6 +338,17 @@ impl Start {
             exit_code: next()?.parse().ok()?,
             environment: next()?,
         })
+    }
+}
+
+impl Secrets {
+    fn from_json(value: Option<Value>) -> Option<Self> {
+        let Some(Value::Object(secrets)) = value else { return Some(Self::default()) };
+        let secret = |(name, value)| match value {
+            Value::String(value) => Some((name, value)),
+            _ => None,
+        };
+        secrets.into_iter().map(secret).collect::<Option<_>>().map(Self)
     }
 }
 
@@ -524,6 +561,7 @@ mod tests {
             version: 3,
             revision: 77,
             config: json!({ "url": "http://x\0" }),
+            secrets: Secrets([("db".to_owned(), "hunter2".to_owned())].into()),
         };
         assert_eq!(EnvironmentData::from_json(&environment.to_json()), Some(environment.clone()));
         let start = Start {
@@ -535,6 +573,7 @@ mod tests {
             token: 9,
             exit_code: 77,
         };
+        assert!(!format!("{start:?}").contains("hunter2"));
         assert_eq!(Start::from_frame(start.to_frame()), Some(start));
 
         let listing = Listing {

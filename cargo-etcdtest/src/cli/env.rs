@@ -12,13 +12,12 @@ use super::env_text::{Shown, applied_text, diff, history_text, list_text};
 use super::print::{json_line, print};
 use super::reservation::{ReleaseArgs, ReserveArgs, release, reserve};
 use super::style::{STRONG, painted};
-use super::{Exit, Failure, env_check};
+use super::{Exit, Failure, Session, env_check};
 use crate::author::author;
-use crate::cli::Session;
 use crate::config::{Flags, Format};
 use crate::environments::{
-    Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, Reservations,
-    editor, read_files,
+    Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, GivenSecrets,
+    Reservations, Secrets, editor, read_files,
 };
 use crate::model::Environment;
 use crate::store::SharedStore;
@@ -133,9 +132,7 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
         EnvVerb::Apply { paths, name, message } => {
             let files = environments.check(files(&paths, name)?).await?;
             let change = Change { author: &author(), message: &message };
-            for file in &files {
-                print(&applied_text(&environments.apply(file, change).await?, format))?;
-            }
+            apply(&environments, &session.secrets(store)?, files, change, format).await?;
         }
         EnvVerb::List => {
             let list = environments.list().await?;
@@ -162,7 +159,7 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
         }
         EnvVerb::Edit { name, message } => {
             let change = Change { author: &author(), message: &message };
-            print(&edit(&environments, &name, change, format).await?)?;
+            print(&edit(&environments, &session.secrets(store)?, &name, change, format).await?)?;
         }
         EnvVerb::History { name } => {
             let history = environments.history(&name).await?;
@@ -194,7 +191,10 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
         }
         EnvVerb::Reserve(args) => return reserve(args, store, settings).await,
         EnvVerb::Release(args) => return release(args, store, settings).await,
-        EnvVerb::Check { id } => return env_check::run(&environments, id, root, format).await,
+        EnvVerb::Check { id } => {
+            let secrets = session.secrets(store)?;
+            return env_check::run(&environments, &secrets, id, root, format).await;
+        }
         EnvVerb::Delete { names, yes } => delete(&environments, &names, yes, format).await?,
     }
     Ok(Exit::Passed)
@@ -206,6 +206,28 @@ fn files(paths: &[PathBuf], name: Option<String>) -> Result<Vec<EnvironmentFile>
         (Some(name), [file]) if !file.is_dir() => Ok(vec![EnvironmentFile::read(file, Some(&name))?]),
         (Some(_), _) => Err(Failure::usage(miette::miette!("--name is for one file only"))),
     }
+}
+
+async fn apply(
+    environments: &Environments,
+    secrets: &Secrets,
+    files: Vec<EnvironmentFile>,
+    change: Change<'_>,
+    format: Format,
+) -> Result<(), Failure> {
+    // Nothing is written anywhere until all values are known.
+    let given = |file: EnvironmentFile| Ok((GivenSecrets::read(&file)?, file));
+    let given: Vec<_> = files.into_iter().map(given).collect::<Result<_, EnvironmentError>>()?;
+    for (given, mut file) in given {
+        let current = environments.find(&file.name).await?;
+        let current = current.as_ref().map(|current| &current.definition);
+        for name in given.store(secrets, &mut file, current).await? {
+            let name = painted(STRONG, name);
+            anstream::eprintln!("the secret {name} was not given, and stays as it is stored");
+        }
+        print(&applied_text(&environments.apply(&file, change).await?, format))?;
+    }
+    Ok(())
 }
 
 fn nothing_to_compare(name: &str) -> Failure {
@@ -221,6 +243,7 @@ fn no_version(name: &str) -> Failure {
 /// Opens the editor until what was written is right, or nobody wants to go on.
 async fn edit(
     environments: &Environments,
+    secrets: &Secrets,
     name: &str,
     change: Change<'_>,
     format: Format,
@@ -228,7 +251,7 @@ async fn edit(
     let seen = environments.get(name).await?;
     let draft = Draft::new(&seen)?;
     let error = loop {
-        match edit_once(environments, &seen, &draft, change).await {
+        match edit_once(environments, secrets, &seen, &draft, change).await {
             Ok(applied) => return Ok(applied_text(&applied, format)),
             Err(error @ EnvironmentError::File(_)) if somebody_is_there() => {
                 Failure::usage(error).print();
@@ -247,13 +270,17 @@ async fn edit(
 
 async fn edit_once(
     environments: &Environments,
+    secrets: &Secrets,
     seen: &Environment,
     draft: &Draft,
     change: Change<'_>,
 ) -> Result<Applied, EnvironmentError> {
     let editor = editor()?;
     draft.open(&editor).await?;
-    environments.replace(seen, &draft.read()?, change).await
+    let mut file = draft.read()?;
+    let given = GivenSecrets::read(&file)?;
+    given.store(secrets, &mut file, Some(&seen.definition)).await?;
+    environments.replace(seen, &file, change).await
 }
 
 async fn delete(

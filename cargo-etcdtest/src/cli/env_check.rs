@@ -14,7 +14,7 @@ use super::stream::{Stream, part_json};
 use super::style::{Label, painted};
 use super::{Exit, Failure};
 use crate::config::Format;
-use crate::environments::{EnvironmentId, Environments, LOCAL};
+use crate::environments::{EnvironmentId, Environments, LOCAL, Secrets};
 use crate::execution::{Ground, Launcher, Leave, NotReady, check};
 use crate::testcases::usual_program_folder;
 
@@ -25,18 +25,21 @@ use crate::testcases::usual_program_folder;
 /// There is no such environment, or it was interrupted.
 pub(super) async fn run(
     environments: &Environments,
+    secrets: &Secrets,
     id: EnvironmentId,
     root: &Path,
     format: Format,
 ) -> Result<Exit, Failure> {
     let found = environments.resolve(&[id], LOCAL).await?;
+    let secrets = secrets.of(&found).await?;
     let (events, heard) = mpsc::unbounded_channel();
     let (leave, told) = watch::channel(Leave::ToFinish);
     let mut leaving = told.clone();
     let signals = tokio::spawn(listen_to_signals(leave));
-    let launcher = Arc::new(Launcher::new(this_program(), NonZeroUsize::MIN, events.clone()));
+    let launcher =
+        Arc::new(Launcher::new(this_program(), NonZeroUsize::MIN, events.clone(), secrets.redactor()));
     let built = usual_program_folder().await.into_iter().collect();
-    let ground = Ground::new(Arc::clone(&launcher), root.to_owned(), built, events);
+    let ground = Ground::new(Arc::clone(&launcher), root.to_owned(), built, secrets, events);
     let shown = tokio::task::spawn_blocking(move || match format {
         Format::Human => show(heard, &mut Progress::new(false)),
         Format::Json => show(heard, &mut Stream),

@@ -1,6 +1,6 @@
 //! What the program exits with, and how it says what went wrong.
 
-use crate::environments::{EnvironmentError, ReservationError};
+use crate::environments::{EnvironmentError, ReservationError, SecretError};
 use crate::execution::NotReady;
 use crate::store::StoreError;
 
@@ -111,7 +111,18 @@ impl From<EnvironmentError> for Failure {
     fn from(error: EnvironmentError) -> Self {
         match error {
             EnvironmentError::Store(error) => error.into(),
+            EnvironmentError::Secret(error) => error.into(),
             EnvironmentError::Unknown { .. } => Self::new(Exit::Environment, error),
+            error => Self::usage(error),
+        }
+    }
+}
+
+impl From<SecretError> for Failure {
+    fn from(error: SecretError) -> Self {
+        match error {
+            SecretError::Store(error) => error.into(),
+            error if error.is_of_environment() => Self::new(Exit::Environment, error),
             error => Self::usage(error),
         }
     }

@@ -29,6 +29,9 @@ pub struct GlobalArgs {
     /// Key of the client certificate, PEM
     #[arg(long, global = true, value_name = "FILE")]
     pub key: Option<PathBuf>,
+    /// File with the age identity that decrypts secrets
+    #[arg(long, global = true, value_name = "FILE")]
+    pub identity: Option<PathBuf>,
     /// Prefix of all keys, for several projects in one cluster
     #[arg(long, global = true, value_name = "PREFIX")]
     pub namespace: Option<String>,
@@ -75,6 +78,7 @@ impl GlobalArgs {
             cacert: self.cacert.clone(),
             cert: self.cert.clone(),
             key: self.key.clone(),
+            identity: self.identity.clone(),
             namespace: self.namespace.clone(),
             format: self.format,
             color: self.color,

@@ -172,6 +172,8 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         let environments = Environments::new(store.clone());
         environments.resolve(&how.environments, &settings.default_environment).await?
     };
+    // Whoever cannot read the secrets hears of it before anything is built.
+    let secrets = session.secrets(store.clone())?.of(&chosen).await?;
     timings.end("open");
 
     // Git looks at the code while cargo does.
@@ -194,6 +196,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         tests,
         tests_digest: list.digest(),
         environments: chosen,
+        secrets,
         policy: how.policy(settings),
         shuffle: how.shuffle,
         repetitions: how.stress,

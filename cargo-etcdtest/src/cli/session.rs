@@ -6,6 +6,7 @@ use clap::ColorChoice;
 
 use super::{Failure, GlobalArgs};
 use crate::config::{Flags, Settings, find_workspace_root};
+use crate::environments::{Identities, Secrets};
 use crate::store::{SharedStore, connect};
 
 /// Settings that were resolved, and where.
@@ -46,5 +47,15 @@ impl Session {
     /// It cannot be reached or used.
     pub async fn store(&self) -> Result<SharedStore, Failure> {
         Ok(connect(&self.settings.store_options(&self.root)).await?)
+    }
+
+    /// The secrets of the store, as far as the identities that the settings name can read
+    /// them.
+    ///
+    /// # Errors
+    /// What is named as an identity is none.
+    pub fn secrets(&self, store: SharedStore) -> Result<Secrets, Failure> {
+        let Settings { identity, age_key, .. } = &self.settings;
+        Ok(Secrets::new(store, Identities::load(identity.as_deref(), age_key.as_ref())?))
     }
 }

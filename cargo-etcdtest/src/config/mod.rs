@@ -18,7 +18,7 @@ pub use overrides::Override;
 pub use rules::{
     Backoff, MaxFail, OutputWhen, PassOrFail, Retries, RuleError, Rules, SlowTimeout, ThreadsRequired,
 };
-pub use settings::{Declaration, Flags, Origin, Setting, Settings};
+pub use settings::{CREDENTIALS, Declaration, Flags, Origin, Setting, Settings};
 pub use types::{Format, StoreOutput, TestThreads, TestThreadsError, User, UserError};
 pub use value::Value;
 pub use workspace::{WorkspaceError, find_workspace_root};

@@ -22,6 +22,9 @@ use crate::store::{Secret, StoreOptions};
 /// The folder of the local store, from the workspace root.
 const LOCAL_STORE: &str = ".etcdtest";
 
+/// The variables that give access to the store and its secrets: no business of a test's.
+pub const CREDENTIALS: [&str; 2] = ["ETCDTEST_PASSWORD", "ETCDTEST_AGE_KEY"];
+
 /// What is known of a setting before anybody has set it.
 #[derive(Clone, Copy, Debug)]
 pub struct Declaration {
@@ -135,6 +138,10 @@ settings! {
     cert: Option<PathBuf> = "",
     /// Key of the client certificate, PEM
     key: Option<PathBuf> = "",
+    /// File with the age identity that decrypts secrets
+    identity: Option<PathBuf> = "",
+    /// The age identity itself, `AGE-SECRET-KEY-1…`; never in the file
+    age_key: Option<Secret> = "",
     /// Prefix of all keys, for several projects in one cluster
     namespace: Option<String> = "",
     /// How long a store that does not answer is waited for

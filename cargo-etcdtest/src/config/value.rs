@@ -80,7 +80,7 @@ fn text(value: &DeValue<'_>) -> Option<String> {
     value.as_str().filter(|text| !text.contains(':')).map(str::to_owned)
 });
 
-value!(Secret, "no password in a file: set ETCDTEST_PASSWORD, or write it after a colon in --user",
+value!(Secret, "no secret in a file: set the variable instead",
 parse: |text: &str| Some(Secret::new(text)),
 show: |_| "***".to_owned(),
 fn text(_: &DeValue<'_>) -> Option<String> {

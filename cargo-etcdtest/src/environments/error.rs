@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use miette::Diagnostic;
 
+use super::secret_error::SecretError;
 use crate::document::{DocumentError, Mistake};
 use crate::store::StoreError;
 
@@ -163,6 +164,10 @@ pub enum EnvironmentError {
         /// What became of it.
         reason: String,
     },
+    /// A secret cannot be read or written.
+    #[error(transparent)]
+    #[diagnostic(transparent)]
+    Secret(#[from] SecretError),
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),

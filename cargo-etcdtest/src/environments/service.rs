@@ -172,7 +172,11 @@ impl Environments {
         Ok(())
     }
 
-    async fn find(&self, name: &str) -> Result<Option<Environment>, EnvironmentError> {
+    /// One environment as it is now, with its revision, if it exists.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn find(&self, name: &str) -> Result<Option<Environment>, EnvironmentError> {
         let pair = store::get(&*self.store, keys::environment(name)).await?;
         Ok(pair.as_ref().map(read).transpose()?)
     }

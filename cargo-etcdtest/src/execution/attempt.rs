@@ -33,8 +33,7 @@ const STARTS: usize = 3;
 /// The shortest time between two reports that an attempt is slow.
 const SLOW: Duration = Duration::from_secs(1);
 
-/// What to start.
-#[derive(Debug)]
+/// What to start. It holds secrets, so it does not print.
 pub struct Launch {
     /// The binary with its folder and variables.
     pub command: std::process::Command,
@@ -91,7 +90,8 @@ impl Launch {
                 Ok(started) => started,
                 Err(error) => {
                     let program = self.command.get_program().to_string_lossy();
-                    attempt.message = Some(format!("failed to start {program}: {error}"));
+                    let failed = format!("failed to start {program}: {error}");
+                    attempt.message = Some(launcher.redactor().text(failed));
                     return Some((attempt, AttemptOutput::default()));
                 }
             };
@@ -116,7 +116,7 @@ impl Launch {
             return None;
         }
         attempt.leaky = settle(&process, &mut streams).await && stopped.is_none();
-        let (printed, Said { mut steps, attachments, outcome, .. }) = streams.end();
+        let (printed, Said { mut steps, attachments, outcome, .. }) = streams.end().await;
         let output = AttemptOutput { printed, attachments, services: Vec::new() };
         let ending = match (stopped, &status) {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),

@@ -21,6 +21,7 @@ use super::process::{Process, with_arguments};
 use super::streams::Streams;
 use super::worker::EventSink;
 use crate::model::TestKind;
+use crate::redact::Redactor;
 
 /// Starts attempts, and ends what they leave.
 #[derive(Debug)]
@@ -42,16 +43,18 @@ struct Hatchery {
     starter: Starter,
     groups: Arc<Groups>,
     events: EventSink,
+    redactor: Redactor,
 }
 
 impl Launcher {
     /// A launcher for one run of so many lanes, whose events hear what its user should know.
-    /// `keeper` is the program that serves as keeper where there is one.
-    pub fn new(keeper: PathBuf, lanes: NonZeroUsize, events: EventSink) -> Self {
+    /// `keeper` is the program that serves as keeper where there is one; `redactor` takes
+    /// secrets out of whatever comes of what is started.
+    pub fn new(keeper: PathBuf, lanes: NonZeroUsize, events: EventSink, redactor: Redactor) -> Self {
         let groups = Arc::new(Groups::default());
         let followed = Arc::clone(&groups);
         let job_control = tokio::spawn(async move { followed.follow_the_terminal().await }).abort_handle();
-        let hatchery = Arc::new(Hatchery { starter: Starter::new(keeper), groups, events });
+        let hatchery = Arc::new(Hatchery { starter: Starter::new(keeper), groups, events, redactor });
         Self { hatchery, spares: Mutex::default(), lanes, job_control }
     }
 
@@ -97,6 +100,11 @@ impl Launcher {
         Ok(Process::of_service(started, groups))
     }
 
+    /// What takes secrets out of whatever comes of what it starts.
+    pub(super) fn redactor(&self) -> &Redactor {
+        &self.hatchery.redactor
+    }
+
     /// A clock for an attempt.
     pub(super) fn clock(&self) -> Clock {
         self.hatchery.groups.clock()
@@ -132,9 +140,9 @@ impl Drop for Launcher {
 
 impl Hatchery {
     async fn start(&self, kind: TestKind, command: &Command, show: bool) -> io::Result<Started> {
-        let (streams, theirs) = Streams::new(kind, show)?;
+        let (streams, theirs) = Streams::new(kind, show, &self.redactor)?;
         let notice = |text: String| {
-            let _ = self.events.send(RunEvent::Notice { text });
+            let _ = self.events.send(RunEvent::Notice { text: self.redactor.text(text) });
         };
         // Our copies of the test's ends go with this: what is left is the test's own.
         let started = self.starter.start(kind, command, &theirs, notice).await?;

@@ -23,7 +23,7 @@ use super::services::{Ground, Supply};
 use super::timings::Timings;
 use super::work::Work;
 use super::worker::{Ended, EventSink, execute};
-use crate::environments::Reservation;
+use crate::environments::{Reservation, SecretValues};
 use crate::model::{
     Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, TestKind,
     Worker, WorkerId,
@@ -43,6 +43,8 @@ pub struct Order {
     pub tests_digest: String,
     /// What they run against.
     pub environments: Vec<Environment>,
+    /// Their secrets.
+    pub secrets: SecretValues,
     /// The rules.
     pub policy: Policy,
     /// The seed of the order, if that is left to chance.
@@ -106,7 +108,9 @@ async fn run_reserved(
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
-    let Order { id, tests, environments, policy, patience, shuffle, repetitions, mut timings, .. } = order;
+    let Order {
+        id, tests, environments, secrets, policy, patience, shuffle, repetitions, mut timings, ..
+    } = order;
     if reservation.is_some() {
         timings.end("reserve");
     }
@@ -136,12 +140,14 @@ async fn run_reserved(
         since: Timestamp::now(),
         lanes: u32::try_from(policy.lanes.get()).unwrap_or(u32::MAX),
     };
+    let redactor = secrets.redactor();
+    let command = order.command.into_iter().map(|word| redactor.text(word)).collect();
     let describe = |state| Run {
         id: id.clone(),
         state,
         created: Timestamp::now(),
         finished: None,
-        command: order.command,
+        command,
         author: order.author,
         commit: order.commit,
         environments: environments.iter().map(Environment::identity).collect(),
@@ -165,8 +171,8 @@ async fn run_reserved(
         shuffle: membership.run().shuffle,
     });
 
-    let launcher = Arc::new(Launcher::new(order.keeper, policy.lanes, events.clone()));
-    let ground = Ground::new(Arc::clone(&launcher), order.root, order.built, events.clone());
+    let launcher = Arc::new(Launcher::new(order.keeper, policy.lanes, events.clone(), redactor));
+    let ground = Ground::new(Arc::clone(&launcher), order.root, order.built, secrets, events.clone());
     let files = by_id.values().any(|test| test.code.kind == TestKind::Plain);
     let supply = match Supply::provide(ground, &environments, files, &leave).await {
         Ok(supply) => supply,

@@ -5,6 +5,7 @@ use std::time::Duration;
 use etcdtest::protocol::{Event, Outcome};
 
 use crate::model::Step;
+use crate::redact::Redactor;
 
 /// How many bytes of attachments one attempt may send, and how many attachments.
 const MAX_ATTACHED: usize = 16 << 20;
@@ -25,14 +26,22 @@ pub(super) struct Said {
     pub(super) outcome: Option<Outcome>,
     /// The bytes of all attachments, kept or not.
     attached: usize,
+    /// What nothing here may hold.
+    redactor: Redactor,
 }
 
 impl Said {
+    /// Nothing yet; what comes is kept without secrets.
+    pub(super) fn new(redactor: Redactor) -> Self {
+        Self { redactor, ..Self::default() }
+    }
+
     /// Takes in an event, and says whether it was the last.
     pub(super) fn take(&mut self, event: Event) -> bool {
         match event {
-            Event::StepStarted { mut name, .. } => {
+            Event::StepStarted { name, .. } => {
                 if self.steps.len() < MAX_STEPS {
+                    let mut name = self.redactor.text(name);
                     name.truncate(name.floor_char_boundary(MAX_NAME));
                     self.steps.push(Step { name, ok: None, duration: Duration::ZERO });
                 }
@@ -44,18 +53,30 @@ impl Said {
                     step.duration = duration;
                 }
             }
-            Event::Attachment { mut name, bytes } => {
+            Event::Attachment { name, bytes } => {
                 self.attached = self.attached.saturating_add(bytes.len());
                 if self.attached <= MAX_ATTACHED && self.attachments.len() < MAX_ATTACHMENTS {
+                    let mut name = self.redactor.text(name);
                     name.truncate(name.floor_char_boundary(MAX_NAME));
-                    self.attachments.push((name, bytes));
+                    self.attachments.push((name, self.redactor.document(bytes)));
                 }
             }
             Event::Finished(outcome) => {
-                self.outcome = Some(outcome);
+                self.outcome = Some(self.without_secrets(outcome));
                 return true;
             }
         }
         false
+    }
+
+    fn without_secrets(&self, outcome: Outcome) -> Outcome {
+        match outcome {
+            Outcome::Passed => Outcome::Passed,
+            Outcome::Skipped(reason) => Outcome::Skipped(self.redactor.text(reason)),
+            Outcome::Failed { message, location } => Outcome::Failed {
+                message: self.redactor.text(message),
+                location: location.map(|location| self.redactor.text(location)),
+            },
+        }
     }
 }

@@ -21,6 +21,7 @@ use super::frames::{CHUNK, Frames};
 use super::output::Output;
 use super::said::Said;
 use crate::model::TestKind;
+use crate::redact::{RedactedStream, Redactor};
 
 /// So long a test is left alone. What it prints and says waits in the kernel, so that the
 /// many tests that are over by then wake the runner only once, at their end.
@@ -35,6 +36,8 @@ const TURN: usize = 16;
 #[derive(Debug)]
 pub(super) struct Streams {
     pipe: Source,
+    /// On its way to the output and to whoever looks.
+    redacted: RedactedStream,
     output: Output,
     show: bool,
     /// What was read and not shown yet.
@@ -79,22 +82,24 @@ struct Conversation {
 
 impl Streams {
     /// Streams for a test, and the test's own ends: standard input, output and error. An
-    /// annotated one has a socket for standard input.
+    /// annotated one has a socket for standard input. What comes out of them is kept and shown
+    /// without secrets.
     ///
     /// # Errors
     /// What the system said.
-    pub(super) fn new(kind: TestKind, show: bool) -> io::Result<(Self, [OwnedFd; 3])> {
+    pub(super) fn new(kind: TestKind, show: bool, redactor: &Redactor) -> io::Result<(Self, [OwnedFd; 3])> {
         let (conversation, stdin) = match kind {
             TestKind::Annotated => {
                 let (ours, theirs) = StdUnixStream::pair()?;
-                (Some(Conversation::new(ours.into())?), OwnedFd::from(theirs))
+                (Some(Conversation::new(ours.into(), redactor)?), OwnedFd::from(theirs))
             }
             TestKind::Plain => (None, OwnedFd::from(File::open("/dev/null")?)),
         };
         let (ours, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
         let stderr = stdout.try_clone()?;
         let pipe = Source::new(ours, Kind::Pipe)?;
-        let streams = Self { pipe, output: Output::default(), show, to_show: Vec::new(), conversation };
+        let (redacted, output) = (redactor.stream(), Output::default());
+        let streams = Self { pipe, redacted, output, show, to_show: Vec::new(), conversation };
         Ok((streams, [stdin, stdout, stderr]))
     }
 
@@ -119,12 +124,7 @@ impl Streams {
     pub(super) async fn read(&mut self) {
         loop {
             let more = self.take_in();
-            if !self.to_show.is_empty() {
-                let mut out = tokio::io::stdout();
-                // A terminal that went away is no reason to stop the test.
-                let _ = out.write_all(&mem::take(&mut self.to_show)).await;
-                let _ = out.flush().await;
-            }
+            self.show().await;
             if self.ended() {
                 return;
             }
@@ -171,8 +171,27 @@ impl Streams {
     }
 
     /// What was printed and said until now.
-    pub(super) fn end(self) -> (Output, Said) {
+    pub(super) async fn end(mut self) -> (Output, Said) {
+        let held = self.redacted.end();
+        self.keep(&held);
+        self.show().await;
         (self.output, self.conversation.map(|conversation| conversation.said).unwrap_or_default())
+    }
+
+    fn keep(&mut self, bytes: &[u8]) {
+        self.output.push(bytes);
+        if self.show {
+            self.to_show.extend(bytes);
+        }
+    }
+
+    async fn show(&mut self) {
+        if !self.to_show.is_empty() {
+            let mut out = tokio::io::stdout();
+            // A terminal that went away is no reason to stop the test.
+            let _ = out.write_all(&mem::take(&mut self.to_show)).await;
+            let _ = out.flush().await;
+        }
     }
 
     fn ended(&self) -> bool {
@@ -185,10 +204,8 @@ impl Streams {
         let mut read = 0;
         while read < TURN && !self.pipe.ended {
             let Some(length) = self.pipe.take(|pipe| pipe.read(&mut buffer)) else { break };
-            self.output.push(&buffer[..length]);
-            if self.show {
-                self.to_show.extend(&buffer[..length]);
-            }
+            let passed = self.redacted.push(&buffer[..length]).into_owned();
+            self.keep(&passed);
             read += 1;
         }
         let said = self.conversation.as_mut().is_some_and(Conversation::take_in);
@@ -269,12 +286,12 @@ impl Watched {
 }
 
 impl Conversation {
-    fn new(socket: OwnedFd) -> io::Result<Self> {
+    fn new(socket: OwnedFd, redactor: &Redactor) -> io::Result<Self> {
         Ok(Self {
             socket: Source::new(socket, Kind::Socket)?,
             start: Vec::new(),
             frames: Frames::default(),
-            said: Said::default(),
+            said: Said::new(redactor.clone()),
             deaf: false,
         })
     }

@@ -11,8 +11,7 @@ use crate::environments::Reservation;
 use crate::model::{RunId, TestCaseId, WorkerId};
 use crate::testcases::ListedTest;
 
-/// A run as one worker sees it.
-#[derive(Debug)]
+/// A run as one worker sees it. It holds secrets, so it does not print.
 pub struct Work {
     /// The run.
     pub run: RunId,

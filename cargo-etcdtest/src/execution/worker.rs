@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcdtest::protocol::{ENVIRONMENT_VARIABLE, Start};
+use etcdtest::protocol::{ENVIRONMENT_VARIABLE, SECRET_VARIABLES, Start};
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
@@ -373,6 +373,9 @@ fn launch(
             command.args([&test.id.test, "--exact", "--nocapture"]);
             if test.code.ignore.is_some() {
                 command.arg("--include-ignored");
+            }
+            for (name, value) in &supplied.secrets.0 {
+                command.env(format!("{SECRET_VARIABLES}{name}"), value);
             }
         }
     }

@@ -7,6 +7,7 @@ mod record;
 mod result;
 mod run;
 mod seconds;
+mod secret;
 mod test_case;
 
 pub use environment::{
@@ -23,4 +24,5 @@ pub use run::{
     Claim, Commit, NextPosition, PlanChunk, PlannedUnit, Repetition, Run, RunState, RunSummary, Steward,
     Worker,
 };
+pub use secret::{SecretContent, StoredSecret};
 pub use test_case::{Code, Description, TestCase, TestCaseState, TestKind};

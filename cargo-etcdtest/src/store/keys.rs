@@ -66,6 +66,16 @@ pub fn environment_version(name: &str, version: u64) -> Key {
     format!("/history/environments/{}/{version:010}", segment(name)).into()
 }
 
+/// All versions of a secret.
+pub fn secret_versions(environment: &str, name: &str) -> Key {
+    format!("/secrets/{}/{}/", segment(environment), segment(name)).into()
+}
+
+/// One version of a secret.
+pub fn secret(environment: &str, name: &str, version: u64) -> Key {
+    format!("/secrets/{}/{}/{version:010}", segment(environment), segment(name)).into()
+}
+
 /// A run's record.
 pub fn run(run: &RunId) -> Key {
     format!("{RUNS}{}", segment(run.as_str())).into()

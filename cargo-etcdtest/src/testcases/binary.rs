@@ -8,6 +8,8 @@ use camino::Utf8PathBuf;
 
 use cargo_metadata::TargetKind;
 
+use crate::config::CREDENTIALS;
+
 /// A test binary that cargo built.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Binary {
@@ -57,9 +59,12 @@ impl Binary {
     }
 
     /// A process of it with cargo's variables, in the package's root; the caller's own
-    /// variables are inherited.
+    /// variables are inherited, but for those that give access to the store and its secrets.
     pub fn command(&self) -> Command {
         let mut command = Command::new(&self.path);
+        for credential in CREDENTIALS {
+            command.env_remove(credential);
+        }
         command.current_dir(&self.directory).envs(self.variables.iter().map(|(name, value)| (name, value)));
         command
     }

@@ -4,4 +4,5 @@
 
 mod environments;
 mod program;
+mod secrets;
 mod settings;

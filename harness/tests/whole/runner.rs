@@ -29,7 +29,14 @@ pub(crate) fn config() -> Value {
 pub(crate) fn start(test: &str, config: Value) -> Start {
     Start {
         test: test.to_owned(),
-        environment: EnvironmentData { name: "staging".into(), version: 3, revision: 44, config }.to_json(),
+        environment: EnvironmentData {
+            name: "staging".into(),
+            version: 3,
+            revision: 44,
+            config,
+            ..Default::default()
+        }
+        .to_json(),
         run: "run-1".into(),
         worker: "worker-2".into(),
         attempt: 2,

@@ -30,6 +30,7 @@ use tokio::time::timeout;
 use super::ARGUMENT;
 use super::message::{REPLY, Reply, Request};
 use super::orphans::{end_all_children, end_holders};
+use crate::config::CREDENTIALS;
 use crate::execution::process::Started;
 
 /// After this long a silence, the keeper or a zygote might have been stopped by a test.
@@ -145,7 +146,12 @@ impl Life {
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         ioctl_fionbio(&ours, true)?;
-        let child = tokio::process::Command::new(program)
+        let mut command = tokio::process::Command::new(program);
+        // Whatever it starts inherits its variables.
+        for credential in CREDENTIALS {
+            command.env_remove(credential);
+        }
+        let child = command
             .arg(ARGUMENT)
             .stdin(theirs)
             .stdout(Stdio::null())

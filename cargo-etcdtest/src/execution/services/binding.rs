@@ -4,15 +4,16 @@ use hyper::Uri;
 use serde_json::{Map, Value, json};
 
 use super::not_ready::{NotReady, Part};
-use crate::environments::{Bindings, bind};
+use crate::environments::{Bindings, SecretValues, bind};
 use crate::model::{Definition, Environment, Ready, ReadyBy, Service};
 
 /// Bindings in which no service has a port yet.
-pub(super) fn unbound(environment: &Environment) -> Bindings {
+pub(super) fn unbound(environment: &Environment, secrets: &SecretValues) -> Bindings {
+    let secrets = secrets.of(&environment.name);
     Bindings {
         environment: environment.name.clone(),
         ports: environment.definition.services.keys().map(|name| (name.clone(), 0)).collect(),
-        ..Bindings::default()
+        secrets: secrets.map(|(name, value)| (name.to_owned(), value.expose().to_owned())).collect(),
     }
 }
 

@@ -17,9 +17,11 @@ pub async fn check(
     leave: &watch::Receiver<Leave>,
 ) -> Vec<NotReady> {
     let told = |running: &_| tell(ground, environment, running);
-    let fleet = match Fleet::start(ground, environment, unbound(environment), |_| true, told).await {
+    let fleet = match Fleet::start(ground, environment, unbound(environment, &ground.secrets), |_| true, told)
+        .await
+    {
         Ok(fleet) => fleet,
-        Err(not_ready) => return vec![not_ready],
+        Err(not_ready) => return vec![not_ready.without_secrets(ground.redactor())],
     };
     let mut not_ready = Vec::new();
     match bound(environment, fleet.bindings()) {
@@ -31,5 +33,5 @@ pub async fn check(
         Err(fault) => not_ready.push(fault),
     }
     fleet.stop(leave).await;
-    not_ready
+    not_ready.into_iter().map(|part: NotReady| part.without_secrets(ground.redactor())).collect()
 }

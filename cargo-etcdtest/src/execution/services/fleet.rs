@@ -15,17 +15,19 @@ use super::not_ready::{NotReady, Part};
 use super::port::FreePort;
 use super::program::Places;
 use super::service::{Plan, Running};
-use crate::environments::Bindings;
+use crate::environments::{Bindings, SecretValues};
 use crate::execution::launcher::Launcher;
 use crate::execution::worker::EventSink;
 use crate::execution::{Leave, RunEvent};
 use crate::model::{Environment, Service};
+use crate::redact::Redactor;
 
 /// What services are started with.
 #[derive(Clone, Debug)]
 pub struct Ground {
     pub(super) launcher: Arc<Launcher>,
     pub(super) places: Places,
+    pub(super) secrets: SecretValues,
     pub(super) events: EventSink,
 }
 
@@ -37,9 +39,20 @@ pub(super) struct Fleet {
 }
 
 impl Ground {
-    /// `root` is the workspace's, `built` the folders of the programs that cargo built.
-    pub fn new(launcher: Arc<Launcher>, root: PathBuf, built: Vec<PathBuf>, events: EventSink) -> Self {
-        Self { launcher, places: Places { root, built }, events }
+    /// `root` is the workspace's, `built` the folders of the programs that cargo built,
+    /// `secrets` those of the environments.
+    pub fn new(
+        launcher: Arc<Launcher>,
+        root: PathBuf,
+        built: Vec<PathBuf>,
+        secrets: SecretValues,
+        events: EventSink,
+    ) -> Self {
+        Self { launcher, places: Places { root, built }, secrets, events }
+    }
+
+    pub(super) fn redactor(&self) -> &Redactor {
+        self.launcher.redactor()
     }
 }
 
@@ -201,7 +214,7 @@ pub(super) fn tell(ground: &Ground, environment: &Environment, running: &Running
     let _ = ground.events.send(RunEvent::Ready {
         environment: environment.name.clone(),
         part: Part::Service(running.name.clone()),
-        url: Some(running.url.clone()),
+        url: Some(ground.redactor().text(running.url.clone())),
         took: running.took,
     });
 }

@@ -12,6 +12,7 @@ use tokio::net::unix::pipe::Receiver;
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
+use crate::redact::{RedactedStream, Redactor};
 use crate::reports::text::{left_out_line, plain};
 
 /// How many bytes are kept: the last ones.
@@ -40,6 +41,8 @@ pub(super) struct Reading(AbortHandle);
 
 #[derive(Debug, Default)]
 struct State {
+    /// On its way into what is kept.
+    redacted: RedactedStream,
     kept: VecDeque<u8>,
     written: u64,
     /// The line that is not complete yet.
@@ -82,12 +85,13 @@ impl ServiceLog {
 }
 
 impl Log {
-    /// An empty log, which is read until the reading is dropped.
-    pub(super) fn new() -> io::Result<(Arc<Self>, Reading)> {
+    /// An empty log, which is read until the reading is dropped, and kept without secrets.
+    pub(super) fn new(redactor: &Redactor) -> io::Result<(Arc<Self>, Reading)> {
         let (ours, end) = pipe_with(PipeFlags::CLOEXEC)?;
         ioctl_fionbio(&ours, true)?;
         let pipe = Receiver::from_owned_fd_unchecked(ours)?;
-        let log = Arc::new(Self { pipe, end, state: Mutex::default() });
+        let state = State { redacted: redactor.stream(), ..State::default() };
+        let log = Arc::new(Self { pipe, end, state: Mutex::new(state) });
         let read = Arc::clone(&log);
         let reading = tokio::spawn(async move {
             while read.pipe.readable().await.is_ok() {
@@ -148,6 +152,8 @@ impl Log {
     pub(super) fn end(&self, how: &str) {
         self.drain();
         let mut state = self.locked();
+        let held = state.redacted.end();
+        state.push(&held);
         state.push(format!("[{how}]\n").as_bytes());
         let lines = state.kept.iter().rev().enumerate().filter(|(_, byte)| **byte == b'\n');
         let before = lines.map(|(back, _)| back).nth(LAST).unwrap_or(state.kept.len());
@@ -160,7 +166,10 @@ impl Log {
         let mut buffer = [0; CHUNK];
         for _ in 0..READS {
             match rustix::io::read(&self.pipe, &mut buffer) {
-                Ok(length @ 1..) => state.push(&buffer[..length]),
+                Ok(length @ 1..) => {
+                    let passed = state.redacted.push(&buffer[..length]);
+                    state.push(&passed);
+                }
                 Err(rustix::io::Errno::INTR) => {}
                 _ => break,
             }
@@ -213,7 +222,7 @@ mod tests {
     use super::*;
 
     fn log() -> (Arc<Log>, Reading, File) {
-        let (log, reading) = Log::new().unwrap();
+        let (log, reading) = Log::new(&Redactor::new([("token", "hunter2-hunter3")])).unwrap();
         let [_, stdout, _] = log.streams().unwrap();
         (log, reading, stdout.into())
     }
@@ -270,5 +279,17 @@ mod tests {
             "{end}"
         );
         assert_eq!(log.last_lines().len(), LAST);
+    }
+
+    #[tokio::test]
+    async fn a_secret_is_kept_out_in_whatever_pieces_it_comes() {
+        let (log, _reading, mut service) = log();
+        let mark = log.mark();
+        service.write_all(b"signed in with hunter2-").unwrap();
+        log.mark();
+        service.write_all(b"hunter3\nand hunter2").unwrap();
+        assert_eq!(log.since(mark).1, b"signed in with [secret token]\nand ");
+        log.end("ended with exit code 0");
+        assert_eq!(log.last_lines()[1], "and hunter2[ended with exit code 0]");
     }
 }

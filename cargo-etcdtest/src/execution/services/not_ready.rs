@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::model::Environment;
+use crate::redact::Redactor;
 
 /// A part of an environment that is not ready.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +44,12 @@ impl NotReady {
     pub(super) fn service(environment: &Environment, name: &str, reason: String) -> Self {
         let part = Part::Service(name.to_owned());
         Self { environment: environment.name.clone(), part, reason, lines: Vec::new() }
+    }
+
+    /// The same without secrets, which the reason may hold; the lines come without them.
+    #[must_use]
+    pub(super) fn without_secrets(self, redactor: &Redactor) -> Self {
+        Self { reason: redactor.text(self.reason), ..self }
     }
 
     /// What is not ready and why, on one line.

@@ -61,7 +61,7 @@ async fn command(ground: &Ground, words: &[String]) -> Result<(), String> {
     let (program, arguments) = words.split_first().ok_or("it names no program")?;
     let mut command = ground.places.command(program);
     command.args(arguments);
-    let (log, _reading) = Log::new().map_err(|error| error.to_string())?;
+    let (log, _reading) = Log::new(ground.redactor()).map_err(|error| error.to_string())?;
     let streams = log.streams().map_err(|error| error.to_string())?;
     let started = ground.launcher.start_service(&command, &streams).await;
     let mut process = started.map_err(|error| format!("failed to start it: {error}"))?;

@@ -197,7 +197,7 @@ async fn start(
     port: Option<FreePort>,
 ) -> Result<(Process, Arc<Log>, Reading), Failed> {
     let failed = |reason: String, log| Failed { reason, log, ended: false };
-    let (log, reading) = Log::new().map_err(|error| failed(error.to_string(), None))?;
+    let (log, reading) = Log::new(ground.redactor()).map_err(|error| failed(error.to_string(), None))?;
     let streams = log.streams().map_err(|error| failed(error.to_string(), None))?;
     // From the first line on.
     let pattern = match service.ready.as_ref().map(|ready| &ready.by) {

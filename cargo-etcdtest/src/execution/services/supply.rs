@@ -4,9 +4,9 @@ use std::collections::HashMap;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use etcdtest::protocol::EnvironmentData;
+use etcdtest::protocol::{EnvironmentData, Secrets, secret_placeholder};
 use futures::future::join_all;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::{NamedTempFile, TempDir};
 use tokio::sync::watch;
 use tokio::time::sleep;
@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use super::binding::{bound, config, unbound};
 use super::fleet::{Fleet, Ground, Marks, tell};
 use super::log::ServiceLog;
+use super::not_ready::NotReady;
 use super::probe;
 use crate::environments::Bindings;
 use crate::execution::Leave;
@@ -23,8 +24,7 @@ use crate::model::{Definition, Environment, Scope, Service};
 /// How long a service may take to write down why a test failed.
 const SETTLE: Duration = Duration::from_millis(50);
 
-/// The environments of a run, ready for its tests.
-#[derive(Debug)]
+/// The environments of a run, ready for its tests. They hold secrets, so it does not print.
 pub struct Supply {
     ground: Ground,
     /// What runs, by environment.
@@ -34,8 +34,7 @@ pub struct Supply {
     files: Option<TempDir>,
 }
 
-/// An environment whose services run.
-#[derive(Debug)]
+/// An environment whose services run. It holds secrets, so it does not print.
 struct Provided {
     environment: Environment,
     /// What its tests are told; but for one with services of each test's own.
@@ -44,13 +43,14 @@ struct Provided {
     own_services: bool,
 }
 
-/// What an attempt is given.
-#[derive(Debug)]
+/// What an attempt is given. It holds secrets, so it does not print.
 pub struct Supplied {
     /// The environment as an annotated test is told it.
     pub environment: String,
-    /// The file in which a plain test reads the same.
+    /// The file in which a plain test reads the same, but for the secrets.
     pub file: Option<PathBuf>,
+    /// The secrets, which a plain test is told as variables.
+    pub secrets: Secrets,
     /// The services of its own.
     fleet: Option<Fleet>,
     marks: Marks,
@@ -77,6 +77,10 @@ impl Supply {
             begun = supply.begin(environments, files) => begun,
             Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => Ok(()),
         };
+        let begun = begun.map_err(|error| match error {
+            RunError::NotReady(part) => RunError::NotReady(part.without_secrets(supply.ground.redactor())),
+            other => other,
+        });
         if begun.is_err() {
             supply.stop(leave).await;
         }
@@ -91,8 +95,8 @@ impl Supply {
         for (index, environment) in environments.iter().enumerate() {
             let on_ready = |running: &_| tell(&self.ground, environment, running);
             let for_all = |service: &Service| service.scope == Scope::Run;
-            let fleet =
-                Fleet::start(&self.ground, environment, unbound(environment), for_all, on_ready).await?;
+            let bindings = unbound(environment, &self.ground.secrets);
+            let fleet = Fleet::start(&self.ground, environment, bindings, for_all, on_ready).await?;
             // From here on it is stopped with the others.
             let fleet = self.fleets.entry(environment.name.clone()).or_insert(fleet);
             let bound = bound(environment, fleet.bindings())?;
@@ -104,7 +108,8 @@ impl Supply {
                 None => None,
                 Some(folder) => {
                     let file = folder.path().join(format!("{index}.json"));
-                    std::fs::write(&file, &told).map_err(cannot_write)?;
+                    let content = content(environment, fleet.bindings())?;
+                    std::fs::write(&file, content).map_err(cannot_write)?;
                     Some(file)
                 }
             };
@@ -125,7 +130,8 @@ impl Supply {
         let marks = fleet.marks();
         if !provided.own_services {
             let (environment, file) = (provided.told.clone(), provided.file.clone());
-            return Some(Ok(Supplied { environment, file, fleet: None, marks, _file: None }));
+            let secrets = Secrets(fleet.bindings().secrets.clone());
+            return Some(Ok(Supplied { environment, file, secrets, fleet: None, marks, _file: None }));
         }
         Some(self.with_own_services(provided, fleet.bindings(), marks).await)
     }
@@ -139,18 +145,21 @@ impl Supply {
         let environment = &provided.environment;
         let own = |service: &Service| service.scope == Scope::Test;
         let started = Fleet::start(&self.ground, environment, bindings.clone(), own, |_| {}).await;
-        let fleet = started.map_err(|not_ready| not_ready.to_string())?;
-        let bound = bound(environment, fleet.bindings()).map_err(|not_ready| not_ready.to_string())?;
+        let words = |part: NotReady| part.without_secrets(self.ground.redactor()).to_string();
+        let fleet = started.map_err(words)?;
+        let bound = bound(environment, fleet.bindings()).map_err(words)?;
         let told = told_of(environment, &bound, fleet.bindings());
+        let content = content(environment, fleet.bindings()).map_err(words)?;
         let file = self.files.as_ref().map(|folder| {
             let file = tempfile::Builder::new().suffix(".json").tempfile_in(folder.path())?;
-            std::fs::write(file.path(), &told).map(|()| file)
+            std::fs::write(file.path(), &content).map(|()| file)
         });
         let file = file.transpose().map_err(|error| cannot_write(error).to_string())?;
         // All that they wrote, from their start on, belongs to the attempt.
         let marks = marks.and(fleet.beginnings());
         let path = file.as_ref().map(|file| file.path().to_owned());
-        Ok(Supplied { environment: told, file: path, fleet: Some(fleet), marks, _file: file })
+        let secrets = Secrets(fleet.bindings().secrets.clone());
+        Ok(Supplied { environment: told, file: path, secrets, fleet: Some(fleet), marks, _file: file })
     }
 
     /// Stops all services, and kills them where `leave` says so.
@@ -183,8 +192,20 @@ fn told_of(environment: &Environment, bound: &Definition, bindings: &Bindings) -
         version: environment.version,
         revision: environment.revision,
         config: Value::Object(config(bound, bindings)),
+        secrets: Secrets(bindings.secrets.clone()),
     };
     data.to_json()
+}
+
+/// What stands in the file of an environment: placeholders instead of its secrets, which come
+/// as variables.
+fn content(environment: &Environment, bindings: &Bindings) -> std::result::Result<String, NotReady> {
+    let names = bindings.secrets.keys();
+    let secrets = names.map(|name| (name.clone(), secret_placeholder(name))).collect();
+    let bindings = Bindings { secrets, ..bindings.clone() };
+    let config = config(&bound(environment, &bindings)?, &bindings);
+    let Environment { name, version, revision, .. } = environment;
+    Ok(json!({ "name": name, "version": version, "revision": revision, "config": config }).to_string())
 }
 
 fn cannot_write(source: std::io::Error) -> RunError {

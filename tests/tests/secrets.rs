@@ -1,0 +1,253 @@
+//! Secrets reach tests, and nothing else.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+#[path = "../fixtures/leaks/forms.rs"]
+mod forms;
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use age::secrecy::ExposeSecret as _;
+use cargo_etcdtest::store::local::LocalStore;
+use cargo_etcdtest::store::{KeyRange, Store, decompress, list_chunks};
+use forms::forms;
+use whole_program::Project;
+use whole_program::etcd::Etcd;
+use whole_program::subject::{Ran, Subject};
+
+const SECRET: &str = "s3cret/p+ss&wörd-1";
+
+const FILES: [(&str, &str); 4] = [
+    ("tests/leaks.rs", include_str!("../fixtures/leaks/annotated.rs")),
+    ("tests/plain_leaks.rs", include_str!("../fixtures/leaks/plain.rs")),
+    ("tests/forms/mod.rs", include_str!("../fixtures/leaks/forms.rs")),
+    ("environments/staging.toml", ENVIRONMENT),
+];
+
+/// An environment with a service that lets the secret slip, too.
+const ENVIRONMENT: &str = r#"
+[config]
+login = "shop:${secrets.token}"
+[secrets]
+token = { env = "SHOP_TOKEN" }
+[services.talker]
+command = "sh"
+args = ["-c", "while :; do printf \"serving $TOKEN. $HEAD\"; sleep 0.01; printf \"$TAIL.\n\"; done"]
+env = { TOKEN = "${secrets.token}", HEAD = "s3cre", TAIL = "t/p+ss&wörd-1" }
+url = "http://talker/?token=${secrets.token}"
+ready = { log = "serving", timeout = "30s" }
+"#;
+
+/// Probes that cannot pass, and say what they know.
+const PROBES: &str = r#"
+[[probes]]
+http = "http://127.0.0.1:1/?token=${secrets.token}"
+timeout = "100ms"
+[[probes]]
+tcp = "${secrets.token}:1"
+timeout = "100ms"
+[[probes]]
+dns = "${secrets.token}.invalid"
+timeout = "100ms"
+[[probes]]
+command = ["sh", "-c", "echo no access with $0; false", "${secrets.token}"]
+timeout = "100ms"
+"#;
+
+/// A project whose tests let the secret slip, and all that its calls print.
+struct Leaky {
+    subject: Subject,
+    since: SystemTime,
+    printed: String,
+}
+
+impl Leaky {
+    fn new() -> Self {
+        let subject = Subject::new();
+        let manifest = fs::read_to_string(subject.path().join("Cargo.toml")).unwrap();
+        let more = "[[test]]\nname = \"leaks\"\nharness = false\n";
+        // Another version, so that cargo tells it from the projects of other tests.
+        subject.write("Cargo.toml", &(manifest.replace("\"0.1.", "\"0.2.") + more));
+        for (path, content) in FILES {
+            subject.write(path, content);
+        }
+        fs::create_dir(subject.path().join("tmp")).unwrap();
+        Self { subject, since: SystemTime::now(), printed: String::new() }
+    }
+
+    /// Calls the program; what it prints and leaves in folders is looked at later.
+    fn call(&mut self, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
+        let mut command = self.subject.command(arguments);
+        command.env("TMPDIR", self.subject.path().join("tmp")).envs(variables.iter().copied());
+        let ran = Ran::from(command.output().unwrap());
+        self.printed += &ran.stdout;
+        self.printed += &ran.stderr;
+        ran
+    }
+
+    /// Runs all tests in every way of showing it, and has all of it reported.
+    fn run(&mut self, store: &[&str], variables: &[(&str, &str)]) {
+        let tests = ["--test", "leaks", "--test", "plain_leaks", "--env", "staging", "--no-fail-fast"];
+        let run = |more: &[&'static str]| [&["run"], &tests[..], more, store].concat();
+        let shown = self.call(&run(&["--retries", "1", "--run-id", "one"]), variables);
+        assert_eq!(shown.code, Some(100), "{shown:?}");
+        let word = "[secret token]";
+        for place in [
+            format!("whole: {word}."),
+            format!("in pieces: {word}."),
+            format!("signed in with [\"{word}\", \"{word}\", \"{word}\"]"),
+            format!("no access: [\\\"{word}\\\""),
+            format!("not with {word}"),
+            format!("serving {word}. {word}."),
+        ] {
+            assert!(shown.stdout.contains(&place), "{place}: {}", shown.stdout);
+        }
+        assert!(shown.stdout.contains("2 passed, 5 failed, 1 crashed, 1 skipped"), "{}", shown.stdout);
+        let checked = self.call(&[&["env", "check", "staging"], store].concat(), variables);
+        assert_eq!(checked.code, Some(0), "{checked:?}");
+        let streamed = self.call(&run(&["--format", "json"]), variables);
+        assert!(streamed.stdout.contains(&format!("sign in with {word}")), "{}", streamed.stdout);
+        let passed_on = self.call(&run(&["--no-capture"]), variables);
+        assert!(passed_on.stdout.contains(&format!("in pieces: {word}.")), "{}", passed_on.stdout);
+        for more in [
+            &["runs", "show", "one"][..],
+            &["runs", "show", "one", "--format", "json"],
+            &["report", "show", "one"],
+            &["report", "export", "one", "-o", "junit.xml"],
+            &["env", "show", "staging"],
+            &["env", "show", "staging", "--format", "json"],
+        ] {
+            let ran = self.call(&[more, store].concat(), variables);
+            assert_eq!(ran.code, Some(0), "{more:?}: {ran:?}");
+        }
+        let junit = fs::read_to_string(self.subject.path().join("junit.xml")).unwrap();
+        assert!(junit.contains(word), "{junit}");
+    }
+
+    /// Fails where a form of the secret was printed, or is in a file that was written
+    /// meanwhile, in the project or where cargo builds it.
+    fn kept_quiet(&self, but: &[&str]) {
+        free_of_secrets("what was printed", self.printed.as_bytes());
+        let mut files = Vec::new();
+        files_since(self.subject.path(), self.since, &mut files);
+        assert!(files.iter().any(|file| file.ends_with("junit.xml")), "{files:?}");
+        files_since(&Project::target().join("debug/.fingerprint"), self.since, &mut files);
+        for file in files {
+            let name = file.to_string_lossy();
+            if !but.iter().any(|but| name.contains(but)) {
+                // Files of other tests come and go.
+                free_of_secrets(&name, &fs::read(&file).unwrap_or_default());
+            }
+        }
+    }
+}
+
+fn free_of_secrets(place: &str, bytes: &[u8]) {
+    for form in forms(SECRET) {
+        let found = bytes.windows(form.len()).position(|part| part == form.as_bytes());
+        let around = found.map(|at| String::from_utf8_lossy(&bytes[at.saturating_sub(200)..at]));
+        assert_eq!(around, None, "it holds {form} behind this: {place}");
+    }
+}
+
+fn files_since(folder: &Path, since: SystemTime, files: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
+        let Ok(metadata) = entry.metadata() else { continue };
+        if metadata.is_dir() {
+            files_since(&entry.path(), since, files);
+        } else if metadata.modified().is_ok_and(|modified| modified >= since) {
+            files.push(entry.path());
+        }
+    }
+}
+
+/// Fails where a form of the secret is in a key or value of the store, but for those that
+/// begin so; and where the output of the tests is not there at all.
+async fn store_kept_quiet(store: &dyn Store, but: Option<&str>) {
+    let (mut outputs, mut secrets) = (0, 0);
+    for pair in list_chunks(store, KeyRange::prefix("/")).await.unwrap().pairs {
+        let key = pair.key.to_string();
+        if but.is_some_and(|but| key.starts_with(but)) {
+            secrets += 1;
+            continue;
+        }
+        free_of_secrets("a key", key.as_bytes());
+        free_of_secrets(&key, &pair.value);
+        if let Ok(content) = decompress(&pair.key, &pair.value) {
+            free_of_secrets(&key, &content);
+            outputs += usize::from(String::from_utf8_lossy(&content).contains("[secret token]"));
+        }
+    }
+    assert!(outputs > 10, "{outputs}");
+    assert_eq!(secrets > 0, but.is_some());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_tests_let_slip_is_nowhere_on_this_machine_if_secrets_are_encrypted() {
+    let mut leaky = Leaky::new();
+    let identity = age::x25519::Identity::generate();
+    let key = identity.to_string();
+    leaky.subject.write(
+        "environments/staging.toml",
+        &format!("recipients = [\"{}\"]\n{}", identity.to_public(), FILES[3].1),
+    );
+    let applied = leaky.call(&["env", "apply", "environments"], &[("SHOP_TOKEN", SECRET)]);
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    leaky.run(&[], &[("ETCDTEST_AGE_KEY", key.expose_secret())]);
+    leaky.kept_quiet(&[]);
+    let store = LocalStore::open(&leaky.subject.path().join(".etcdtest")).unwrap();
+    store_kept_quiet(&store, None).await;
+    assert!(!leaky.printed.contains(key.expose_secret()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_tests_let_slip_is_in_etcd_under_secrets_only() {
+    let etcd = Etcd::start();
+    let endpoint = etcd.endpoint();
+    let store = ["--endpoints", &endpoint];
+    let mut leaky = Leaky::new();
+    let apply = [&["env", "apply", "environments"], &store[..]].concat();
+    assert_eq!(leaky.call(&apply, &[("SHOP_TOKEN", SECRET)]).code, Some(0));
+    leaky.run(&store, &[]);
+    leaky.kept_quiet(&[]);
+    store_kept_quiet(&etcd.connect().await, Some("/secrets/staging/token/")).await;
+}
+
+#[test]
+fn what_is_not_ready_says_why_without_its_secrets() {
+    let mut leaky = Leaky::new();
+    leaky.subject.write("environments/staging.toml", &format!("{ENVIRONMENT}{PROBES}"));
+    assert_eq!(leaky.call(&["env", "apply", "environments"], &[("SHOP_TOKEN", SECRET)]).code, Some(0));
+    let checked = leaky.call(&["env", "check", "staging"], &[]);
+    assert_eq!(checked.code, Some(102), "{checked:?}");
+    assert!(checked.stdout.contains("no access with [secret token]"), "{checked:?}");
+    let streamed = leaky.call(&["env", "check", "staging", "--format", "json"], &[]);
+    assert_eq!(streamed.stdout.matches("\"not-ready\"").count(), 4, "{streamed:?}");
+    let run = leaky.call(&["run", "--env", "staging", "--test", "leaks"], &[]);
+    assert_eq!(run.code, Some(102), "{run:?}");
+    free_of_secrets("what was printed", leaky.printed.as_bytes());
+}
+
+#[test]
+fn without_the_right_identity_nothing_is_built_or_run() {
+    let mut leaky = Leaky::new();
+    let (ann, bob) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
+    let file = format!("recipients = [\"{}\"]\n{}", ann.to_public(), FILES[3].1);
+    leaky.subject.write("environments/staging.toml", &file);
+    // It would not build.
+    leaky.subject.write("tests/leaks.rs", "fn");
+    leaky.subject.write("bob.txt", bob.to_string().expose_secret());
+    assert_eq!(leaky.call(&["env", "apply", "environments"], &[("SHOP_TOKEN", SECRET)]).code, Some(0));
+    let run = ["run", "--env", "staging", "--test", "leaks"];
+    let token = "the secret `token` of `staging` is encrypted";
+    leaky.call(&run, &[]).refuses(102, &[token, "there is no identity", "--identity"]);
+    let others = "for others than the identity that was given";
+    leaky.call(&run, &[("ETCDTEST_IDENTITY", "bob.txt")]).refuses(102, &[token, others]);
+    leaky.call(&[&run[..], &["--identity", "bob.txt"]].concat(), &[]).refuses(102, &[token, others]);
+    let bob = bob.to_string();
+    leaky.call(&run, &[("ETCDTEST_AGE_KEY", bob.expose_secret())]).refuses(102, &[token, others]);
+    assert!(!leaky.printed.contains(bob.expose_secret()));
+    leaky.call(&run, &[("ETCDTEST_AGE_KEY", ann.to_string().expose_secret())]).refuses(101, &["leaks.rs"]);
+}

@@ -14,11 +14,31 @@ use tempfile::TempDir;
 
 use crate::{Project, program, root};
 
-const FILES: [(&str, &str); 3] = [
-    ("src/lib.rs", ""),
-    ("tests/annotated.rs", include_str!("../fixtures/subject/annotated.rs")),
-    ("tests/plain.rs", include_str!("../fixtures/subject/plain.rs")),
-];
+/// A project that is copied: the name of its package, and its files.
+type Original = (&'static str, &'static [(&'static str, &'static str)]);
+
+/// Tests that end in every way there is.
+const SUBJECT: Original = (
+    "subject",
+    &[
+        ("src/lib.rs", ""),
+        ("tests/annotated.rs", include_str!("../fixtures/subject/annotated.rs")),
+        ("tests/plain.rs", include_str!("../fixtures/subject/plain.rs")),
+    ],
+);
+
+/// Tests that do everything a test should not do.
+const HOSTILE: Original = (
+    "hostile",
+    &[
+        ("src/lib.rs", ""),
+        (".config/etcdtest.toml", include_str!("../fixtures/hostile/etcdtest.toml")),
+        (".config/nextest.toml", include_str!("../fixtures/hostile/nextest.toml")),
+        ("tests/deeds/mod.rs", include_str!("../fixtures/hostile/deeds.rs")),
+        ("tests/annotated.rs", include_str!("../fixtures/hostile/annotated.rs")),
+        ("tests/plain.rs", include_str!("../fixtures/hostile/plain.rs")),
+    ],
+);
 
 /// A project of its own for one test, with its own store, and a folder in which its tests
 /// meet the one that runs them. All copies look alike to cargo, so only the first is built.
@@ -49,29 +69,39 @@ pub struct Running {
 }
 
 impl Subject {
-    /// A project without a store, and without environments.
+    /// A project without a store, and without environments, of tests that end in every way.
     pub fn new() -> Self {
+        Self::copy(SUBJECT)
+    }
+
+    /// The same of tests that do everything a test should not do.
+    pub fn hostile() -> Self {
+        Self::copy(HOSTILE)
+    }
+
+    fn copy((name, files): Original) -> Self {
         let projects = Project::target();
         let projects = projects.parent().expect("projects are in a folder");
         fs::create_dir_all(projects).expect("a folder can be made");
-        let folder = tempfile::Builder::new().prefix("subject-").tempdir_in(projects).expect("make a folder");
+        let prefix = format!("{name}-");
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(projects).expect("make a folder");
         let subject = Self { folder, meeting: tempfile::tempdir().expect("make a folder") };
         let mut content = DefaultHasher::new();
-        FILES.hash(&mut content);
+        files.hash(&mut content);
         let manifest = format!(
-            "[workspace]\n[package]\nname = \"subject\"\nversion = \"0.1.{}\"\nedition = \"2024\"\n\
-             [dev-dependencies]\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\
+            "[workspace]\n[package]\nname = \"{name}\"\nversion = \"0.1.{}\"\nedition = \"2024\"\n\
+             [dev-dependencies]\nlibc = \"0.2\"\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\
              etcdtest = {{ path = \"{}\", default-features = false }}\n\
              [[test]]\nname = \"annotated\"\nharness = false\n",
             content.finish() >> 32,
             root().join("harness").display(),
         );
         subject.write("Cargo.toml", &manifest);
-        for (path, content) in FILES {
+        for (path, content) in files {
             subject.write(path, content);
         }
         // Older than whatever was built: the version in the manifest tells the contents apart.
-        for path in FILES.iter().map(|(path, _)| *path).chain(["Cargo.toml"]) {
+        for path in files.iter().map(|(path, _)| *path).chain(["Cargo.toml"]) {
             let file = File::options().write(true).open(subject.path().join(path)).expect("open a file");
             file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).expect("set its time");
         }

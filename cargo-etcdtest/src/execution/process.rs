@@ -7,7 +7,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group, test_kill_process_group};
 use tokio::sync::oneshot;
 use tokio::task::AbortHandle;
 
@@ -41,6 +41,8 @@ pub struct Launcher {
 pub(super) struct Process {
     group: Pid,
     ended: oneshot::Receiver<ExitStatus>,
+    /// It has been waited for.
+    over: bool,
     groups: Arc<Groups>,
 }
 
@@ -70,7 +72,7 @@ impl Launcher {
         };
         let (group, ended) = self.starter.start(kind, command, streams, notice).await?;
         self.groups.enter(group);
-        Ok(Process { group, ended, groups: Arc::clone(&self.groups) })
+        Ok(Process { group, ended, over: false, groups: Arc::clone(&self.groups) })
     }
 
     /// A clock for an attempt.
@@ -96,13 +98,20 @@ impl Process {
     /// # Errors
     /// The system does not tell the status any more.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
-        (&mut self.ended).await.map_err(|_| io::Error::other("whoever waited for it was killed"))
+        let status = (&mut self.ended).await;
+        self.over = true;
+        status.map_err(|_| io::Error::other("whoever waited for it was killed"))
     }
 
-    /// Sends a signal to its group.
+    /// Sends a signal to its group, and to itself where it has left that.
     pub(super) fn signal(&self, signal: Signal) {
         // It may have ended by itself meanwhile.
         let _ = kill_process_group(self.group, signal);
+        let left = |group| group != self.group;
+        // Its number is its own until it has been waited for.
+        if !self.over && getpgid(Some(self.group)).is_ok_and(left) {
+            let _ = kill_process(self.group, signal);
+        }
     }
 
     /// Waits until its group has no member left.

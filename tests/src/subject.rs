@@ -234,6 +234,11 @@ impl Running {
         }
     }
 
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Closes our end of what it prints to.
     pub fn close_stdout(&mut self) {
         self.stdout = None;

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,6 +49,8 @@ pub(in crate::execution) struct Keeper {
     /// The program that serves as one.
     program: PathBuf,
     current: tokio::sync::Mutex<Option<(Arc<Life>, JoinHandle<()>)>>,
+    /// One before the current was killed: what had come to it is this process's.
+    orphaned: AtomicBool,
 }
 
 /// One keeper process, from its start to its end.
@@ -71,7 +74,7 @@ struct State {
 impl Keeper {
     /// A keeper that begins when it is first needed.
     pub(super) fn new(program: PathBuf) -> Self {
-        Self { program, current: tokio::sync::Mutex::default() }
+        Self { program, current: tokio::sync::Mutex::default(), orphaned: AtomicBool::default() }
     }
 
     /// Starts a process in a group of its own, with these as standard input, output and
@@ -107,7 +110,7 @@ impl Keeper {
     /// Kills whatever was started and still runs.
     pub(in crate::execution) async fn close(&self) {
         let Some((life, reading)) = self.current.lock().await.take() else { return };
-        let orphaned = life.locked().gone;
+        let orphaned = life.locked().gone || self.orphaned.load(Ordering::Relaxed);
         life.close();
         let _ = timeout(LAST_WORK, reading).await;
         if orphaned {
@@ -117,10 +120,11 @@ impl Keeper {
 
     async fn life(&self) -> io::Result<Arc<Life>> {
         let mut current = self.current.lock().await;
-        if let Some((life, _)) = &*current
-            && !life.locked().gone
-        {
-            return Ok(Arc::clone(life));
+        if let Some((life, _)) = &*current {
+            if !life.locked().gone {
+                return Ok(Arc::clone(life));
+            }
+            self.orphaned.store(true, Ordering::Relaxed);
         }
         let (life, child) = Life::begin(&self.program)?;
         let life = Arc::new(life);

@@ -1,6 +1,6 @@
 //! Tests that do everything a test should not do, and exactly what comes of it.
 //!
-//! `ETCDTEST_HOSTILE_ROUNDS` says how often all of them are run, `ETCDTEST_HOSTILE_FLOOD` how
+//! `HOSTILE_ROUNDS` says how often all of them are run, `HOSTILE_FLOOD` how
 //! many MiB the one prints that prints much.
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "these are tests")]
@@ -166,7 +166,7 @@ fn command(subject: &Subject, leftovers: &Leftovers, arguments: &[&str]) -> Comm
 }
 
 fn rounds() -> u32 {
-    std::env::var("ETCDTEST_HOSTILE_ROUNDS").map_or(1, |rounds| rounds.parse().unwrap())
+    std::env::var("HOSTILE_ROUNDS").map_or(1, |rounds| rounds.parse().unwrap())
 }
 
 /// Attempts without what is known of them elsewhere.
@@ -292,7 +292,7 @@ fn peak_of(process: u32) -> u64 {
 
 #[test]
 fn however_much_a_test_prints_it_costs_little_memory_and_disk() {
-    let flood = std::env::var("ETCDTEST_HOSTILE_FLOOD").unwrap_or("64".into());
+    let flood = std::env::var("HOSTILE_FLOOD").unwrap_or("64".into());
     let size: u64 = flood.parse::<u64>().unwrap() << 20;
     for kind in ["annotated", "plain"] {
         let subject = Subject::hostile();

@@ -30,6 +30,9 @@ pub enum RunError {
         /// The worker.
         worker: WorkerId,
     },
+    /// Somebody asked again to end it while it was being stored.
+    #[error("the run `{0}` was interrupted before everything was stored")]
+    Interrupted(RunId),
     /// A process or file that the run needs could not be had.
     #[error("failed to {what}: {source}")]
     Io {

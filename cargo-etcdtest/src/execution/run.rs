@@ -9,9 +9,9 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::attempt::Leave;
+use super::attempt::{Leave, told};
 use super::claims::Claims;
-use super::error::Result;
+use super::error::{Result, RunError};
 use super::events::RunEvent;
 use super::finish::{Latest, finish};
 use super::membership::Membership;
@@ -83,8 +83,42 @@ pub async fn run(
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
+    let (id, quit) = (order.id.clone(), leave.clone());
+    unless(Leave::ToQuit, quit, &id, run_to_its_end(store, order, leave, events)).await
+}
+
+/// Does something, unless it may go no further than this meanwhile.
+async fn unless<T>(
+    least: Leave,
+    mut leave: watch::Receiver<Leave>,
+    run: &RunId,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = told(&mut leave, least) => Err(RunError::Interrupted(run.clone())),
+    }
+}
+
+/// Does something while no test is under way: whoever asks for the second time to end does
+/// not want to wait for it.
+pub(super) async fn without_tests<T>(
+    leave: &watch::Receiver<Leave>,
+    run: &RunId,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let least = if *leave.borrow() < Leave::ToDie { Leave::ToDie } else { Leave::ToQuit };
+    unless(least, leave.clone(), run, work).await
+}
+
+async fn run_to_its_end(
+    store: SharedStore,
+    order: Order,
+    leave: watch::Receiver<Leave>,
+    events: &EventSink,
+) -> Result<RunDetails> {
     let Order { id, tests, environments, policy, patience, shuffle, repetitions, mut timings, .. } = order;
-    let latest = read_latest(&store, &tests).await?;
+    let latest = without_tests(&leave, &id, read_latest(&store, &tests)).await?;
     let histories: Histories = histories(&latest, &tests, &environments);
     let of = repetitions.get();
     let mut units = Vec::new();
@@ -130,7 +164,8 @@ pub async fn run(
     let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
     // What may fail on this machine comes before there is a run in the store.
     let files = EnvironmentFiles::write(&environments, &by_id)?;
-    let membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
+    let create = Membership::create(store, worker, &plan, &environments, patience, describe);
+    let membership = without_tests(&leave, &id, create).await?;
     timings.end("create");
     let _ = events.send(RunEvent::Started {
         run: membership.id().clone(),
@@ -154,11 +189,11 @@ pub async fn run(
         launcher: Launcher::new(order.keeper, events.clone()),
     });
     let claims = Claims::new(membership).await?;
-    let (claims, cancelled) = execute(&work, claims, leave, events).await?;
+    let (claims, cancelled) = execute(&work, claims, leave.clone(), events).await?;
     timings.end("execute");
     let storing = claims.storing();
     let mut membership = claims.into_membership();
-    let details = finish(&mut membership, &latest, cancelled).await?;
+    let details = without_tests(&leave, &id, finish(&mut membership, &latest, cancelled)).await?;
     membership.leave().await;
     timings.end("finish");
     let _ = events.send(RunEvent::Spent { timings, storing });

@@ -16,6 +16,7 @@ use super::events::{AttemptOutput, RunEvent, Unit};
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, Request};
+use super::run::without_tests;
 use super::work::{Work, environment_data};
 use crate::config::{OutputWhen, PassOrFail};
 use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
@@ -69,7 +70,8 @@ pub async fn execute(
 ) -> Result<(Claims, bool)> {
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
-    let recorder = tokio::spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
+    let mut recorder = JoinSet::new();
+    recorder.spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
     // Attempts go as far as `leave` says, and no further once nothing can be recorded, or
     // the time of the run is over.
     let (say, hear) = watch::channel(*leave.borrow_and_update());
@@ -174,9 +176,12 @@ pub async fn execute(
         }
     }
     drop(requests);
-    work.launcher.close().await;
-    let claims = recorder.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))?;
-    Ok((claims, stopped))
+    let store = async {
+        work.launcher.close().await;
+        let recorded = recorder.join_next().await.expect("it was spawned");
+        recorded.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    };
+    Ok((without_tests(&leave, &work.run, store).await?, stopped))
 }
 
 /// Raises to what is said, and says whether that was a change.

@@ -260,7 +260,7 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
         let quiet = order.policy.show;
         move || match format {
             Format::Human => show(heard, &mut Progress::new(quiet)),
-            Format::Json => show(heard, &mut Stream),
+            Format::Json => show(heard, &mut Stream::default()),
         }
     });
     let signals = tokio::spawn(listen_to_signals(leave));

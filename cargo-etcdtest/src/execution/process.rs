@@ -48,12 +48,21 @@ pub(super) struct Process {
 
 impl Launcher {
     /// A launcher for one run, whose events hear what its user should know. `keeper` is the
-    /// program that serves as keeper where there is one.
-    pub fn new(keeper: PathBuf, events: EventSink) -> Self {
+    /// program that serves as keeper where there is one; it removes `folder` when the run is
+    /// over or this process was killed.
+    pub fn new(keeper: PathBuf, folder: Option<PathBuf>, events: EventSink) -> Self {
         let groups = Arc::new(Groups::default());
         let followed = Arc::clone(&groups);
         let job_control = tokio::spawn(async move { followed.follow_the_terminal().await }).abort_handle();
-        Self { starter: Starter::new(keeper), groups, job_control, events }
+        Self { starter: Starter::new(keeper, folder), groups, job_control, events }
+    }
+
+    /// Starts what needs no attempt yet.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn begin(&self) -> io::Result<()> {
+        self.starter.begin().await
     }
 
     /// Starts an attempt with these as standard input, output and error; that of an

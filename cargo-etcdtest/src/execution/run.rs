@@ -164,6 +164,9 @@ async fn run_to_its_end(
     let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
     // What may fail on this machine comes before there is a run in the store.
     let files = EnvironmentFiles::write(&environments, &by_id)?;
+    let launcher = Launcher::new(order.keeper, files.folder(), events.clone());
+    let failed = |source| RunError::Io { what: "start the keeper of the tests".into(), source };
+    launcher.begin().await.map_err(failed)?;
     let create = Membership::create(store, worker, &plan, &environments, patience, describe);
     let membership = without_tests(&leave, &id, create).await?;
     timings.end("create");
@@ -186,7 +189,7 @@ async fn run_to_its_end(
             .map(|environment| (environment.name.clone(), environment))
             .collect(),
         policy,
-        launcher: Launcher::new(order.keeper, events.clone()),
+        launcher,
     });
     let claims = Claims::new(membership).await?;
     let (claims, cancelled) = execute(&work, claims, leave.clone(), events).await?;

@@ -72,6 +72,11 @@ impl EnvironmentFiles {
         Ok(Self { folder: Some(folder), names })
     }
 
+    /// The folder, if there is one.
+    pub fn folder(&self) -> Option<PathBuf> {
+        self.folder.as_ref().map(|folder| folder.path().to_owned())
+    }
+
     /// The file of an environment.
     pub fn of(&self, environment: &str) -> Option<PathBuf> {
         Some(self.folder.as_ref()?.path().join(self.names.get(environment)?))

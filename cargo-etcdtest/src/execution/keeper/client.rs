@@ -48,6 +48,8 @@ const LAST_WORK: Duration = Duration::from_secs(10);
 pub(in crate::execution) struct Keeper {
     /// The program that serves as one.
     program: PathBuf,
+    /// What it removes at its end, as the runner may be killed before it can.
+    folder: Option<PathBuf>,
     current: tokio::sync::Mutex<Option<(Arc<Life>, JoinHandle<()>)>>,
     /// One before the current was killed: what had come to it is this process's.
     orphaned: AtomicBool,
@@ -73,8 +75,8 @@ struct State {
 
 impl Keeper {
     /// A keeper that begins when it is first needed.
-    pub(super) fn new(program: PathBuf) -> Self {
-        Self { program, current: tokio::sync::Mutex::default(), orphaned: AtomicBool::default() }
+    pub(super) fn new(program: PathBuf, folder: Option<PathBuf>) -> Self {
+        Self { program, folder, current: tokio::sync::Mutex::default(), orphaned: AtomicBool::default() }
     }
 
     /// Starts a process in a group of its own, with these as standard input, output and
@@ -118,7 +120,11 @@ impl Keeper {
         }
     }
 
-    async fn life(&self) -> io::Result<Arc<Life>> {
+    /// Starts a keeper unless there is one.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) async fn life(&self) -> io::Result<Arc<Life>> {
         let mut current = self.current.lock().await;
         if let Some((life, _)) = &*current {
             if !life.locked().gone {
@@ -126,7 +132,7 @@ impl Keeper {
             }
             self.orphaned.store(true, Ordering::Relaxed);
         }
-        let (life, child) = Life::begin(&self.program)?;
+        let (life, child) = Life::begin(&self.program, self.folder.as_deref())?;
         let life = Arc::new(life);
         let reading = tokio::spawn(Arc::clone(&life).read(child));
         *current = Some((Arc::clone(&life), reading));
@@ -143,7 +149,7 @@ impl Drop for Keeper {
 }
 
 impl Life {
-    fn begin(program: &Path) -> io::Result<(Self, Child)> {
+    fn begin(program: &Path, folder: Option<&Path>) -> io::Result<(Self, Child)> {
         // What a dead keeper leaves comes to the runner.
         set_child_subreaper(Some(getpid()))?;
         let (ours, theirs) =
@@ -151,6 +157,7 @@ impl Life {
         ioctl_fionbio(&ours, true)?;
         let child = tokio::process::Command::new(program)
             .arg(ARGUMENT)
+            .args(folder)
             .stdin(theirs)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

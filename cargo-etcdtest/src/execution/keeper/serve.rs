@@ -7,6 +7,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
@@ -41,15 +42,16 @@ const IGNORED: [Signal; 11] = [
 /// # Errors
 /// The process cannot be set up as a keeper.
 pub fn serve_as_keeper(arguments: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
-    arguments.skip(1).eq([ARGUMENT]).then(serve)
+    let mut arguments = arguments.skip(1);
+    (arguments.next()? == ARGUMENT).then(|| serve(arguments.next().map(PathBuf::from)))
 }
 
 /// Starts and reaps processes for the runner at the other end of standard input, until the
-/// runner closes it or dies; then kills whatever still runs.
+/// runner closes it or dies; then kills whatever still runs, and removes the folder.
 ///
 /// # Errors
 /// The process cannot be set up as a keeper.
-fn serve() -> io::Result<()> {
+fn serve(folder: Option<PathBuf>) -> io::Result<()> {
     close_strays();
     set_child_subreaper(Some(getpid()))?;
     // Handlers, because what is ignored would be ignored in every test as well.
@@ -75,6 +77,10 @@ fn serve() -> io::Result<()> {
         }
     }
     end_all_children();
+    if let Some(folder) = folder {
+        // The runner may have removed it.
+        let _ = fs::remove_dir_all(folder);
+    }
     Ok(())
 }
 

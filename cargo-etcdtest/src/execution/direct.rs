@@ -24,7 +24,6 @@ impl Starter {
     }
 
     /// There is nothing to begin with.
-    #[expect(clippy::unused_async, reason = "as where there is a keeper")]
     pub(super) async fn begin(&self) -> io::Result<()> {
         Ok(())
     }

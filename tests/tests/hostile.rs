@@ -308,7 +308,7 @@ fn however_much_a_test_prints_it_costs_little_memory_and_disk() {
             let event: Value = serde_json::from_str(&line).unwrap();
             if event["id"] == *tests[0] {
                 break event;
-            };
+            }
         };
         let more = peak_of(run.id()) - before;
         assert!(more < 32 << 10, "{more} KiB more");

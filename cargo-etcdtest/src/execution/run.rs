@@ -84,7 +84,8 @@ pub async fn run(
     events: &EventSink,
 ) -> Result<RunDetails> {
     let (id, quit) = (order.id.clone(), leave.clone());
-    unless(Leave::ToQuit, quit, &id, run_to_its_end(store, order, leave, events)).await
+    let to_its_end = Box::pin(run_to_its_end(store, order, leave, events));
+    unless(Leave::ToQuit, quit, &id, to_its_end).await
 }
 
 /// Does something, unless it may go no further than this meanwhile.

@@ -176,12 +176,12 @@ pub async fn execute(
         }
     }
     drop(requests);
-    let store = async {
+    let the_rest = async {
         work.launcher.close().await;
-        let recorded = recorder.join_next().await.expect("it was spawned");
-        recorded.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+        let claims = recorder.join_next().await.expect("it was spawned");
+        claims.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     };
-    Ok((without_tests(&leave, &work.run, store).await?, stopped))
+    Ok((without_tests(&leave, &work.run, the_rest).await?, stopped))
 }
 
 /// Raises to what is said, and says whether that was a change.

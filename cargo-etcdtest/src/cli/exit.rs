@@ -22,6 +22,8 @@ pub enum Exit {
     Environment = 102,
     /// The store could not be reached.
     Store = 103,
+    /// The run was interrupted before everything was stored.
+    Interrupted = 130,
 }
 
 /// Why a verb ended early: what to exit with, and what to print.

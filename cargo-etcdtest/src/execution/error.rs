@@ -41,6 +41,9 @@ pub enum RunError {
     /// A service or a probe is not ready, and so no test was begun.
     #[error(transparent)]
     NotReady(#[from] NotReady),
+    /// Somebody asked again to end it while it was being stored.
+    #[error("the run `{0}` was interrupted before everything was stored")]
+    Interrupted(RunId),
     /// A process or file that the run needs could not be had.
     #[error("failed to {what}: {source}")]
     Io {

@@ -59,8 +59,8 @@ pub struct Supplied {
 
 impl Supply {
     /// Starts what the environments need for the whole run, one after the other, and waits
-    /// until all is ready; or until `leave` says that no test will run. `files` says whether
-    /// there are tests that read files.
+    /// until all is ready; or until `leave` says that no test will run. `files` is the folder for
+    /// tests that read files, where there are any.
     ///
     /// # Errors
     /// [`RunError::NotReady`], and [`RunError::Io`] where the folder for temporary files
@@ -68,13 +68,13 @@ impl Supply {
     pub async fn provide(
         ground: Ground,
         environments: &[Environment],
-        files: bool,
+        files: Option<TempDir>,
         leave: &watch::Receiver<Leave>,
     ) -> Result<Self> {
-        let mut supply = Self { ground, fleets: HashMap::new(), environments: HashMap::new(), files: None };
+        let mut supply = Self { ground, fleets: HashMap::new(), environments: HashMap::new(), files };
         let mut leaving = leave.clone();
         let begun = tokio::select! {
-            begun = supply.begin(environments, files) => begun,
+            begun = supply.begin(environments) => begun,
             Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => Ok(()),
         };
         let begun = begun.map_err(|error| match error {
@@ -87,11 +87,7 @@ impl Supply {
         begun.map(|()| supply)
     }
 
-    async fn begin(&mut self, environments: &[Environment], files: bool) -> Result<()> {
-        if files {
-            let folder = tempfile::Builder::new().prefix("etcdtest-").tempdir();
-            self.files = Some(folder.map_err(cannot_write)?);
-        }
+    async fn begin(&mut self, environments: &[Environment]) -> Result<()> {
         for (index, environment) in environments.iter().enumerate() {
             let on_ready = |running: &_| tell(&self.ground, environment, running);
             let for_all = |service: &Service| service.scope == Scope::Run;

@@ -118,8 +118,9 @@ impl fmt::Debug for Secrets {
     }
 }
 
-/// What the runner sends first on an attempt's socket.
-#[derive(Clone, Debug, Default, PartialEq)]
+/// What the runner sends first on an attempt's socket. Its environment, which may hold
+/// secrets, does not print.
+#[derive(Clone, Default, PartialEq)]
 pub struct Start {
     /// The test's name, as listed.
     pub test: String,
@@ -312,6 +313,20 @@ impl EnvironmentData {
             config: environment.remove("config")?,
             secrets: Secrets::from_json(environment.remove("secrets"))?,
         })
+    }
+}
+
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { test, environment: _, run, worker, attempt, token, exit_code } = self;
+        f.debug_struct("Start")
+            .field("test", test)
+            .field("run", run)
+            .field("worker", worker)
+            .field("attempt", attempt)
+            .field("token", token)
+            .field("exit_code", exit_code)
+            .finish_non_exhaustive()
     }
 }
 

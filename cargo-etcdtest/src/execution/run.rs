@@ -142,20 +142,7 @@ async fn run_reserved(
     }
     let latest = without_tests(&leave, &id, read_latest(&store, &tests)).await?;
     let histories: Histories = histories(&latest, &tests, &environments);
-    let of = repetitions.get();
-    let mut units = Vec::new();
-    for repetition in (1..=of).map(|number| (of > 1).then_some(Repetition { number, of })) {
-        for environment in &environments {
-            units.extend(tests.iter().map(|selected| PlannedUnit {
-                test: selected.test.id.clone(),
-                environment: environment.name.clone(),
-                estimate: None,
-                repetition,
-                skip: selected.skipped.get(&environment.name).cloned(),
-            }));
-        }
-    }
-    let plan = Plan::new(units, &histories, shuffle);
+    let plan = Plan::new(units(&tests, &environments, repetitions.get()), &histories, shuffle);
     timings.end("plan");
 
     let worker = Worker {
@@ -248,6 +235,23 @@ async fn run_reserved(
         Some(reservation) if ended == Ended::Lost && cancelled => Err(reservation.loss().await.into()),
         _ => Ok(details),
     }
+}
+
+/// Each test in each environment, so many times.
+fn units(tests: &[Selected], environments: &[Environment], of: u32) -> Vec<PlannedUnit> {
+    let mut units = Vec::new();
+    for repetition in (1..=of).map(|number| (of > 1).then_some(Repetition { number, of })) {
+        for environment in environments {
+            units.extend(tests.iter().map(|selected| PlannedUnit {
+                test: selected.test.id.clone(),
+                environment: environment.name.clone(),
+                estimate: None,
+                repetition,
+                skip: selected.skipped.get(&environment.name).cloned(),
+            }));
+        }
+    }
+    units
 }
 
 /// Ends a run of which no test can begin.

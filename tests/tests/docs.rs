@@ -124,7 +124,12 @@ impl Guide {
                     // In a terminal of its own. A server goes on until the end; what ends by
                     // itself is to end well.
                     "sh terminal" if command.starts_with("etcd ") => {
-                        writeln!(script, "{shown}{command} >etcd.log 2>&1 &")
+                        // Who types the next command has seen it start.
+                        let ready = "etcdctl endpoint health >/dev/null 2>&1";
+                        writeln!(
+                            script,
+                            "{shown}{command} >etcd.log 2>&1 &\nuntil {ready}; do kill -0 $!; done"
+                        )
                     }
                     "sh terminal" => writeln!(script, "{shown}{command} & others=\"${{others:-}} $!\""),
                     _ => Ok(()),

@@ -61,12 +61,16 @@ pub async fn finish(membership: &mut Membership, latest: &Latest, cancelled: boo
     details.run.finished = Some(Timestamp::now());
     details.run.summary = Some(details.summary());
 
-    for (name, content) in render_all(&details)? {
-        for (proof, then) in report_writes(membership.id(), name, &content) {
-            membership.write(&proof, then).await?;
+    let rendered = render_all(&details)?;
+    let reports = async {
+        for (name, content) in &rendered {
+            for (proof, then) in report_writes(membership.id(), name, content) {
+                membership.write(&proof, then).await?;
+            }
         }
-    }
-    store_latest(&store, &details, latest, patience).await?;
+        Ok(())
+    };
+    tokio::try_join!(reports, store_latest(&store, &details, latest, patience))?;
     let finished = |run: &Run, by: Steward| {
         let mine =
             matches!(&run.state, RunState::Finishing { by: finisher, .. } if finisher.worker == by.worker);

@@ -356,16 +356,16 @@ mod tests {
             orders: u32,
         }
         let all = |value: &Value| -> Vec<String> {
-            let mut all: Vec<_> = all_wrong(value, &|value| read::<Shop>(value).err())
-                .iter()
-                .map(Wrong::to_string)
-                .collect();
+            let mut all: Vec<_> =
+                all_wrong(value, &|value| read::<Shop>(value).err()).iter().map(Wrong::to_string).collect();
             all.sort();
             all
         };
         assert_eq!(all(&json!({})), ["`limits`: missing", "`ports`: missing", "`url`: missing"]);
         assert_eq!(
-            all(&json!({ "url": 7, "limits": { "pieces": "x" }, "ports": [1, -1, 2, true], "mode": "Plain" })),
+            all(
+                &json!({ "url": 7, "limits": { "pieces": "x" }, "ports": [1, -1, 2, true], "mode": "Plain" })
+            ),
             [
                 "`limits.orders`: missing",
                 "`limits.pieces`: expected u32, found a string",
@@ -375,10 +375,7 @@ mod tests {
             ]
         );
         // Nothing that is put there will do: what comes after it is not seen.
-        assert_eq!(
-            all(&json!({ "mode": "Odd" })),
-            ["`mode`: expected one of Plain, Tries, Point, Named"]
-        );
+        assert_eq!(all(&json!({ "mode": "Odd" })), ["`mode`: expected one of Plain, Tries, Point, Named"]);
         assert_eq!(all(&json!(3)), ["`config`: expected struct Shop, found an integer"]);
         let fine = json!({ "url": "", "limits": { "pieces": 1, "orders": 1 }, "ports": [] });
         assert_eq!(all(&fine), [""; 0]);

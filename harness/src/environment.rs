@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 use serde_core::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::{Data, Secret};
 use crate::config::{self, Wrong};
 use crate::protocol::EnvironmentData;
+use crate::{Data, Secret};
 
 /// The environment of an attempt: a name, a version and its configuration.
 ///

@@ -35,6 +35,7 @@ pub(crate) use environment::texts_by_name;
 pub use environment::{EnvironmentData, Secrets};
 pub use zygote::{Fork, ZYGOTE_ARGUMENT, ZygoteEvent};
 
+use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ pub struct Listed {
 }
 
 /// What the runner sends first on an attempt's socket.
-#[derive(Clone, Debug, Default, PartialEq)]
+#[derive(Clone, Default, PartialEq)]
 pub struct Start {
     /// The test's name, as listed.
     pub test: String,
@@ -118,6 +119,16 @@ pub struct Start {
     pub token: i64,
     /// What the process exits with after a pass; random, never 0.
     pub exit_code: i32,
+}
+
+/// The environment may hold secrets.
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { test, run, worker, attempt, token, .. } = self;
+        let mut start = f.debug_struct("Start");
+        start.field("test", test).field("run", run).field("worker", worker);
+        start.field("attempt", attempt).field("token", token).finish_non_exhaustive()
+    }
 }
 
 /// What a test tells the runner while it runs.

@@ -49,7 +49,8 @@ impl Check {
 
     /// Reads it back; `None` where it is something else, or of another protocol version.
     pub fn from_json(text: &str) -> Option<Self> {
-        let whole: Value = serde_json::from_str(text).ok().filter(|whole: &Value| whole["etcdtest"] == VERSION)?;
+        let whole: Value =
+            serde_json::from_str(text).ok().filter(|whole: &Value| whole["etcdtest"] == VERSION)?;
         let environments = whole.get("environments")?.as_array()?.iter();
         let environment = |item: &Value| {
             let item = item.as_object()?;
@@ -74,7 +75,8 @@ impl Checked {
 
     /// Reads the line back; `None` where it is something else, or of another protocol version.
     pub fn from_line(line: &str) -> Option<Self> {
-        let whole: Value = serde_json::from_str(line).ok().filter(|whole: &Value| whole["etcdtest"] == VERSION)?;
+        let whole: Value =
+            serde_json::from_str(line).ok().filter(|whole: &Value| whole["etcdtest"] == VERSION)?;
         let lack = |lack: &Value| {
             let lack = lack.as_object()?;
             Some(Lack {

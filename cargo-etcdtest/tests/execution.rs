@@ -235,9 +235,8 @@ async fn a_secret_that_a_test_prints_is_stored_nowhere_in_whatever_pieces_it_com
         String::from_utf8(decode_output(std::slice::from_ref(pair)).unwrap()).unwrap()
     };
     assert_eq!(
-        output("stdout"),
-        "all of [secret db]at the end hunter2-hu",
+        output("/output/"),
+        "all of [secret db] and in pieces [secret db]\nat the end hunter2-hu",
         "what is no secret is not held for ever"
     );
-    assert_eq!(output("stderr"), " and in pieces [secret db]\n");
 }

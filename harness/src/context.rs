@@ -173,6 +173,9 @@ impl Context {
         // Both under one lock, so that nothing comes between.
         if let Some(mut runner) = self.runner().take() {
             send(&mut runner, Event::Finished(outcome));
+            // The process ends now. A test may have closed the socket: to close it again would
+            // abort instead.
+            mem::forget(runner);
         }
     }
 

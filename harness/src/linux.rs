@@ -151,6 +151,31 @@ pub(crate) fn keep_statuses() {
     unsafe { libc::signal(libc::SIGCHLD, libc::SIG_DFL) };
 }
 
+/// Waits for the end of the child and gives its status, which it leaves to be taken: were this
+/// process killed before it could tell it, whoever gets its children would still have it.
+///
+/// # Errors
+/// There is no such child.
+pub(crate) fn await_end(pid: i32) -> io::Result<i32> {
+    // SAFETY: all zeroes are a valid `siginfo_t`, which is numbers alone.
+    let mut ended: libc::siginfo_t = unsafe { mem::zeroed() };
+    let id = libc::id_t::try_from(pid).map_err(io::Error::other)?;
+    // SAFETY: `ended` is live and of the type that is written.
+    while unsafe { libc::waitid(libc::P_PID, id, &raw mut ended, libc::WEXITED | libc::WNOWAIT) } < 0 {
+        let error = io::Error::last_os_error();
+        if error.kind() != io::ErrorKind::Interrupted {
+            return Err(error);
+        }
+    }
+    // SAFETY: the call filled it in for the end of a child, which has a status.
+    let status = unsafe { ended.si_status() };
+    Ok(match ended.si_code {
+        libc::CLD_EXITED => status << 8,
+        libc::CLD_DUMPED => status | 0x80,
+        _ => status,
+    })
+}
+
 /// Takes the status of the child, waiting for its end.
 ///
 /// # Errors

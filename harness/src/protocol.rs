@@ -102,7 +102,8 @@ pub struct Listed {
     pub line: u32,
 }
 
-/// What the runner sends first on an attempt's socket.
+/// What the runner sends first on an attempt's socket. Its environment, which may hold
+/// secrets, does not print.
 #[derive(Clone, Default, PartialEq)]
 pub struct Start {
     /// The test's name, as listed.

@@ -147,8 +147,9 @@ impl Zygote {
         let readable = linux::readable(&waited)?;
         for place in (0..self.children.len()).rev().filter(|&place| readable[place]) {
             let Child { id, pid, .. } = self.children.remove(place);
-            let status = linux::wait(pid)?;
+            let status = linux::await_end(pid)?;
             self.control.tell(&ZygoteEvent::Exited { id, status })?;
+            linux::wait(pid)?;
         }
         if readable.last() == Some(&true) { self.fork() } else { Ok(None) }
     }

@@ -4,6 +4,8 @@ pub mod certificates;
 pub mod conformance;
 pub mod etcd;
 mod fresh_copy;
+#[cfg(target_os = "linux")]
+pub mod leftovers;
 mod program;
 mod project;
 pub mod stores;

@@ -86,7 +86,7 @@ impl Project {
     }
 
     /// The same for any folder.
-    pub(crate) fn prepare_in<'a>(folder: &Path, command: &'a mut Command) -> &'a mut Command {
+    pub fn prepare_in<'a>(folder: &Path, command: &'a mut Command) -> &'a mut Command {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR" {

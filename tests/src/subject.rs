@@ -14,11 +14,31 @@ use tempfile::TempDir;
 
 use crate::{Project, program, root};
 
-const FILES: [(&str, &str); 3] = [
-    ("src/lib.rs", ""),
-    ("tests/annotated.rs", include_str!("../fixtures/subject/annotated.rs")),
-    ("tests/plain.rs", include_str!("../fixtures/subject/plain.rs")),
-];
+/// A project that is copied: the name of its package, and its files.
+type Original = (&'static str, &'static [(&'static str, &'static str)]);
+
+/// Tests that end in every way there is.
+const SUBJECT: Original = (
+    "subject",
+    &[
+        ("src/lib.rs", ""),
+        ("tests/annotated.rs", include_str!("../fixtures/subject/annotated.rs")),
+        ("tests/plain.rs", include_str!("../fixtures/subject/plain.rs")),
+    ],
+);
+
+/// Tests that do everything a test should not do.
+const HOSTILE: Original = (
+    "hostile",
+    &[
+        ("src/lib.rs", ""),
+        (".config/etcdtest.toml", include_str!("../fixtures/hostile/etcdtest.toml")),
+        (".config/nextest.toml", include_str!("../fixtures/hostile/nextest.toml")),
+        ("tests/deeds/mod.rs", include_str!("../fixtures/hostile/deeds.rs")),
+        ("tests/annotated.rs", include_str!("../fixtures/hostile/annotated.rs")),
+        ("tests/plain.rs", include_str!("../fixtures/hostile/plain.rs")),
+    ],
+);
 
 /// What a project with services has besides.
 const SERVICES: [(&str, &str); 3] = [
@@ -56,28 +76,34 @@ pub struct Running {
 }
 
 impl Subject {
-    /// A project without a store, and without environments.
+    /// A project without a store, and without environments, of tests that end in every way.
     pub fn new() -> Self {
-        Self::of(&FILES, "annotated")
+        Self::copy(SUBJECT.0, SUBJECT.1, "annotated")
     }
 
     /// The same with a program `server`, and tests that use it as a service, in place of the
     /// others.
     pub fn with_services() -> Self {
-        Self::of(&[&FILES[..1], &SERVICES].concat(), "services")
+        Self::copy(SUBJECT.0, &[&SUBJECT.1[..1], &SERVICES].concat(), "services")
     }
 
-    fn of(files: &[(&str, &str)], annotated: &str) -> Self {
+    /// The same of tests that do everything a test should not do.
+    pub fn hostile() -> Self {
+        Self::copy(HOSTILE.0, HOSTILE.1, "annotated")
+    }
+
+    fn copy(name: &str, files: &[(&str, &str)], annotated: &str) -> Self {
         let projects = Project::target();
         let projects = projects.parent().expect("projects are in a folder");
         fs::create_dir_all(projects).expect("a folder can be made");
-        let folder = tempfile::Builder::new().prefix("subject-").tempdir_in(projects).expect("make a folder");
+        let prefix = format!("{name}-");
+        let folder = tempfile::Builder::new().prefix(&prefix).tempdir_in(projects).expect("make a folder");
         let subject = Self { folder, meeting: tempfile::tempdir().expect("make a folder") };
         let mut content = DefaultHasher::new();
         files.hash(&mut content);
         let manifest = format!(
-            "[workspace]\n[package]\nname = \"subject\"\nversion = \"0.1.{}\"\nedition = \"2024\"\n\
-             [dev-dependencies]\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\
+            "[workspace]\n[package]\nname = \"{name}\"\nversion = \"0.1.{}\"\nedition = \"2024\"\n\
+             [dev-dependencies]\nlibc = \"0.2\"\nserde = {{ version = \"1\", features = [\"derive\"] }}\n\
              etcdtest = {{ path = \"{}\", default-features = false }}\n\
              [[test]]\nname = {annotated:?}\nharness = false\n",
             content.finish() >> 32,
@@ -225,6 +251,11 @@ impl Running {
                 return Some(line);
             }
         }
+    }
+
+    /// Its process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
     }
 
     /// Closes our end of what it prints to.

@@ -136,12 +136,16 @@ fn events_come_in_order_and_stdout_has_nothing_else() {
 
 #[test]
 fn a_reader_that_goes_away_does_not_end_the_run() {
-    let subject = Subject::new();
-    let mut run = subject.start(&["gate::", "--run-id", "unread", "--test-threads", "2"]);
-    run.line_with("Starting").unwrap();
-    run.close_stdout();
-    fs::write(subject.meeting("go"), "").unwrap();
-    let ran = run.end();
-    assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(subject.etcdtest(&["runs", "show", "unread"]).stdout.contains("20 passed"));
+    for (format, first) in [("human", "Starting"), ("json", "run-started")] {
+        let subject = Subject::new();
+        let arguments = ["gate::", "--run-id", "unread", "--test-threads", "2", "--format", format];
+        let mut run = subject.start(&arguments);
+        run.line_with(first).unwrap();
+        run.close_stdout();
+        fs::write(subject.meeting("go"), "").unwrap();
+        let ran = run.end();
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert!(!ran.stderr.contains("panicked"), "{ran:?}");
+        assert!(subject.etcdtest(&["runs", "show", "unread"]).stdout.contains("20 passed"));
+    }
 }

@@ -37,12 +37,12 @@ pub(super) async fn run(
     let mut leaving = told.clone();
     let signals = tokio::spawn(listen_to_signals(leave));
     let launcher =
-        Arc::new(Launcher::new(this_program(), NonZeroUsize::MIN, events.clone(), secrets.redactor()));
+        Arc::new(Launcher::new(this_program(), None, NonZeroUsize::MIN, events.clone(), secrets.redactor()));
     let built = usual_program_folder().await.into_iter().collect();
     let ground = Ground::new(Arc::clone(&launcher), root.to_owned(), built, secrets, events);
     let shown = tokio::task::spawn_blocking(move || match format {
         Format::Human => show(heard, &mut Progress::new(false)),
-        Format::Json => show(heard, &mut Stream),
+        Format::Json => show(heard, &mut Stream::default()),
     });
     let mut not_ready = Vec::new();
     let interrupted = 'checked: {

@@ -1,6 +1,6 @@
 //! What the program exits with, and how it says what went wrong.
 
-use crate::environments::{EnvironmentError, ReservationError, SecretError};
+use crate::environments::{DataError, EnvironmentError, ReservationError, SecretError};
 use crate::execution::NotReady;
 use crate::store::StoreError;
 
@@ -22,6 +22,8 @@ pub enum Exit {
     Environment = 102,
     /// The store could not be reached.
     Store = 103,
+    /// The run was interrupted before everything was stored.
+    Interrupted = 130,
 }
 
 /// Why a verb ended early: what to exit with, and what to print.
@@ -114,6 +116,16 @@ impl From<EnvironmentError> for Failure {
             EnvironmentError::Secret(error) => error.into(),
             EnvironmentError::Unknown { .. } => Self::new(Exit::Environment, error),
             error => Self::usage(error),
+        }
+    }
+}
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Store(error) => error.into(),
+            DataError::Damaged { .. } => Self::new(Exit::Environment, error),
+            DataError::Files(_) => Self::usage(error),
         }
     }
 }

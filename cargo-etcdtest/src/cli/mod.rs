@@ -88,10 +88,10 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
         Ok(runtime) => runtime,
         Err(error) => return Failure::usage(miette::miette!("failed to start: {error}")).print(),
     };
-    match runtime.block_on(run(cli, &arguments)) {
-        Ok(exit) => exit,
-        Err(failure) => failure.print(),
-    }
+    let exit = runtime.block_on(run(cli, &arguments)).unwrap_or_else(Failure::print);
+    // What still goes on is for nobody any more.
+    runtime.shutdown_background();
+    exit
 }
 
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {

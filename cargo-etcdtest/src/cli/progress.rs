@@ -361,7 +361,7 @@ impl Display for Progress {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));
                 writeln!(out, "{label} for the store, which does not answer")
             }),
-            RunEvent::Spent { .. } => Ok(()),
+            RunEvent::Stored { .. } | RunEvent::Spent { .. } => Ok(()),
             RunEvent::Ended { run, summary, cancelled } => self.ended(&run, &summary, cancelled),
         }
     }

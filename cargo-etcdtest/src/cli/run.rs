@@ -30,6 +30,9 @@ use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
 use crate::store::{SharedStore, StoreError};
 use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
 
+/// How long a display may take once nobody wants to wait any more.
+const LAST_WORDS: Duration = Duration::from_millis(100);
+
 /// Arguments of `run`.
 #[derive(Debug, Args)]
 pub(super) struct RunArgs {
@@ -285,7 +288,7 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
         let quiet = order.policy.show;
         move || match format {
             Format::Human => show(heard, &mut Progress::new(quiet)),
-            Format::Json => show(heard, &mut Stream),
+            Format::Json => show(heard, &mut Stream::default()),
         }
     });
     let signals = tokio::spawn(listen_to_signals(leave));
@@ -293,14 +296,15 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
     signals.abort();
     drop(events);
     // A display that failed has said so; the run itself went on without it.
-    let _ = shown.await;
+    let patience = if matches!(result, Err(RunError::Interrupted(_))) { LAST_WORDS } else { Duration::MAX };
+    let _ = tokio::time::timeout(patience, shown).await;
     result
 }
 
-/// The first signal lets tests end, a second one kills them.
+/// The first signal lets tests end, a second one kills them, a third one ends the program.
 pub(super) async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::Result<()> {
     let mut interrupts = Interrupts::listen()?;
-    for next in [Leave::ToEnd, Leave::ToDie] {
+    for next in [Leave::ToEnd, Leave::ToDie, Leave::ToQuit] {
         interrupts.next().await;
         leave.send_replace(next);
     }
@@ -319,8 +323,16 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
                 ),
             )
         }
+        RunError::Interrupted(_) => Failure::new(
+            Exit::Interrupted,
+            miette::miette!(
+                help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
+                "{error}"
+            ),
+        ),
         RunError::Store(error) => error.into(),
         RunError::NotReady(not_ready) => not_ready.into(),
+        RunError::Data(error) => error.into(),
         RunError::Report(error) => error.into(),
         RunError::Exists(_) => {
             Failure::usage(miette::miette!(help = "choose another --run-id, or leave it out", "{error}"))

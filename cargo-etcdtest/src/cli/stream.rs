@@ -1,5 +1,6 @@
 //! What happens in a run, as newline-delimited JSON. `docs/machine-output.md` describes it.
 
+use std::collections::HashMap;
 use std::io::{self, Write};
 use std::time::Duration;
 
@@ -9,22 +10,45 @@ use super::progress::Display;
 use super::reservation_text::holder_json;
 use crate::environments::Waiting;
 use crate::execution::{AttemptOutput, Part, RunEvent, Unit};
+use crate::model::UnitIndex;
 use crate::reports::{AttemptSummary, Counts, UnitSummary, seconds};
 
-/// The machine-readable display.
-#[derive(Debug)]
-pub(super) struct Stream;
+/// The machine-readable display. A program may rely on what it reads, so results are printed
+/// once they are stored.
+#[derive(Debug, Default)]
+pub(super) struct Stream {
+    /// Results that are not stored yet.
+    waiting: HashMap<UnitIndex, RunEvent>,
+}
 
 impl Display for Stream {
     fn show(&mut self, event: RunEvent) -> io::Result<()> {
-        let mut out = io::stdout().lock();
-        writeln!(out, "{}", to_json(event))?;
-        out.flush()
+        match event {
+            RunEvent::Finished { ref unit, .. } => {
+                self.waiting.insert(unit.index, event);
+                Ok(())
+            }
+            RunEvent::Stored { units } => {
+                let stored = units.iter().filter_map(|unit| self.waiting.remove(unit));
+                print(stored.filter_map(to_json))
+            }
+            event => print(to_json(event)),
+        }
     }
 }
 
-fn to_json(event: RunEvent) -> Value {
-    match event {
+fn print(lines: impl IntoIterator<Item = Value>) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    for line in lines {
+        writeln!(out, "{line}")?;
+    }
+    out.flush()
+}
+
+/// The line of an event; none for one that says nothing by itself.
+fn to_json(event: RunEvent) -> Option<Value> {
+    Some(match event {
+        RunEvent::Stored { .. } => return None,
         RunEvent::Waiting(Waiting { environment, holders, ahead }) => {
             let holders: Vec<_> = holders.iter().map(holder_json).collect();
             json!({
@@ -73,7 +97,7 @@ fn to_json(event: RunEvent) -> Value {
             "event": "run-ended", "run": run, "duration": seconds(summary.duration),
             "counts": Counts::from(summary), "cancelled": cancelled,
         }),
-    }
+    })
 }
 
 /// An event about a unit: its name, and which unit, before what there is to say.

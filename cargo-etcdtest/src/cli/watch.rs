@@ -26,7 +26,7 @@ pub(super) async fn run(args: WatchArgs, store: SharedStore, format: Format) -> 
     let (events, heard) = mpsc::unbounded_channel();
     let shown = tokio::task::spawn_blocking(move || match format {
         Format::Human => show(heard, &mut Progress::new(false)),
-        Format::Json => show(heard, &mut Stream),
+        Format::Json => show(heard, &mut Stream::default()),
     });
     let result = follow(&store, &id, &events).await;
     drop(events);

@@ -62,6 +62,8 @@ pub enum Leave {
     ToEnd,
     /// No further: they are killed at once.
     ToDie,
+    /// Nor is anything else: the process ends, whatever is not stored yet.
+    ToQuit,
 }
 
 /// Why a process is being ended.
@@ -203,7 +205,7 @@ impl Launch {
 }
 
 /// Waits until tests may go no further than this.
-async fn told(leave: &mut watch::Receiver<Leave>, least: Leave) {
+pub(super) async fn told(leave: &mut watch::Receiver<Leave>, least: Leave) {
     if leave.wait_for(|leave| *leave >= least).await.is_err() {
         // Nobody is left to tell.
         std::future::pending::<()>().await;

@@ -3,6 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{BorrowedFd, OwnedFd};
+use std::path::PathBuf;
 use std::process::Command;
 
 use etcdtest::protocol::ATTEMPT_ARGUMENT;
@@ -18,8 +19,13 @@ pub(super) struct Starter;
 
 impl Starter {
     /// A starter; there is no keeper here.
-    pub(super) fn new(_: std::path::PathBuf) -> Self {
+    pub(super) fn new(_: PathBuf, _: Option<PathBuf>) -> Self {
         Self
+    }
+
+    /// There is nothing to begin with.
+    pub(super) async fn begin(&self) -> io::Result<()> {
+        Ok(())
     }
 
     /// Starts an attempt in a group of its own.

@@ -91,6 +91,11 @@ pub enum RunEvent {
         /// When that is shown.
         shown: OutputWhen,
     },
+    /// These units' results are in the store: whatever ends this process now, they are kept.
+    Stored {
+        /// Which.
+        units: Vec<UnitIndex>,
+    },
     /// The run goes no further than what is under way.
     Cancelled {
         /// Why.

@@ -48,14 +48,29 @@ struct Hatchery {
 
 impl Launcher {
     /// A launcher for one run of so many lanes, whose events hear what its user should know.
-    /// `keeper` is the program that serves as keeper where there is one; `redactor` takes
-    /// secrets out of whatever comes of what is started.
-    pub fn new(keeper: PathBuf, lanes: NonZeroUsize, events: EventSink, redactor: Redactor) -> Self {
+    /// `keeper` is the program that serves as keeper where there is one; it removes `folder`
+    /// when the run is over or this process was killed. `redactor` takes secrets out of
+    /// whatever comes of what is started.
+    pub fn new(
+        keeper: PathBuf,
+        folder: Option<PathBuf>,
+        lanes: NonZeroUsize,
+        events: EventSink,
+        redactor: Redactor,
+    ) -> Self {
         let groups = Arc::new(Groups::default());
         let followed = Arc::clone(&groups);
         let job_control = tokio::spawn(async move { followed.follow_the_terminal().await }).abort_handle();
-        let hatchery = Arc::new(Hatchery { starter: Starter::new(keeper), groups, events, redactor });
+        let hatchery = Arc::new(Hatchery { starter: Starter::new(keeper, folder), groups, events, redactor });
         Self { hatchery, spares: Mutex::default(), lanes, job_control }
+    }
+
+    /// Starts what needs no attempt yet.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub async fn begin(&self) -> io::Result<()> {
+        self.hatchery.starter.begin().await
     }
 
     /// Starts a process for an attempt; that of an annotated test then waits to be told its

@@ -5,7 +5,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::Arc;
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group, test_kill_process_group};
 use tokio::sync::oneshot;
 
 use super::groups::Groups;
@@ -22,6 +22,8 @@ pub(super) type Started = (Pid, oneshot::Receiver<ExitStatus>);
 pub(super) struct Process {
     group: Pid,
     ended: oneshot::Receiver<ExitStatus>,
+    /// It has been waited for.
+    over: bool,
     groups: Arc<Groups>,
 }
 
@@ -29,12 +31,12 @@ impl Process {
     /// A process that was started with a group of its own.
     pub(super) fn new((group, ended): Started, groups: &Arc<Groups>) -> Self {
         groups.enter(group);
-        Self { group, ended, groups: Arc::clone(groups) }
+        Self { group, ended, over: false, groups: Arc::clone(groups) }
     }
 
     /// A service: unlike tests it goes on while the run is stopped by Ctrl-Z.
     pub(super) fn of_service((group, ended): Started, groups: &Arc<Groups>) -> Self {
-        Self { group, ended, groups: Arc::clone(groups) }
+        Self { group, ended, over: false, groups: Arc::clone(groups) }
     }
 
     /// Waits for its end. May be dropped and called again until it has given the status.
@@ -42,13 +44,20 @@ impl Process {
     /// # Errors
     /// The system does not tell the status any more.
     pub(super) async fn wait(&mut self) -> io::Result<ExitStatus> {
-        (&mut self.ended).await.map_err(|_| io::Error::other("whoever waited for it was killed"))
+        let status = (&mut self.ended).await;
+        self.over = true;
+        status.map_err(|_| io::Error::other("whoever waited for it was killed"))
     }
 
-    /// Sends a signal to its group.
+    /// Sends a signal to its group, and to itself where it has left that.
     pub(super) fn signal(&self, signal: Signal) {
         // It may have ended by itself meanwhile.
         let _ = kill_process_group(self.group, signal);
+        let left = |group| group != self.group;
+        // Its number is its own until it has been waited for.
+        if !self.over && getpgid(Some(self.group)).is_ok_and(left) {
+            let _ = kill_process(self.group, signal);
+        }
     }
 
     /// Waits until its group has no member left.

@@ -165,6 +165,8 @@ impl Recorder {
     }
 
     async fn stop(&mut self, reason: String) -> Result<()> {
+        // Those that are the reason come first.
+        self.flush().await?;
         let _ = self.events.send(RunEvent::Cancelled { reason });
         let events = self.events.clone();
         let cancel = self.claims.membership_mut().advance(
@@ -179,6 +181,7 @@ impl Recorder {
 
     /// Stores output first, then the results that name it.
     async fn flush(&mut self) -> Result<()> {
+        let units = self.waiting.iter().map(|executed| executed.result.unit).collect();
         let mut results = Vec::with_capacity(self.waiting.len());
         let mut writes = Vec::new();
         for mut executed in std::mem::take(&mut self.waiting) {
@@ -199,7 +202,9 @@ impl Recorder {
             }
             self.claims.flush(results, &self.running).await
         };
-        patiently(store, &events).await
+        patiently(store, &events).await?;
+        let _ = events.send(RunEvent::Stored { units });
+        Ok(())
     }
 
     /// Notes what is to be stored of an attempt, in the attempt and in `writes`.

@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::watch;
 
-use super::attempt::Leave;
+use super::attempt::{Leave, told};
 use super::claims::Claims;
 use super::error::{Result, RunError};
 use super::events::RunEvent;
@@ -23,7 +23,7 @@ use super::services::{Ground, Supply};
 use super::timings::Timings;
 use super::work::Work;
 use super::worker::{Ended, EventSink, execute};
-use crate::environments::{Reservation, SecretValues};
+use crate::environments::{DataFiles, DataSets, Reservation, SecretValues};
 use crate::model::{
     Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, TestKind,
     Worker, WorkerId,
@@ -93,11 +93,37 @@ pub async fn run(
     events: &EventSink,
 ) -> Result<RunDetails> {
     let reservation = reserve(&store, &order, leave.clone(), events).await?.map(Arc::new);
-    let result = run_reserved(store, order, reservation.clone(), leave, events).await;
+    let (id, quit) = (order.id.clone(), leave.clone());
+    let reserved = Box::pin(run_reserved(store, order, reservation.clone(), leave, events));
+    let result = unless(Leave::ToQuit, quit, &id, reserved).await;
     if let Some(reservation) = reservation {
         reservation.release().await;
     }
     result
+}
+
+/// Does something, unless it may go no further than this meanwhile.
+async fn unless<T>(
+    least: Leave,
+    mut leave: watch::Receiver<Leave>,
+    run: &RunId,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        () = told(&mut leave, least) => Err(RunError::Interrupted(run.clone())),
+    }
+}
+
+/// Does something while no test is under way: whoever asks for the second time to end does
+/// not want to wait for it.
+pub(super) async fn without_tests<T>(
+    leave: &watch::Receiver<Leave>,
+    run: &RunId,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    let least = if *leave.borrow() < Leave::ToDie { Leave::ToDie } else { Leave::ToQuit };
+    unless(least, leave.clone(), run, work).await
 }
 
 /// The run, once its environments are reserved.
@@ -114,22 +140,9 @@ async fn run_reserved(
     if reservation.is_some() {
         timings.end("reserve");
     }
-    let latest = read_latest(&store, &tests).await?;
+    let latest = without_tests(&leave, &id, read_latest(&store, &tests)).await?;
     let histories: Histories = histories(&latest, &tests, &environments);
-    let of = repetitions.get();
-    let mut units = Vec::new();
-    for repetition in (1..=of).map(|number| (of > 1).then_some(Repetition { number, of })) {
-        for environment in &environments {
-            units.extend(tests.iter().map(|selected| PlannedUnit {
-                test: selected.test.id.clone(),
-                environment: environment.name.clone(),
-                estimate: None,
-                repetition,
-                skip: selected.skipped.get(&environment.name).cloned(),
-            }));
-        }
-    }
-    let plan = Plan::new(units, &histories, shuffle);
+    let plan = Plan::new(units(&tests, &environments, repetitions.get()), &histories, shuffle);
     timings.end("plan");
 
     let worker = Worker {
@@ -160,7 +173,24 @@ async fn run_reserved(
     };
     let by_id = tests.iter().map(|selected| (selected.test.id.clone(), selected.test.clone()));
     let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
-    let mut membership = Membership::create(store, worker, &plan, &environments, patience, describe).await?;
+    // What may fail on this machine comes before there is a run in the store.
+    let failed = |what: &str| {
+        let what = what.to_owned();
+        |source| RunError::Io { what, source }
+    };
+    let has_data = environments.iter().any(|environment| !environment.definition.data.is_empty());
+    let files = has_data || by_id.values().any(|test| test.code.kind == TestKind::Plain);
+    let folder = files.then(|| tempfile::Builder::new().prefix("etcdtest-").tempdir()).transpose();
+    let folder = folder.map_err(failed("write the environments for the tests"))?;
+    let data = match &folder {
+        Some(folder) => DataFiles::fetch(&DataSets::new(store.clone()), &environments, folder.path()).await?,
+        None => DataFiles::default(),
+    };
+    let path = folder.as_ref().map(|folder| folder.path().to_owned());
+    let launcher = Arc::new(Launcher::new(order.keeper, path, policy.lanes, events.clone(), redactor));
+    launcher.begin().await.map_err(failed("start the keeper of the tests"))?;
+    let create = Membership::create(store, worker, &plan, &environments, patience, describe);
+    let mut membership = without_tests(&leave, &id, create).await?;
     membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
     timings.end("create");
     let _ = events.send(RunEvent::Started {
@@ -171,10 +201,8 @@ async fn run_reserved(
         shuffle: membership.run().shuffle,
     });
 
-    let launcher = Arc::new(Launcher::new(order.keeper, policy.lanes, events.clone(), redactor));
     let ground = Ground::new(Arc::clone(&launcher), order.root, order.built, secrets, events.clone());
-    let files = by_id.values().any(|test| test.code.kind == TestKind::Plain);
-    let supply = match Supply::provide(ground, &environments, files, &leave).await {
+    let supply = match Supply::provide(ground, &environments, data, folder, &leave).await {
         Ok(supply) => supply,
         Err(error) => {
             launcher.close().await;
@@ -195,13 +223,14 @@ async fn run_reserved(
         reservation: reservation.clone(),
     });
     let claims = Claims::new(membership).await?;
-    let (claims, ended) = execute(&work, claims, leave, events).await?;
+    let (claims, ended) = execute(&work, claims, leave.clone(), events).await?;
     timings.end("execute");
     let storing = claims.storing();
     let mut membership = claims.into_membership();
     // What is recorded was recorded while the locks were held; the rest needs none.
     membership.hold(vec![]);
-    let details = finish(&mut membership, &latest, ended != Ended::Complete).await?;
+    let finished = finish(&mut membership, &latest, ended != Ended::Complete);
+    let details = without_tests(&leave, &id, finished).await?;
     membership.leave().await;
     timings.end("finish");
     let _ = events.send(RunEvent::Spent { timings, storing });
@@ -211,6 +240,23 @@ async fn run_reserved(
         Some(reservation) if ended == Ended::Lost && cancelled => Err(reservation.loss().await.into()),
         _ => Ok(details),
     }
+}
+
+/// Each test in each environment, so many times.
+fn units(tests: &[Selected], environments: &[Environment], of: u32) -> Vec<PlannedUnit> {
+    let mut units = Vec::new();
+    for repetition in (1..=of).map(|number| (of > 1).then_some(Repetition { number, of })) {
+        for environment in environments {
+            units.extend(tests.iter().map(|selected| PlannedUnit {
+                test: selected.test.id.clone(),
+                environment: environment.name.clone(),
+                estimate: None,
+                repetition,
+                skip: selected.skipped.get(&environment.name).cloned(),
+            }));
+        }
+    }
+    units
 }
 
 /// Ends a run of which no test can begin.

@@ -158,6 +158,8 @@ fn why_killed(signal: i32, output: &AttemptOutput) -> Option<&'static str> {
         Some("its stack overflowed")
     } else if PANICS_IN_PANICS.iter().any(|words| said.contains(words)) {
         Some("it panicked where a panic cannot be handled, such as during another panic")
+    } else if said.contains("memory allocation of ") && said.contains(" bytes failed") {
+        Some("the system gave it no more memory")
     } else {
         None
     }
@@ -235,6 +237,8 @@ mod tests {
             let expected = format!("its process was killed by {}: its stack overflowed", signal.1);
             assert_eq!(message(signal.0, overflow), expected);
         }
+        let memory = "memory allocation of 1073741824 bytes failed\n";
+        assert!(message(abort, memory).ends_with(": the system gave it no more memory"));
         assert!(message(abort, twice).contains("during another panic"), "{}", message(abort, twice));
         assert!(
             message(KILLED, "").contains("SIGKILL: this runner did not send it, perhaps the system ran out")

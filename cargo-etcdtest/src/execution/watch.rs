@@ -146,7 +146,8 @@ impl Follower<'_> {
             if let Some(planned) = self.plan.unit(result.unit)
                 && self.told.insert(result.unit)
             {
-                self.begun.insert(result.unit);
+                let result_unit = result.unit;
+                self.begun.insert(result_unit);
                 let unit = Unit::new(result.unit, planned);
                 let shown =
                     if result.outcome.is_failure() { OutputWhen::ImmediateFinal } else { OutputWhen::Never };
@@ -156,6 +157,7 @@ impl Follower<'_> {
                     output: AttemptOutput::default().into(),
                     shown,
                 });
+                self.tell(RunEvent::Stored { units: vec![result_unit] });
             }
         }
     }

@@ -16,6 +16,7 @@ use super::events::{AttemptOutput, RunEvent, Unit};
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, LocksHeld, Request};
+use super::run::without_tests;
 use super::services::Supplied;
 use super::work::Work;
 use crate::config::{OutputWhen, PassOrFail};
@@ -81,7 +82,8 @@ pub async fn execute(
 ) -> Result<(Claims, Ended)> {
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
-    let recorder = tokio::spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
+    let mut recorder = JoinSet::new();
+    recorder.spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
     // Attempts go as far as `leave` says, and no further once nothing can be recorded, or
     // the time of the run is over.
     let (say, hear) = watch::channel(*leave.borrow_and_update());
@@ -198,10 +200,13 @@ pub async fn execute(
         }
     }
     drop(requests);
-    work.supply.stop(&hear).await;
-    work.launcher.close().await;
-    let joined = recorder.await.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()));
-    let (claims, LocksHeld(held)) = joined?;
+    let the_rest = async {
+        work.supply.stop(&hear).await;
+        work.launcher.close().await;
+        let claims = recorder.join_next().await.expect("it was spawned");
+        claims.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
+    };
+    let (claims, LocksHeld(held)) = without_tests(&leave, &work.run, the_rest).await?;
     let ended = match (lost || !held, stopped) {
         (true, _) => Ended::Lost,
         (false, true) => Ended::Stopped,

@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -48,7 +49,11 @@ const LAST_WORK: Duration = Duration::from_secs(10);
 pub(in crate::execution) struct Keeper {
     /// The program that serves as one.
     program: PathBuf,
+    /// What it removes at its end, as the runner may be killed before it can.
+    folder: Option<PathBuf>,
     current: tokio::sync::Mutex<Option<(Arc<Life>, JoinHandle<()>)>>,
+    /// One before the current was killed: what had come to it is this process's.
+    orphaned: AtomicBool,
 }
 
 /// One keeper process, from its start to its end.
@@ -71,8 +76,8 @@ struct State {
 
 impl Keeper {
     /// A keeper that begins when it is first needed.
-    pub(super) fn new(program: PathBuf) -> Self {
-        Self { program, current: tokio::sync::Mutex::default() }
+    pub(super) fn new(program: PathBuf, folder: Option<PathBuf>) -> Self {
+        Self { program, folder, current: tokio::sync::Mutex::default(), orphaned: AtomicBool::default() }
     }
 
     /// Starts a process in a group of its own, with these as standard input, output and
@@ -108,7 +113,7 @@ impl Keeper {
     /// Kills whatever was started and still runs.
     pub(in crate::execution) async fn close(&self) {
         let Some((life, reading)) = self.current.lock().await.take() else { return };
-        let orphaned = life.locked().gone;
+        let orphaned = life.locked().gone || self.orphaned.load(Ordering::Relaxed);
         life.close();
         let _ = timeout(LAST_WORK, reading).await;
         if orphaned {
@@ -116,14 +121,19 @@ impl Keeper {
         }
     }
 
-    async fn life(&self) -> io::Result<Arc<Life>> {
+    /// Starts a keeper unless there is one.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) async fn life(&self) -> io::Result<Arc<Life>> {
         let mut current = self.current.lock().await;
-        if let Some((life, _)) = &*current
-            && !life.locked().gone
-        {
-            return Ok(Arc::clone(life));
+        if let Some((life, _)) = &*current {
+            if !life.locked().gone {
+                return Ok(Arc::clone(life));
+            }
+            self.orphaned.store(true, Ordering::Relaxed);
         }
-        let (life, child) = Life::begin(&self.program)?;
+        let (life, child) = Life::begin(&self.program, self.folder.as_deref())?;
         let life = Arc::new(life);
         let reading = tokio::spawn(Arc::clone(&life).read(child));
         *current = Some((Arc::clone(&life), reading));
@@ -140,7 +150,7 @@ impl Drop for Keeper {
 }
 
 impl Life {
-    fn begin(program: &Path) -> io::Result<(Self, Child)> {
+    fn begin(program: &Path, folder: Option<&Path>) -> io::Result<(Self, Child)> {
         // What a dead keeper leaves comes to the runner.
         set_child_subreaper(Some(getpid()))?;
         let (ours, theirs) =
@@ -153,6 +163,7 @@ impl Life {
         }
         let child = command
             .arg(ARGUMENT)
+            .args(folder)
             .stdin(theirs)
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -7,18 +7,22 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlags, recvmsg, send};
-use rustix::process::{Pid, Signal, WaitOptions, getpid, set_child_subreaper, wait};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, set_child_subreaper, wait, waitpid};
 
 use super::ARGUMENT;
 use super::message::{MAX_REQUEST, Reply, Request};
 use super::orphans::end_all_children;
 
+/// What stands beside the signal in a status.
+const CORE_DUMPED: i32 = 0x80;
 /// How many requests are answered before ended processes are looked for again.
 const BATCH: usize = 16;
 /// What a test may send to make the keeper end or stop, and what a terminal may send.
@@ -41,15 +45,16 @@ const IGNORED: [Signal; 11] = [
 /// # Errors
 /// The process cannot be set up as a keeper.
 pub fn serve_as_keeper(arguments: impl Iterator<Item = OsString>) -> Option<io::Result<()>> {
-    arguments.skip(1).eq([ARGUMENT]).then(serve)
+    let mut arguments = arguments.skip(1);
+    (arguments.next()? == ARGUMENT).then(|| serve(arguments.next().map(PathBuf::from)))
 }
 
 /// Starts and reaps processes for the runner at the other end of standard input, until the
-/// runner closes it or dies; then kills whatever still runs.
+/// runner closes it or dies; then kills whatever still runs, and removes the folder.
 ///
 /// # Errors
 /// The process cannot be set up as a keeper.
-fn serve() -> io::Result<()> {
+fn serve(folder: Option<PathBuf>) -> io::Result<()> {
     close_strays();
     set_child_subreaper(Some(getpid()))?;
     // Handlers, because what is ignored would be ignored in every test as well.
@@ -70,11 +75,19 @@ fn serve() -> io::Result<()> {
         let _ = poll(&mut ready, None);
         // First the wake-up, then the processes: who ends in between wakes again.
         while (&woken).read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
-        while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
-            tell(&socket, Reply::Ended { pid: pid.as_raw_nonzero().get(), status: status.as_raw() });
+        while let Some(ended) = next_end() {
+            tell(&socket, ended);
+            // Only now: were this process killed in between, the system would tell the runner.
+            if let Reply::Ended { pid, .. } = ended {
+                let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
+            }
         }
     }
     end_all_children();
+    if let Some(folder) = folder {
+        // The runner may have removed it.
+        let _ = fs::remove_dir_all(folder);
+    }
     Ok(())
 }
 
@@ -87,6 +100,23 @@ fn close_strays() {
         // The one of the folder itself is closed already.
         let _ = nix::unistd::close(number);
     }
+}
+
+/// A process that has ended and is not reaped yet.
+fn next_end() -> Option<Reply> {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let (pid, status) = match waitid(Id::All, flags) {
+        Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code << 8),
+        Ok(WaitStatus::Signaled(pid, signal, core)) => {
+            (pid.as_raw(), signal as i32 | if core { CORE_DUMPED } else { 0 })
+        }
+        // One that was ended by a signal without a name, or nobody.
+        _ => {
+            let (pid, status) = wait(WaitOptions::NOHANG).ok()??;
+            (pid.as_raw_nonzero().get(), status.as_raw())
+        }
+    };
+    Some(Reply::Ended { pid, status })
 }
 
 /// Answers what was asked until now; false where nobody will ask again.

@@ -20,9 +20,17 @@ pub(in crate::execution) struct Starter {
 }
 
 impl Starter {
-    /// A starter whose keeper is this program.
-    pub(in crate::execution) fn new(keeper: PathBuf) -> Self {
-        Self { keeper: Keeper::new(keeper), zygotes: Zygotes::default() }
+    /// A starter whose keeper is this program, and removes this folder at its end.
+    pub(in crate::execution) fn new(keeper: PathBuf, folder: Option<PathBuf>) -> Self {
+        Self { keeper: Keeper::new(keeper, folder), zygotes: Zygotes::default() }
+    }
+
+    /// Starts the keeper.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(in crate::execution) async fn begin(&self) -> io::Result<()> {
+        self.keeper.life().await.map(drop)
     }
 
     /// Starts an attempt in a group of its own, and says what its user should know.

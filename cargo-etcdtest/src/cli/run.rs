@@ -9,12 +9,13 @@ use std::time::Duration;
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 
-use super::cargo_options::CargoOptions;
+use super::cargo_options::{CargoOptions, unless_interrupted};
 use super::filter_options::FilterOptions;
 use super::global::without_password;
 use super::interrupts::Interrupts;
 use super::progress::{Progress, show};
 use super::report::write_file;
+use super::requirements::require;
 use super::session::Session;
 use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs, verb};
@@ -191,6 +192,9 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     if tests.is_empty() {
         return Err(nothing_to_run(&list, &patterns));
     }
+    let found = execution::requirements(&tests, &chosen, &secrets, settings.list_timeout);
+    require(&unless_interrupted(async { Ok(found.await) }).await?, settings.format)?;
+    timings.end("check");
     Catalog::new(store.clone()).sync(&list).await?;
     timings.end("register");
 

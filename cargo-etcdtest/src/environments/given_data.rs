@@ -97,7 +97,7 @@ mod tests {
         assert!(refused(folder.path(), "[data]\nusers = \".\"\n").contains("it is no file"));
         let large = File::create(folder.path().join("large")).unwrap();
         large.set_len(LARGEST + 1).unwrap();
-        let large = refused(folder.path(), "[data]\n\"a b\" = \"large\"\n");
+        let large = refused(folder.path(), "[data]\nlarge = \"large\"\n");
         assert!(large.contains("more than 64 MiB") && large.contains("staging.toml:2:9"), "{large}");
     }
 }

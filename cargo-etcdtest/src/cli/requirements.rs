@@ -21,15 +21,15 @@ pub(super) fn require(found: &Requirements, format: Format) -> Result<(), Failur
     for warning in &found.warnings {
         anstream::eprintln!("{} {warning}", painted(WARNING, "warning:"));
     }
-    let Some(first) = found.unmet.first() else { return Ok(()) };
+    if found.unmet.is_empty() {
+        return Ok(());
+    }
     if format == Format::Json {
         print(&found.unmet.iter().map(json).collect::<String>())?;
     }
-    let help = format!(
-        "`cargo etcdtest env show {}` shows what there is. A test for some environments only says so by \
-         `environments = […]`; an `Option` may be missing",
-        first.environment
-    );
+    let help = "`cargo etcdtest env list` shows which environments there are for `--env`, `cargo etcdtest env \
+        show NAME` what one has. A test that is for some of them only says so by `environments = […]`; an \
+        `Option` may be missing";
     Err(Failure::new(Exit::Environment, miette::miette!(help = help, "{}", text(&found.unmet))))
 }
 

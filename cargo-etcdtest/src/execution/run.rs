@@ -1,7 +1,9 @@
 //! One run, from its plan to its reports, by the worker that created it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::Permissions;
 use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -180,7 +182,9 @@ async fn run_reserved(
     };
     let has_data = environments.iter().any(|environment| !environment.definition.data.is_empty());
     let files = has_data || by_id.values().any(|test| test.code.kind == TestKind::Plain);
-    let folder = files.then(|| tempfile::Builder::new().prefix("etcdtest-").tempdir()).transpose();
+    let only_ours = Permissions::from_mode(0o700);
+    let make = || tempfile::Builder::new().prefix("etcdtest-").permissions(only_ours).tempdir();
+    let folder = files.then(make).transpose();
     let folder = folder.map_err(failed("write the environments for the tests"))?;
     let data = match &folder {
         Some(folder) => DataFiles::fetch(&DataSets::new(store.clone()), &environments, folder.path()).await?,

@@ -19,7 +19,7 @@ fn run(subject: &Subject, id: &str, environment: &[&str]) -> String {
     let (ran, events) = subject.events(&[&[TEST, "--run-id", id], environment].concat());
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let finished = events.iter().find(|event| event["event"] == "unit-finished").unwrap();
-    finished["output"]["stdout"].as_str().unwrap().to_owned()
+    finished["output"].as_str().unwrap().to_owned()
 }
 
 fn shown(subject: &Subject, id: &str) -> Value {

@@ -2,6 +2,9 @@
 
 #![cfg(unix)]
 
+use std::time::Duration;
+
+use jiff::Timestamp;
 use serde_json::Value;
 use whole_program::subject::Subject;
 
@@ -23,16 +26,16 @@ fn order(events: &[Value]) -> Vec<String> {
 
 /// Whether any attempt began while another went on.
 fn overlaps(events: &[Value]) -> bool {
-    let mut running = 0;
-    events.iter().any(|event| {
-        match event["event"].as_str() {
-            Some("attempt-started") => running += 1,
-            Some("attempt-failed") => running -= 1,
-            Some("unit-finished") if event["attempts"] != serde_json::json!([]) => running -= 1,
-            _ => {}
-        }
-        running > 1
-    })
+    let finished = events.iter().filter(|event| event["event"] == "unit-finished");
+    let attempts = finished.flat_map(|event| event["attempts"].as_array().unwrap());
+    let mut times: Vec<(Timestamp, Timestamp)> = attempts
+        .map(|attempt| {
+            let started: Timestamp = attempt["started"].as_str().unwrap().parse().unwrap();
+            (started, started + Duration::from_secs_f64(attempt["duration"].as_f64().unwrap()))
+        })
+        .collect();
+    times.sort();
+    times.windows(2).any(|pair| pair[1].0 < pair[0].1)
 }
 
 #[test]

@@ -1,6 +1,5 @@
 //! What tests need of environments is looked at before any is run.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "these are tests")]
 
 use serde_json::json;
 use whole_program::subject::Subject;

@@ -187,14 +187,13 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     timings.end("build");
     let program_folders = built.program_folders.iter().cloned().collect();
     let list = CargoOptions::list_built(built, settings.list_timeout).await?;
-    timings.end("list");
     let tests = select(&list, &filter, &chosen)?;
     if tests.is_empty() {
         return Err(nothing_to_run(&list, &patterns));
     }
     let found = execution::requirements(&tests, &chosen, &secrets, settings.list_timeout);
     require(&unless_interrupted(async { Ok(found.await) }).await?, settings.format)?;
-    timings.end("check");
+    timings.end("list");
     Catalog::new(store.clone()).sync(&list).await?;
     timings.end("register");
 

@@ -1,5 +1,6 @@
 //! The data sets of a run's environments as files, which its tests read.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::io::{self, Write as _};
 use std::path::Path;
@@ -28,13 +29,15 @@ impl DataFiles {
         let mut known = HashMap::new();
         for environment in environments {
             for (name, set) in &environment.definition.data {
-                let place = (&set.environment, &set.digest);
-                if !known.contains_key(&place) {
-                    let content = sets.get(name, set).await?;
-                    known.insert(place, write(&content, folder).map_err(DataError::Files)?);
-                }
+                let file: &String = match known.entry((&set.environment, &set.digest)) {
+                    Entry::Occupied(known) => known.into_mut(),
+                    Entry::Vacant(unknown) => {
+                        let content = sets.get(name, set).await?;
+                        unknown.insert(write(&content, folder).map_err(DataError::Files)?)
+                    }
+                };
                 let files = fetched.0.entry(environment.name.clone()).or_default();
-                files.insert(name.clone(), known[&place].clone());
+                files.insert(name.clone(), file.clone());
             }
         }
         Ok(fetched)

@@ -39,7 +39,7 @@ async fn lacks(binary: &Binary, check: &Check) -> Result<Vec<Lack>, ListingFault
     let answer = ask(binary, &[CHECK_ARGUMENT], Some(check.to_json())).await?;
     let lines = answer.split(|&byte| byte == b'\n').filter_map(|line| str::from_utf8(line).ok());
     // The tests' own types may print while they are read.
-    let checked = lines.filter_map(Checked::from_line).last();
+    let checked = lines.filter_map(Checked::from_line).next_back();
     let no_answer = || ListingFault::Protocol("it gave no answer that this version understands".into());
     checked.map(|checked| checked.lacks).ok_or_else(no_answer)
 }

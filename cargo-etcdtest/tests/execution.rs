@@ -58,6 +58,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
                 file: None,
                 line: None,
             },
+            typed: false,
             binary: binary.clone(),
         },
         skipped: HashMap::new(),

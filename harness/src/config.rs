@@ -16,9 +16,56 @@ pub(crate) fn read<T: DeserializeOwned>(value: &Value) -> Result<T, Wrong> {
     T::deserialize(At(value))
 }
 
+/// How many things are said to be wrong at the most.
+const MOST: usize = 20;
+
+/// All that `wrong` says of a value: it is asked again and again, each time with something in
+/// the place of what it complained about, as far as anything will do there.
+pub(crate) fn all_wrong(value: &Value, wrong: &dyn Fn(&Value) -> Option<Wrong>) -> Vec<Wrong> {
+    let mut value = value.clone();
+    let mut all: Vec<Wrong> = Vec::new();
+    let mut next = wrong(&value);
+    for _ in 0..MOST {
+        let Some(found) = next.take() else { break };
+        let anything = ["".into(), 1.into(), true.into(), Value::Array(Vec::new()), Map::new().into()];
+        for candidate in anything {
+            if !put(&mut value, &found.path, candidate) {
+                break;
+            }
+            next = wrong(&value);
+            if next.as_ref().is_none_or(|next| next.path != found.path) {
+                break;
+            }
+            next = None;
+        }
+        // What stands below something that is wrong itself is no news.
+        if !all.iter().any(|earlier| found.path.ends_with(&earlier.path)) {
+            all.push(found);
+        }
+    }
+    all
+}
+
+/// Puts something at a path, whose innermost part comes first.
+fn put(value: &mut Value, path: &[String], new: Value) -> bool {
+    let Some((key, above)) = path.split_last() else {
+        *value = new;
+        return true;
+    };
+    match value {
+        Value::Object(table) => put(table.entry(key).or_insert(Value::Null), above, new),
+        Value::Array(values) => {
+            let item = key.parse().ok().and_then(|index: usize| values.get_mut(index));
+            item.is_some_and(|item| put(item, above, new))
+        }
+        _ => false,
+    }
+}
+
 /// What is wrong, and where below the value that was read.
+#[doc(hidden)]
 #[derive(Debug)]
-pub(crate) struct Wrong {
+pub struct Wrong {
     /// Innermost part first.
     path: Vec<String>,
     /// `None` where there is nothing at the path.
@@ -290,6 +337,48 @@ mod tests {
             "modes": { "a": { "Point": [1, 2] }, "b": { "Named": { "name": "n" } } },
             "anything": { "a": [1, null] },
         })
+    }
+
+    #[test]
+    fn all_that_is_wrong_is_found_at_once() {
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only read")]
+        struct Shop {
+            url: String,
+            limits: Limits,
+            ports: Vec<u16>,
+            mode: Option<Mode>,
+        }
+        #[derive(Debug, Deserialize)]
+        #[expect(dead_code, reason = "only read")]
+        struct Limits {
+            pieces: u32,
+            orders: u32,
+        }
+        let all = |value: &Value| -> Vec<String> {
+            let mut all: Vec<_> =
+                all_wrong(value, &|value| read::<Shop>(value).err()).iter().map(Wrong::to_string).collect();
+            all.sort();
+            all
+        };
+        assert_eq!(all(&json!({})), ["`limits`: missing", "`ports`: missing", "`url`: missing"]);
+        assert_eq!(
+            all(
+                &json!({ "url": 7, "limits": { "pieces": "x" }, "ports": [1, -1, 2, true], "mode": "Plain" })
+            ),
+            [
+                "`limits.orders`: missing",
+                "`limits.pieces`: expected u32, found a string",
+                "`ports.1`: expected u16, found an integer that does not fit",
+                "`ports.3`: expected u16, found a boolean",
+                "`url`: expected a string, found an integer",
+            ]
+        );
+        // Nothing that is put there will do: what comes after it is not seen.
+        assert_eq!(all(&json!({ "mode": "Odd" })), ["`mode`: expected one of Plain, Tries, Point, Named"]);
+        assert_eq!(all(&json!(3)), ["`config`: expected struct Shop, found an integer"]);
+        let fine = json!({ "url": "", "limits": { "pieces": 1, "orders": 1 }, "ports": [] });
+        assert_eq!(all(&fine), [""; 0]);
     }
 
     fn wrong<T: DeserializeOwned + std::fmt::Debug>(value: &Value) -> String {

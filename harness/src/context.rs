@@ -12,6 +12,7 @@ use std::time::{Instant, SystemTime};
 use crate::deferred::Deferred;
 use crate::environment::Environment;
 use crate::protocol::{Event, Outcome, Start};
+use crate::{ConfigError, Data};
 
 /// The attempt that a test runs in. Take it as a parameter, `cx: &Context`; a clone of it
 /// goes where a reference cannot, such as into a spawned task.
@@ -112,6 +113,14 @@ impl Context {
     /// larger is left out, with a note on standard error. Dropped without the runner.
     pub fn attach(&self, name: &str, bytes: impl AsRef<[u8]>) {
         self.tell(|| Event::Attachment { name: name.to_owned(), bytes: bytes.as_ref().to_vec() });
+    }
+
+    /// The content of a data set of the environment.
+    ///
+    /// # Errors
+    /// There is no such data set, or its file cannot be read.
+    pub fn data(&self, name: &str) -> Result<Data, ConfigError> {
+        self.environment().data(name)
     }
 
     /// Runs `clean_up` after the test, however it ends: passed, failed, skipped, by a panic,

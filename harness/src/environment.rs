@@ -8,9 +8,9 @@ use std::sync::OnceLock;
 use serde_core::de::DeserializeOwned;
 use serde_json::Value;
 
-use crate::Secret;
 use crate::config::{self, Wrong};
 use crate::protocol::EnvironmentData;
+use crate::{Data, Secret};
 
 /// The environment of an attempt: a name, a version and its configuration.
 ///
@@ -49,7 +49,7 @@ impl Environment {
         Self { sent: json, data: OnceLock::new(), origin: Origin::Runner, absent: BTreeMap::new() }
     }
 
-    fn data(&self) -> &EnvironmentData {
+    fn told(&self) -> &EnvironmentData {
         self.data.get_or_init(|| EnvironmentData::from_json(&self.sent).unwrap_or_default())
     }
 
@@ -60,22 +60,22 @@ impl Environment {
 
     /// Its name.
     pub fn name(&self) -> &str {
-        &self.data().name
+        &self.told().name
     }
 
     /// Its version, from 1; 0 when it does not come from a store.
     pub fn version(&self) -> u64 {
-        self.data().version
+        self.told().version
     }
 
     /// The store revision at which it was written; 0 when it does not come from a store.
     pub fn revision(&self) -> i64 {
-        self.data().revision
+        self.told().revision
     }
 
     /// The whole configuration, a JSON object.
     pub fn config(&self) -> &Value {
-        &self.data().config
+        &self.told().config
     }
 
     /// Reads the value at a key; the dots of `key` lead into tables: `orders.url`.
@@ -93,7 +93,7 @@ impl Environment {
     /// # Errors
     /// There is no such secret, or, without the runner, its value is not where the file says.
     pub fn secret(&self, name: &str) -> Result<Secret, ConfigError> {
-        if let Some(value) = self.data().secrets.0.get(name) {
+        if let Some(value) = self.told().secrets.0.get(name) {
             return Ok(Secret::new(name, value));
         }
         let (environment, origin) = (self.name(), self.origin());
@@ -105,10 +105,50 @@ impl Environment {
         }))
     }
 
+    /// The content of a data set, read anew each time.
+    ///
+    /// # Errors
+    /// There is no such data set, or its file cannot be read.
+    pub fn data(&self, name: &str) -> Result<Data, ConfigError> {
+        let (environment, origin, sets) = (self.name(), self.origin(), &self.told().data);
+        let Some(file) = sets.get(name) else {
+            let there_is = match sets.len() {
+                0 => "it has none".to_owned(),
+                _ => format!("there is: {}", sets.keys().map(String::as_str).collect::<Vec<_>>().join(", ")),
+            };
+            return Err(ConfigError(format!(
+                "environment `{environment}` has no data set `{name}`, {there_is}{origin}"
+            )));
+        };
+        std::fs::read(file).map(|bytes| Data::new(name, bytes)).map_err(|error| {
+            ConfigError(format!(
+                "environment `{environment}`: the data set `{name}` cannot be read from {file}: {error}{origin}"
+            ))
+        })
+    }
+
     /// Reads a parameter of a test: the value of its own name, otherwise the whole
     /// configuration. `ty` is the type as the author wrote it.
     pub(crate) fn parameter<T: DeserializeOwned>(&self, name: &str, ty: &str) -> Result<T, ConfigError> {
-        let read = match self.config().get(name) {
+        self.read_parameter(name).map_err(|wrong| self.error(&wrong, ty, Some(name)))
+    }
+
+    /// All that keeps such a parameter from being read.
+    pub(crate) fn check_parameter<T: DeserializeOwned>(&self, name: &str) -> Vec<Wrong> {
+        let Err(first) = self.read_parameter::<T>(name) else { return Vec::new() };
+        let wrong = |value: &Value| config::read::<T>(value).err();
+        match self.config().get(name) {
+            Some(value) => {
+                config::all_wrong(value, &wrong).into_iter().map(|wrong| wrong.below(name)).collect()
+            }
+            // It takes no table.
+            None if wrong(self.config()).is_none_or(|wrong| wrong.at_root()) => vec![first],
+            None => config::all_wrong(self.config(), &wrong),
+        }
+    }
+
+    fn read_parameter<T: DeserializeOwned>(&self, name: &str) -> Result<T, Wrong> {
+        match self.config().get(name) {
             Some(value) => config::read(value).map_err(|wrong| wrong.below(name)),
             None => config::read(self.config()).or_else(|wrong| {
                 if wrong.at_root() {
@@ -119,8 +159,7 @@ impl Environment {
                     Err(wrong)
                 }
             }),
-        };
-        read.map_err(|wrong| self.error(&wrong, ty, Some(name)))
+        }
     }
 
     fn error(&self, wrong: &Wrong, ty: &str, parameter: Option<&str>) -> ConfigError {
@@ -164,7 +203,7 @@ impl fmt::Debug for Environment {
 
 /// The environment lacks what a test needs of it, or holds something else there. It names
 /// the environment, the key and the type, and never a value.
-pub struct ConfigError(String);
+pub struct ConfigError(pub(crate) String);
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {

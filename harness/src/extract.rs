@@ -2,6 +2,7 @@
 
 use serde_core::de::DeserializeOwned;
 
+use crate::config::Wrong;
 use crate::prepare::Need;
 use crate::result::Failure;
 use crate::{Context, Environment};
@@ -24,7 +25,16 @@ pub trait Extract<'a>: Sized {
     fn need() -> Option<Need> {
         None
     }
+
+    /// For what is read from the environment's config: what keeps the parameter of this name
+    /// from being read.
+    #[doc(hidden)]
+    const CHECK: Option<Check> = None;
 }
+
+/// Looks for all that is wrong with what a parameter of this name reads.
+#[doc(hidden)]
+pub type Check = fn(&Environment, &str) -> Vec<Wrong>;
 
 /// A parameter as it stands in the source.
 #[doc(hidden)]
@@ -51,25 +61,42 @@ impl<'a, T: DeserializeOwned> Extract<'a> for T {
     fn extract(context: &'a Context, Parameter { name, ty }: Parameter) -> Result<Self, Failure> {
         context.environment().parameter(name, ty).map_err(|error| Failure(error.to_string()))
     }
+
+    const CHECK: Option<Check> = Some(Environment::check_parameter::<T>);
 }
 
 /// How a parameter of a type is read. The macro asks here alone, so that a wrong type is told
 /// once.
 #[doc(hidden)]
 pub const fn parameter<'a, T: Extract<'a>>() -> Extractor<'a, T> {
-    Extractor { extract: T::extract, need: T::need }
+    Extractor { extract: T::extract, need: T::need, check: T::CHECK }
 }
 
 /// What a type can do as a parameter.
 #[doc(hidden)]
 pub struct Extractor<'a, T> {
     extract: fn(&'a Context, Parameter) -> Result<T, Failure>,
+    need: fn() -> Option<Need>,
+    check: Option<Check>,
+}
+
+/// A parameter of a test, as its entry in the registry keeps it.
+#[doc(hidden)]
+#[derive(Debug)]
+pub struct Declared {
+    pub(crate) parameter: Parameter,
     /// What has to be prepared for it.
-    pub need: fn() -> Option<Need>,
+    pub(crate) need: fn() -> Option<Need>,
+    /// Whether the environment has what it reads.
+    pub(crate) check: Option<Check>,
 }
 
 impl<'a, T> Extractor<'a, T> {
     pub fn extract(&self, context: &'a Context, name: &'static str, ty: &'static str) -> Result<T, Failure> {
         (self.extract)(context, Parameter { name, ty })
+    }
+
+    pub const fn declared(&self, name: &'static str, ty: &'static str) -> Declared {
+        Declared { parameter: Parameter { name, ty }, need: self.need, check: self.check }
     }
 }

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
 
-use crate::protocol::{ATTEMPT_ARGUMENT, LIST_VARIABLE, Outcome, ZYGOTE_ARGUMENT};
+use crate::protocol::{ATTEMPT_ARGUMENT, CHECK_ARGUMENT, LIST_VARIABLE, Outcome, ZYGOTE_ARGUMENT};
 use crate::registry::{self, Entry};
 #[cfg(not(target_os = "linux"))]
 use crate::spawn_only as zygote;
 #[cfg(target_os = "linux")]
 use crate::zygote;
-use crate::{attempt, panics, run, standalone};
+use crate::{attempt, check, panics, run, standalone};
 
 /// What `etcdtest::main!()` calls.
 #[doc(hidden)]
@@ -26,6 +26,8 @@ pub fn main() -> ExitCode {
         match zygote::main() {
             Err(error) => Err(format!("failed to fork for the runner: {error}")),
         }
+    } else if arguments == [CHECK_ARGUMENT] {
+        check::main()
     } else if env::var_os(LIST_VARIABLE).is_some() && arguments.iter().any(|argument| argument == "--list") {
         list()
     } else {

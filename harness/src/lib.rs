@@ -46,7 +46,7 @@
 //!
 //! # Parameters
 //! - [`&Context`](Context): the attempt. It names run, worker and attempt, takes steps and
-//!   attachments, and makes names that parallel tests cannot collide on.
+//!   attachments, reads data sets, and makes names that parallel tests cannot collide on.
 //! - [`&Environment`](Environment): name, version and configuration of the environment.
 //! - Any owned type that implements `serde::Deserialize`: the config key of the parameter's
 //!   own name or, where there is no such key, the whole config. An `Option` of a plain value
@@ -66,7 +66,8 @@
 //! is read from the file that `ETCDTEST_ENVIRONMENT` names, else from
 //! `environments/local.toml` beside the package's `Cargo.toml`; where that is missing too,
 //! it is named `local` and empty. In a TOML file the values stand under `[config]`; a JSON
-//! file is an object with `name`, `version`, `revision` and `config`. Without the runner a
+//! file is an object with `name`, `version`, `revision` and `config`. Data sets are files that
+//! `[data]` names, from the folder of the TOML file. Without the runner a
 //! secret comes from a variable or a file: `[secrets]`, `NAME = { env = "VARIABLE" }` or
 //! `{ file = "PATH" }`, from the folder of the TOML file.
 //!
@@ -96,8 +97,10 @@
 
 mod attempt;
 mod backtrace;
+mod check;
 mod config;
 mod context;
+mod data;
 mod deferred;
 mod environment;
 mod extract;
@@ -126,6 +129,7 @@ mod windows;
 mod zygote;
 
 pub use context::Context;
+pub use data::Data;
 pub use environment::{ConfigError, Environment};
 pub use etcdtest_macros::{prepare, test};
 pub use extract::Extract;

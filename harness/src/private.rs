@@ -3,7 +3,8 @@
 pub use inventory;
 
 pub use crate::__in_test_builds as in_test_builds;
-pub use crate::extract::parameter;
+pub use crate::config::Wrong;
+pub use crate::extract::{Check, Declared, Parameter, parameter};
 pub use crate::front::main;
 pub use crate::prepare::{Kept, Need, Provider, Value, prepared};
 pub use crate::registry::{Entry, ShouldPanic};

@@ -11,6 +11,9 @@
 //! **A zygote.** On Linux the runner starts the binary once, with [`ZYGOTE_ARGUMENT`] alone,
 //! and asks it for a child per attempt with [`Fork`]; see there.
 //!
+//! **A check.** The runner starts the binary with [`CHECK_ARGUMENT`] alone and a [`Check`] on
+//! standard input; the binary answers with one JSON line, a [`Checked`]. Nothing runs.
+//!
 //! Both directions carry frames: the length of what follows as `u32` little-endian, one
 //! kind byte and the payload. Those of every attempt are plain bytes, since test binaries
 //! are seldom optimised and each of their processes would pay for more:
@@ -23,11 +26,15 @@
 //! | `P` | the test passed; no payload |
 //! | `F`, `B`, `X` | of a zygote: fork, born, exited; the id as `u64` and a number as `i32`, little-endian |
 
+mod check;
+mod environment;
 mod zygote;
 
+pub use check::{CHECK_ARGUMENT, Check, Checked, Lack};
+pub(crate) use environment::texts_by_name;
+pub use environment::{EnvironmentData, Secrets};
 pub use zygote::{Fork, ZYGOTE_ARGUMENT, ZygoteEvent};
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::io::{self, Read, Write};
 use std::time::Duration;
@@ -87,35 +94,12 @@ pub struct Listed {
     pub ignore: Option<String>,
     /// The test passes if it panics.
     pub should_panic: bool,
+    /// The test takes a parameter that is read from the environment's config.
+    pub typed: bool,
     /// Source file, as the compiler names it.
     pub file: String,
     /// Line in that file, from 1.
     pub line: u32,
-}
-
-/// The environment that an attempt runs against.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct EnvironmentData {
-    /// Its name.
-    pub name: String,
-    /// Its version, from 1; 0 when it does not come from a store.
-    pub version: u64,
-    /// The store revision at which it was written; 0 when it does not come from a store.
-    pub revision: i64,
-    /// Its `[config]` as a JSON object.
-    pub config: Value,
-    /// Its secrets.
-    pub secrets: Secrets,
-}
-
-/// Secrets by name, which do not print.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secrets(pub BTreeMap<String, String>);
-
-impl fmt::Debug for Secrets {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
 }
 
 /// What the runner sends first on an attempt's socket. Its environment, which may hold
@@ -136,6 +120,16 @@ pub struct Start {
     pub token: i64,
     /// What the process exits with after a pass; random, never 0.
     pub exit_code: i32,
+}
+
+/// The environment may hold secrets.
+impl fmt::Debug for Start {
+    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
+        let Self { test, run, worker, attempt, token, .. } = self;
+        let mut start = f.debug_struct("Start");
+        start.field("test", test).field("run", run).field("worker", worker);
+        start.field("attempt", attempt).field("token", token).finish_non_exhaustive()
+    }
 }
 
 /// What a test tells the runner while it runs.
@@ -267,6 +261,7 @@ impl Listed {
         say("exclusive", self.exclusive.as_deref().map(Value::from));
         say("ignore", self.ignore.as_deref().map(Value::from));
         say("should_panic", self.should_panic.then(|| true.into()));
+        say("typed", self.typed.then(|| true.into()));
         say("file", said(&self.file));
         say("line", Some(self.line.into()));
         test.into()
@@ -287,46 +282,10 @@ impl Listed {
             exclusive: text(test, "exclusive"),
             ignore: text(test, "ignore"),
             should_panic: test.get("should_panic").is_some_and(|value| *value == true),
+            typed: test.get("typed").is_some_and(|value| *value == true),
             file: text(test, "file").unwrap_or_default(),
             line: number(test, "line")?,
         })
-    }
-}
-
-impl EnvironmentData {
-    /// As JSON.
-    pub fn to_json(&self) -> String {
-        let Self { name, version, revision, config, secrets } = self;
-        let whole = json!({
-            "name": name, "version": version, "revision": revision, "config": config, "secrets": secrets.0,
-        });
-        whole.to_string()
-    }
-
-    /// Reads it back; `None` where it is something else.
-    pub fn from_json(text: &str) -> Option<Self> {
-        let Ok(Value::Object(mut environment)) = serde_json::from_str(text) else { return None };
-        Some(Self {
-            name: self::text(&environment, "name")?,
-            version: environment.get("version")?.as_u64()?,
-            revision: environment.get("revision")?.as_i64()?,
-            config: environment.remove("config")?,
-            secrets: Secrets::from_json(environment.remove("secrets"))?,
-        })
-    }
-}
-
-impl fmt::Debug for Start {
-    fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { test, environment: _, run, worker, attempt, token, exit_code } = self;
-        f.debug_struct("Start")
-            .field("test", test)
-            .field("run", run)
-            .field("worker", worker)
-            .field("attempt", attempt)
-            .field("token", token)
-            .field("exit_code", exit_code)
-            .finish_non_exhaustive()
     }
 }
 
@@ -353,17 +312,6 @@ impl Start {
             exit_code: next()?.parse().ok()?,
             environment: next()?,
         })
-    }
-}
-
-impl Secrets {
-    fn from_json(value: Option<Value>) -> Option<Self> {
-        let Some(Value::Object(secrets)) = value else { return Some(Self::default()) };
-        let secret = |(name, value)| match value {
-            Value::String(value) => Some((name, value)),
-            _ => None,
-        };
-        secrets.into_iter().map(secret).collect::<Option<_>>().map(Self)
     }
 }
 
@@ -577,6 +525,7 @@ mod tests {
             revision: 77,
             config: json!({ "url": "http://x\0" }),
             secrets: Secrets([("db".to_owned(), "hunter2".to_owned())].into()),
+            data: [("users".to_owned(), "/x/users".to_owned())].into(),
         };
         assert_eq!(EnvironmentData::from_json(&environment.to_json()), Some(environment.clone()));
         let start = Start {
@@ -597,6 +546,7 @@ mod tests {
                 steps: vec!["one".into()],
                 timeout: Some(Duration::from_secs(3)),
                 ignore: Some(String::new()),
+                typed: true,
                 line: 7,
                 ..Listed::default()
             }],

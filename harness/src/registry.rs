@@ -5,6 +5,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::Context;
+use crate::extract::Declared;
 use crate::prepare::{Need, Provider};
 use crate::protocol::{Listed, Listing};
 use crate::result::Failure;
@@ -17,8 +18,8 @@ pub struct Entry {
     pub path: &'static str,
     /// Fills the parameters and calls the function.
     pub call: fn(&Context) -> Result<(), Failure>,
-    /// What each parameter needs to be prepared.
-    pub needs: &'static [fn() -> Option<Need>],
+    /// Its parameters but for those that a case fills.
+    pub parameters: &'static [Declared],
     pub description: &'static str,
     pub steps: &'static [&'static str],
     pub expected: &'static str,
@@ -89,7 +90,7 @@ impl Entry {
 
     /// What has to be prepared for it.
     pub(crate) fn needed(&self) -> impl Iterator<Item = Need> {
-        self.needs.iter().filter_map(|need| need())
+        self.parameters.iter().filter_map(|parameter| (parameter.need)())
     }
 
     fn listed(&self) -> Listed {
@@ -107,6 +108,7 @@ impl Entry {
             exclusive: self.exclusive.map(str::to_owned),
             ignore: self.ignore.map(str::to_owned),
             should_panic: !matches!(self.should_panic, ShouldPanic::No),
+            typed: self.parameters.iter().any(|parameter| parameter.check.is_some()),
             file: self.file.to_owned(),
             line: self.line,
         }

@@ -8,7 +8,9 @@ use std::{env, fs, io};
 use serde_json::{Map, Value};
 
 use crate::environment::{Environment, Origin};
-use crate::protocol::{ENVIRONMENT_VARIABLE, EnvironmentData, SECRET_VARIABLES, Secrets, secret_placeholder};
+use crate::protocol::{
+    ENVIRONMENT_VARIABLE, EnvironmentData, SECRET_VARIABLES, Secrets, secret_placeholder, texts_by_name,
+};
 use crate::registry::Entry;
 use crate::{Context, result::Failure};
 
@@ -100,6 +102,7 @@ fn json(path: &Path, text: &str) -> Result<EnvironmentData, String> {
         revision: value["revision"].as_i64().unwrap_or_default(),
         config: value.get_mut("config").map(Value::take).unwrap_or_default(),
         secrets,
+        data: texts_by_name(value.get_mut("data").map(Value::take)).unwrap_or_default(),
     })
 }
 
@@ -137,7 +140,8 @@ fn toml(path: &Path, text: &str) -> Result<Parsed, String> {
             }
         }
     }
-    Ok((EnvironmentData { config, secrets, ..Default::default() }, absent))
+    let data = table.remove("data").map(|sets| data(path, sets)).unwrap_or_default();
+    Ok((EnvironmentData { config, secrets, data, ..Default::default() }, absent))
 }
 
 #[cfg(not(feature = "toml"))]
@@ -159,6 +163,15 @@ fn secret(path: &Path, source: &toml::Value) -> Result<String, String> {
         fs::read_to_string(&file).map_err(|error| format!("failed to read {}: {error}", file.display()))?;
     let line = text.strip_suffix('\n').map(|text| text.strip_suffix('\r').unwrap_or(text));
     Ok(line.map_or_else(|| text.clone(), str::to_owned))
+}
+
+/// The files of the data sets that the file at `path` names; others are only in the store.
+#[cfg(feature = "toml")]
+fn data(path: &Path, sets: toml::Value) -> BTreeMap<String, String> {
+    let toml::Value::Table(sets) = sets else { return BTreeMap::new() };
+    let folder = path.parent().unwrap_or(Path::new(""));
+    let file = |file: &str| folder.join(file).to_string_lossy().into_owned();
+    sets.iter().filter_map(|(name, set)| Some((name.clone(), file(set.as_str()?)))).collect()
 }
 
 /// JSON has no dates, they become texts.

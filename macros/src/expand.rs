@@ -67,9 +67,9 @@ impl Test<'_> {
         );
         let call = self.caller(&caller, function);
         let path = self.path();
-        let needs = function.extracted.iter().map(|Extracted { ty, .. }| {
+        let parameters = function.extracted.iter().map(|Extracted { key, ty, spelled }| {
             quote_spanned! {ty.span().resolved_at(Span::mixed_site())=>
-                ::etcdtest::private::parameter::<#ty>().need
+                ::etcdtest::private::parameter::<#ty>().declared(#key, #spelled)
             }
         });
         let entry = entry(function, arguments, self.case.unwrap_or(self.function).span());
@@ -79,7 +79,7 @@ impl Test<'_> {
                 ::etcdtest::private::Entry {
                     path: ::core::concat!(::core::module_path!(), #path),
                     call: #caller,
-                    needs: &[#(#needs),*],
+                    parameters: &[#(#parameters),*],
                     #entry
                 }
             }

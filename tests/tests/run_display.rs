@@ -108,6 +108,7 @@ fn every_event_and_its_fields_are_documented() {
         "not-ready",
         "reservation-waiting",
         "reservation-held",
+        "requirement-unmet",
     ]
     .map(String::from);
     let expected = documented();

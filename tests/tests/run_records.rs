@@ -106,7 +106,7 @@ fn every_run_is_kept_and_the_latest_result_knows_those_before_it() {
     // The environment decides how the test ends.
     for url in ["", "url = \"x\"", ""] {
         subject.environment("local", url, &[]);
-        subject.etcdtest(&["subject::annotated::config::is_read"]);
+        subject.etcdtest(&["subject::annotated::config::is_asked_for"]);
     }
     let list = subject.etcdtest(&["runs", "list", "--format", "json"]);
     let failed: Vec<_> = list
@@ -117,7 +117,7 @@ fn every_run_is_kept_and_the_latest_result_knows_those_before_it() {
     assert_eq!(failed, [1, 0, 1], "newest first");
 
     let store = cargo_etcdtest::store::local::LocalStore::open(&subject.path().join(".etcdtest")).unwrap();
-    let id = cargo_etcdtest::model::TestCaseId::new("subject", "annotated", "config::is_read");
+    let id = cargo_etcdtest::model::TestCaseId::new("subject", "annotated", "config::is_asked_for");
     let key = cargo_etcdtest::store::keys::latest_result(&id, "local");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let pair = runtime.block_on(cargo_etcdtest::store::get(&store, key)).unwrap().unwrap();

@@ -96,7 +96,9 @@ struct TargetOptions {
 
 /// What `step` comes to, or a failure where a signal comes first: what it started runs in
 /// groups of their own, which end with it, not by a signal to us.
-async fn unless_interrupted<T>(step: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+pub(super) async fn unless_interrupted<T>(
+    step: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
     let Ok(mut interrupts) = Interrupts::listen() else { return step.await };
     tokio::select! {
         done = step => done,

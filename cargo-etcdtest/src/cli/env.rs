@@ -16,8 +16,8 @@ use super::{Exit, Failure, Session, env_check};
 use crate::author::author;
 use crate::config::{Flags, Format};
 use crate::environments::{
-    Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, GivenSecrets,
-    Reservations, Secrets, editor, read_files,
+    Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, GivenData,
+    GivenSecrets, Reservations, Secrets, editor, read_files,
 };
 use crate::model::Environment;
 use crate::store::SharedStore;
@@ -216,15 +216,19 @@ async fn apply(
     format: Format,
 ) -> Result<(), Failure> {
     // Nothing is written anywhere until all values are known.
-    let given = |file: EnvironmentFile| Ok((GivenSecrets::read(&file)?, file));
+    let given = |file: EnvironmentFile| {
+        let data = GivenData::read(&file)?;
+        Ok((data, GivenSecrets::read(&file)?, file))
+    };
     let given: Vec<_> = files.into_iter().map(given).collect::<Result<_, EnvironmentError>>()?;
-    for (given, mut file) in given {
+    for (data, secrets_given, mut file) in given {
         let current = environments.find(&file.name).await?;
         let current = current.as_ref().map(|current| &current.definition);
-        for name in given.store(secrets, &mut file, current).await? {
+        for name in secrets_given.store(secrets, &mut file, current).await? {
             let name = painted(STRONG, name);
             anstream::eprintln!("the secret {name} was not given, and stays as it is stored");
         }
+        data.store(&environments.data_sets(), &mut file).await?;
         print(&applied_text(&environments.apply(&file, change).await?, format))?;
     }
     Ok(())
@@ -278,8 +282,10 @@ async fn edit_once(
     let editor = editor()?;
     draft.open(&editor).await?;
     let mut file = draft.read()?;
+    let data = GivenData::read(&file)?;
     let given = GivenSecrets::read(&file)?;
     given.store(secrets, &mut file, Some(&seen.definition)).await?;
+    data.store(&environments.data_sets(), &mut file).await?;
     environments.replace(seen, &file, change).await
 }
 

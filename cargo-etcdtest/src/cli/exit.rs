@@ -1,6 +1,6 @@
 //! What the program exits with, and how it says what went wrong.
 
-use crate::environments::{EnvironmentError, ReservationError, SecretError};
+use crate::environments::{DataError, EnvironmentError, ReservationError, SecretError};
 use crate::execution::NotReady;
 use crate::store::StoreError;
 
@@ -116,6 +116,16 @@ impl From<EnvironmentError> for Failure {
             EnvironmentError::Secret(error) => error.into(),
             EnvironmentError::Unknown { .. } => Self::new(Exit::Environment, error),
             error => Self::usage(error),
+        }
+    }
+}
+
+impl From<DataError> for Failure {
+    fn from(error: DataError) -> Self {
+        match error {
+            DataError::Store(error) => error.into(),
+            DataError::Damaged { .. } => Self::new(Exit::Environment, error),
+            DataError::Files(_) => Self::usage(error),
         }
     }
 }

@@ -13,6 +13,7 @@ mod list;
 mod print;
 mod progress;
 mod report;
+mod requirements;
 mod reservation;
 mod reservation_text;
 mod run;

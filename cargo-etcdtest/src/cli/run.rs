@@ -9,12 +9,13 @@ use std::time::Duration;
 use clap::Args;
 use tokio::sync::{mpsc, watch};
 
-use super::cargo_options::CargoOptions;
+use super::cargo_options::{CargoOptions, unless_interrupted};
 use super::filter_options::FilterOptions;
 use super::global::without_password;
 use super::interrupts::Interrupts;
 use super::progress::{Progress, show};
 use super::report::write_file;
+use super::requirements::require;
 use super::session::Session;
 use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs, verb};
@@ -186,11 +187,13 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     timings.end("build");
     let program_folders = built.program_folders.iter().cloned().collect();
     let list = CargoOptions::list_built(built, settings.list_timeout).await?;
-    timings.end("list");
     let tests = select(&list, &filter, &chosen)?;
     if tests.is_empty() {
         return Err(nothing_to_run(&list, &patterns));
     }
+    let found = execution::requirements(&tests, &chosen, &secrets, settings.list_timeout);
+    require(&unless_interrupted(async { Ok(found.await) }).await?, settings.format)?;
+    timings.end("list");
     Catalog::new(store.clone()).sync(&list).await?;
     timings.end("register");
 
@@ -332,6 +335,7 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
         ),
         RunError::Store(error) => error.into(),
         RunError::NotReady(not_ready) => not_ready.into(),
+        RunError::Data(error) => error.into(),
         RunError::Report(error) => error.into(),
         RunError::Exists(_) => {
             Failure::usage(miette::miette!(help = "choose another --run-id, or leave it out", "{error}"))

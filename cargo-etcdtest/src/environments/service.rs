@@ -8,6 +8,7 @@ mod bases;
 
 use self::bases::{AsOf, extending};
 use super::chain::Chain;
+use super::data_sets::DataSets;
 use super::error::EnvironmentError;
 use super::file::EnvironmentFile;
 use super::name::check_name;
@@ -70,6 +71,11 @@ impl Environments {
     /// The environments of this store.
     pub fn new(store: SharedStore) -> Self {
         Self { store }
+    }
+
+    /// The data sets of the same store.
+    pub fn data_sets(&self) -> DataSets {
+        DataSets::new(self.store.clone())
     }
 
     /// Makes the environment what the definition of the file says. What changes something is

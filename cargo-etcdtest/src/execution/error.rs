@@ -1,7 +1,7 @@
 //! Why a run could not go on.
 
 use super::services::NotReady;
-use crate::environments::ReservationError;
+use crate::environments::{DataError, ReservationError};
 use crate::model::{RunId, WorkerId};
 use crate::reports::ReportError;
 use crate::store::{Key, StoreError};
@@ -44,6 +44,9 @@ pub enum RunError {
     /// Somebody asked again to end it while it was being stored.
     #[error("the run `{0}` was interrupted before everything was stored")]
     Interrupted(RunId),
+    /// The data of an environment cannot be given to tests, and so none was begun.
+    #[error(transparent)]
+    Data(#[from] DataError),
     /// A process or file that the run needs could not be had.
     #[error("failed to {what}: {source}")]
     Io {

@@ -1,12 +1,15 @@
 //! One run, from its plan to its reports, by the worker that created it.
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs::Permissions;
 use std::num::NonZeroU32;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use tempfile::TempDir;
 use tokio::sync::watch;
 
 use super::attempt::{Leave, told};
@@ -23,7 +26,7 @@ use super::services::{Ground, Supply};
 use super::timings::Timings;
 use super::work::Work;
 use super::worker::{Ended, EventSink, execute};
-use crate::environments::{Reservation, SecretValues};
+use crate::environments::{DataFiles, DataSets, Reservation, SecretValues};
 use crate::model::{
     Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, TestKind,
     Worker, WorkerId,
@@ -174,16 +177,11 @@ async fn run_reserved(
     let by_id = tests.iter().map(|selected| (selected.test.id.clone(), selected.test.clone()));
     let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
     // What may fail on this machine comes before there is a run in the store.
-    let failed = |what: &str| {
-        let what = what.to_owned();
-        |source| RunError::Io { what, source }
-    };
-    let files = by_id.values().any(|test| test.code.kind == TestKind::Plain);
-    let folder = files.then(|| tempfile::Builder::new().prefix("etcdtest-").tempdir()).transpose();
-    let folder = folder.map_err(failed("write the environments for the tests"))?;
+    let (folder, data) = files(&store, &by_id, &environments).await?;
     let path = folder.as_ref().map(|folder| folder.path().to_owned());
     let launcher = Arc::new(Launcher::new(order.keeper, path, policy.lanes, events.clone(), redactor));
-    launcher.begin().await.map_err(failed("start the keeper of the tests"))?;
+    let failed = |source| RunError::Io { what: "start the keeper of the tests".to_owned(), source };
+    launcher.begin().await.map_err(failed)?;
     let create = Membership::create(store, worker, &plan, &environments, patience, describe);
     let mut membership = without_tests(&leave, &id, create).await?;
     membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
@@ -197,7 +195,7 @@ async fn run_reserved(
     });
 
     let ground = Ground::new(Arc::clone(&launcher), order.root, order.built, secrets, events.clone());
-    let supply = match Supply::provide(ground, &environments, folder, &leave).await {
+    let supply = match Supply::provide(ground, &environments, data, folder, &leave).await {
         Ok(supply) => supply,
         Err(error) => {
             launcher.close().await;
@@ -252,6 +250,27 @@ fn units(tests: &[Selected], environments: &[Environment], of: u32) -> Vec<Plann
         }
     }
     units
+}
+
+/// The files that tests read: a folder of this user's own where there are any, and the data
+/// of the environments in it.
+async fn files(
+    store: &SharedStore,
+    tests: &HashMap<TestCaseId, ListedTest>,
+    environments: &[Environment],
+) -> Result<(Option<TempDir>, DataFiles)> {
+    let has_data = environments.iter().any(|environment| !environment.definition.data.is_empty());
+    if !has_data && tests.values().all(|test| test.code.kind != TestKind::Plain) {
+        return Ok((None, DataFiles::default()));
+    }
+    let only_ours = Permissions::from_mode(0o700);
+    let folder = tempfile::Builder::new().prefix("etcdtest-").permissions(only_ours).tempdir();
+    let folder = folder.map_err(|source| {
+        let what = "write the environments for the tests".to_owned();
+        RunError::Io { what, source }
+    })?;
+    let data = DataFiles::fetch(&DataSets::new(store.clone()), environments, folder.path()).await?;
+    Ok((Some(folder), data))
 }
 
 /// Ends a run of which no test can begin.

@@ -1,4 +1,4 @@
-//! What is stored compressed: blocks of results, and output in chunks.
+//! What is stored compressed: blocks of results, and output and data sets in chunks.
 
 use std::io::Read as _;
 
@@ -8,10 +8,10 @@ use super::keys;
 use super::records::{decode_value, encode};
 use crate::model::{Block, Fence, RunId, UnitIndex};
 
-/// How many bytes one chunk of output or of a report may take in the store.
+/// How many bytes one chunk of output, of a data set or of a report may take in the store.
 pub const CHUNK: usize = 256 * 1024;
 
-/// How many bytes of output go into one chunk: zstd may make what cannot be compressed
+/// How many bytes of output or data go into one chunk: zstd may make what cannot be compressed
 /// longer by 1/256, and a chunk is never longer than [`CHUNK`].
 const PIECE: usize = 255 * 1024;
 
@@ -69,13 +69,19 @@ pub fn encode_output(
     name: &str,
     content: &[u8],
 ) -> Vec<(Key, Vec<u8>)> {
-    let pieces = content.chunks(PIECE).enumerate();
-    pieces
-        .map(|(chunk, piece)| (keys::log_chunk(run, unit, token.0, attempt, name, chunk), compress(piece)))
-        .collect()
+    pieces(content, |chunk| keys::log_chunk(run, unit, token.0, attempt, name, chunk))
 }
 
-/// Puts a stream or attachment together again from its chunks, in the order of their keys.
+/// The keys and values under which a data set of an environment is stored, in order.
+pub fn encode_data(environment: &str, digest: &str, content: &[u8]) -> Vec<(Key, Vec<u8>)> {
+    pieces(content, |chunk| keys::data_chunk(environment, digest, chunk))
+}
+
+fn pieces(content: &[u8], key: impl Fn(usize) -> Key) -> Vec<(Key, Vec<u8>)> {
+    content.chunks(PIECE).enumerate().map(|(chunk, piece)| (key(chunk), compress(piece))).collect()
+}
+
+/// Puts a stream, an attachment or a data set together again from its chunks, in the order of their keys.
 ///
 /// # Errors
 /// As [`decompress`].

@@ -76,6 +76,16 @@ pub fn secret(environment: &str, name: &str, version: u64) -> Key {
     format!("/secrets/{}/{}/{version:010}", segment(environment), segment(name)).into()
 }
 
+/// All chunks of a data set of this digest, which belongs to this environment.
+pub fn data(environment: &str, digest: &str) -> Key {
+    format!("/data/{}/{}/", segment(environment), segment(digest)).into()
+}
+
+/// One chunk of a data set, counted from 0.
+pub fn data_chunk(environment: &str, digest: &str, chunk: usize) -> Key {
+    format!("/data/{}/{}/{chunk:06}", segment(environment), segment(digest)).into()
+}
+
 /// A run's record.
 pub fn run(run: &RunId) -> Key {
     format!("{RUNS}{}", segment(run.as_str())).into()

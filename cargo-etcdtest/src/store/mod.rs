@@ -15,7 +15,9 @@ mod secret;
 
 pub use api::*;
 pub use commit::{Commit, commit, pauses};
-pub use compress::{CHUNK, compress, decode_block, decode_output, decompress, encode_block, encode_output};
+pub use compress::{
+    CHUNK, compress, decode_block, decode_output, decompress, encode_block, encode_data, encode_output,
+};
 pub use connect::{StoreOptions, connect};
 pub use error::StoreError;
 pub use lease::LeaseKeeper;

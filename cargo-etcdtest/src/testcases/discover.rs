@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use camino::Utf8Path;
-use etcdtest::protocol::{LIST_VARIABLE, VERSION};
+use etcdtest::protocol::{LIST_VARIABLE, Listed, VERSION};
 use futures::{StreamExt, stream};
-use tokio::io::{AsyncRead, AsyncReadExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt};
 use tokio::process::Command;
 
 use super::binary::Binary;
@@ -105,10 +105,10 @@ fn add(list: &mut TestList, binary: &Arc<Binary>, tests: Tests) {
     }
     let Tests::Listed(tests) = tests else { return };
     let mut names = BTreeSet::new();
-    for (name, code) in tests {
+    for Found { name, code, typed } in tests {
         if names.insert(name.clone()) {
             let id = TestCaseId::new(&binary.package, &binary.name, name);
-            list.tests.push(ListedTest { id, code, binary: Arc::clone(binary) });
+            list.tests.push(ListedTest { id, code, typed, binary: Arc::clone(binary) });
         } else {
             list.warnings.push(format!("{binary} lists `{name}` twice: it is run once"));
         }
@@ -118,39 +118,63 @@ fn add(list: &mut TestList, binary: &Arc<Binary>, tests: Tests) {
 /// What a binary has.
 enum Tests {
     /// These tests.
-    Listed(Vec<(String, Code)>),
+    Listed(Vec<Found>),
     /// Nothing was printed, not even the closing line in which libtest counts no tests.
     Silent,
 }
 
+/// A test that a binary has.
+struct Found {
+    name: String,
+    code: Code,
+    typed: bool,
+}
+
 async fn tests_of(binary: &Binary, workspace_root: &Utf8Path) -> Result<Tests, ListingFault> {
-    let first = ask(binary, &["--list", "--format", "terse"]).await?;
+    let first = ask(binary, &["--list", "--format", "terse"], None).await?;
     let names = match listing::first_answer(&first)? {
         FirstAnswer::Annotated(tests) => {
-            let tests = tests.into_iter();
-            return Ok(Tests::Listed(
-                tests.map(|test| (test.name.clone(), listing::annotated(test, workspace_root))).collect(),
-            ));
+            let found = |test: Listed| Found {
+                name: test.name.clone(),
+                typed: test.typed,
+                code: listing::annotated(test, workspace_root),
+            };
+            return Ok(Tests::Listed(tests.into_iter().map(found).collect()));
         }
         FirstAnswer::Plain(names) => names,
     };
     if names.is_empty() {
-        let silent = first.is_empty() && ask(binary, &["--list"]).await?.is_empty();
+        let silent = first.is_empty() && ask(binary, &["--list"], None).await?.is_empty();
         return Ok(if silent { Tests::Silent } else { Tests::Listed(Vec::new()) });
     }
-    let ignored = ask(binary, &["--list", "--format", "terse", "--ignored"]).await?;
+    let ignored = ask(binary, &["--list", "--format", "terse", "--ignored"], None).await?;
     let ignored = listing::plain_names(&ignored)?.into_iter().collect();
-    Ok(Tests::Listed(listing::plain(names, &ignored)))
+    let found = |(name, code)| Found { name, code, typed: false };
+    Ok(Tests::Listed(listing::plain(names, &ignored).into_iter().map(found).collect()))
 }
 
-/// Starts the binary with these arguments and returns what it prints.
-async fn ask(binary: &Binary, arguments: &[&str]) -> Result<Vec<u8>, ListingFault> {
+/// Starts the binary with these arguments, tells it the question if there is one, and returns
+/// what it prints.
+pub(super) async fn ask(
+    binary: &Binary,
+    arguments: &[&str],
+    question: Option<String>,
+) -> Result<Vec<u8>, ListingFault> {
     let mut command = Command::from(binary.command());
-    command.args(arguments).env(LIST_VARIABLE, VERSION.to_string()).stdin(Stdio::null());
+    let stdin = if question.is_some() { Stdio::piped() } else { Stdio::null() };
+    command.args(arguments).env(LIST_VARIABLE, VERSION.to_string()).stdin(stdin);
     let (mut child, group) =
         Group::spawn(command.stdout(Stdio::piped()).stderr(Stdio::piped())).map_err(ListingFault::Start)?;
-    let (output, errors) =
-        tokio::try_join!(read_list(child.stdout.take()), read_head(child.stderr.take(), STDERR_LIMIT))?;
+    let stdin = child.stdin.take();
+    let say = async {
+        if let (Some(mut stdin), Some(question)) = (stdin, question) {
+            // One that does not listen says why in its own words.
+            let _ = stdin.write_all(question.as_bytes()).await;
+        }
+        Ok(())
+    };
+    let (output, errors, ()) =
+        tokio::try_join!(read_list(child.stdout.take()), read_head(child.stderr.take(), STDERR_LIMIT), say)?;
     let status = child.wait().await.map_err(ListingFault::Read)?;
     group.ended();
     if status.success() { Ok(output) } else { Err(ended(status, &errors)) }

@@ -8,6 +8,7 @@ mod discover;
 mod filter;
 mod group;
 mod listing;
+mod question;
 #[cfg(test)]
 pub(crate) mod sample;
 mod sync;
@@ -19,5 +20,6 @@ pub use catalog::{Catalog, CatalogError, StoredTestCase};
 pub use discover::{ListError, ListFailure, discover};
 pub use filter::{ExpressionError, Filter, RunIgnored, Selected, Selection, TestSet};
 pub use listing::ListingFault;
+pub use question::{Question, ask_what_lacks};
 pub use sync::SyncCounts;
 pub use test_list::{ListedTest, TestList};

@@ -34,6 +34,7 @@ pub(crate) fn test(binary: &Arc<Binary>, name: &str) -> ListedTest {
             file: None,
             line: None,
         },
+        typed: false,
         binary: Arc::clone(binary),
     }
 }

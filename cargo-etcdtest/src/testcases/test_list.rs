@@ -30,6 +30,8 @@ pub struct ListedTest {
     pub id: TestCaseId,
     /// What its code says.
     pub code: Code,
+    /// Whether it takes parameters that are read from the environment.
+    pub typed: bool,
     /// Where it is.
     pub binary: Arc<Binary>,
 }

@@ -30,7 +30,7 @@ fn each_test_ends_as_it_should_and_where_harness_false_was_forgotten_too() {
     let own = finish(&mut PROJECT.test("own"));
     assert_eq!(own.code, Some(101));
     let own = outcomes(&own.stdout);
-    assert_eq!(own.len(), 24, "{own:?}");
+    assert_eq!(own.len(), 26, "{own:?}");
     for (test, outcome) in &own {
         assert!(expected(test, outcome), "{test}: {outcome}");
     }
@@ -133,7 +133,7 @@ fn nextest_runs_the_same_tests_with_the_same_outcomes() {
         run.stderr.lines().filter_map(line).collect::<BTreeMap<_, _>>()
     };
     let own = run("own");
-    assert_eq!(own.len(), 22, "{own:?}");
+    assert_eq!(own.len(), 24, "{own:?}");
     for (test, outcome) in &own {
         let libtest = if *outcome == "PASS" { "ok" } else { "FAILED" };
         assert!(expected(test, libtest) || test == "skips" && *outcome == "PASS", "{test}: {outcome}");

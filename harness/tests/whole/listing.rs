@@ -42,12 +42,18 @@ fn the_runner_gets_everything_that_the_author_said() {
             exclusive: Some("printer".into()),
             ignore: None,
             should_panic: false,
+            typed: false,
             file: "tests/own.rs".into(),
             line: line_of("async fn documented"),
         }
     );
     assert_eq!(test("passes::cases::large").line, line_of("cases(small(1"));
     assert!(test("passes::panics").should_panic);
+    for (name, typed) in
+        [("needs::text", true), ("needs::more_than_the_case_gives::one", true), ("needs::dotted", false)]
+    {
+        assert_eq!(test(name).typed, typed, "{name}");
+    }
     assert_eq!(test("ignored::with_a_reason").ignore.as_deref(), Some("slow"));
     assert_eq!(test("ignored::without_a_reason").ignore.as_deref(), Some(""));
     assert_eq!(

@@ -4,6 +4,9 @@
 
 #[cfg(unix)]
 mod attempts;
+mod check;
+#[cfg(unix)]
+mod data;
 mod environments;
 #[cfg(target_os = "linux")]
 mod forked;

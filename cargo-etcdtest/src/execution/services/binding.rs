@@ -46,6 +46,17 @@ pub(super) fn config(bound: &Definition, bindings: &Bindings) -> Map<String, Val
     config
 }
 
+/// What tests will read, with placeholders for the ports that are not known yet; `None` where
+/// a reference stands for nothing.
+pub(in crate::execution) fn expected_config(
+    environment: &Environment,
+    secrets: &SecretValues,
+) -> Option<Map<String, Value>> {
+    let placeholders = Bindings::placeholders(&environment.name, &environment.definition);
+    let bindings = Bindings { ports: placeholders.ports, ..unbound(environment, secrets) };
+    Some(config(&bound(environment, &bindings).ok()?, &bindings))
+}
+
 /// Whether it is started on a port that is chosen for it.
 pub(super) fn wants_port(service: &Service) -> bool {
     texts(service).any(|text| text.contains("{port}"))

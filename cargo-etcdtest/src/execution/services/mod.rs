@@ -14,6 +14,7 @@ mod program;
 mod service;
 mod supply;
 
+pub(super) use binding::expected_config;
 pub use check::check;
 pub use fleet::Ground;
 pub use log::ServiceLog;

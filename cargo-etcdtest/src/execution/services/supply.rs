@@ -16,7 +16,7 @@ use super::fleet::{Fleet, Ground, Marks, tell};
 use super::log::ServiceLog;
 use super::not_ready::NotReady;
 use super::probe;
-use crate::environments::Bindings;
+use crate::environments::{Bindings, DataFiles};
 use crate::execution::Leave;
 use crate::execution::error::{Result, RunError};
 use crate::model::{Definition, Environment, Scope, Service};
@@ -30,6 +30,8 @@ pub struct Supply {
     /// What runs, by environment.
     fleets: HashMap<String, Fleet>,
     environments: HashMap<String, Provided>,
+    /// Where tests read the data of their environments.
+    data: DataFiles,
     /// Where plain tests read their environments.
     files: Option<TempDir>,
 }
@@ -68,10 +70,12 @@ impl Supply {
     pub async fn provide(
         ground: Ground,
         environments: &[Environment],
+        data: DataFiles,
         files: Option<TempDir>,
         leave: &watch::Receiver<Leave>,
     ) -> Result<Self> {
-        let mut supply = Self { ground, fleets: HashMap::new(), environments: HashMap::new(), files };
+        let (fleets, provided) = (HashMap::new(), HashMap::new());
+        let mut supply = Self { ground, fleets, environments: provided, data, files };
         let mut leaving = leave.clone();
         let begun = tokio::select! {
             begun = supply.begin(environments) => begun,
@@ -94,17 +98,18 @@ impl Supply {
             let bindings = unbound(environment, &self.ground.secrets);
             let fleet = Fleet::start(&self.ground, environment, bindings, for_all, on_ready).await?;
             // From here on it is stopped with the others.
-            let fleet = self.fleets.entry(environment.name.clone()).or_insert(fleet);
+            self.fleets.insert(environment.name.clone(), fleet);
+            let fleet = &self.fleets[&environment.name];
             let bound = bound(environment, fleet.bindings())?;
             for (written, probe) in environment.definition.probes.iter().zip(&bound.probes) {
                 probe::pass(&self.ground, environment, written, probe).await?;
             }
-            let told = told_of(environment, &bound, fleet.bindings());
+            let told = self.told_of(environment, &bound, fleet.bindings());
             let file = match &self.files {
                 None => None,
                 Some(folder) => {
                     let file = folder.path().join(format!("{index}.json"));
-                    let content = content(environment, fleet.bindings())?;
+                    let content = self.content(environment, fleet.bindings())?;
                     std::fs::write(&file, content).map_err(cannot_write)?;
                     Some(file)
                 }
@@ -144,8 +149,8 @@ impl Supply {
         let words = |part: NotReady| part.without_secrets(self.ground.redactor()).to_string();
         let fleet = started.map_err(words)?;
         let bound = bound(environment, fleet.bindings()).map_err(words)?;
-        let told = told_of(environment, &bound, fleet.bindings());
-        let content = content(environment, fleet.bindings()).map_err(words)?;
+        let told = self.told_of(environment, &bound, fleet.bindings());
+        let content = self.content(environment, fleet.bindings()).map_err(words)?;
         let file = self.files.as_ref().map(|folder| {
             let file = tempfile::Builder::new().suffix(".json").tempfile_in(folder.path())?;
             std::fs::write(file.path(), &content).map(|()| file)
@@ -156,6 +161,36 @@ impl Supply {
         let path = file.as_ref().map(|file| file.path().to_owned());
         let secrets = Secrets(fleet.bindings().secrets.clone());
         Ok(Supplied { environment: told, file: path, secrets, fleet: Some(fleet), marks, _file: file })
+    }
+
+    fn told_of(&self, environment: &Environment, bound: &Definition, bindings: &Bindings) -> String {
+        let data = EnvironmentData {
+            name: environment.name.clone(),
+            version: environment.version,
+            revision: environment.revision,
+            config: Value::Object(config(bound, bindings)),
+            secrets: Secrets(bindings.secrets.clone()),
+            data: self.data.of(&environment.name),
+        };
+        data.to_json()
+    }
+
+    /// What stands in the file of an environment: placeholders instead of its secrets, which come
+    /// as variables.
+    fn content(
+        &self,
+        environment: &Environment,
+        bindings: &Bindings,
+    ) -> std::result::Result<String, NotReady> {
+        let names = bindings.secrets.keys();
+        let secrets = names.map(|name| (name.clone(), secret_placeholder(name))).collect();
+        let bindings = Bindings { secrets, ..bindings.clone() };
+        let config = config(&bound(environment, &bindings)?, &bindings);
+        let Environment { name, version, revision, .. } = environment;
+        let data = self.data.of(name);
+        let whole =
+            json!({ "name": name, "version": version, "revision": revision, "config": config, "data": data });
+        Ok(whole.to_string())
     }
 
     /// Stops all services, and kills them where `leave` says so.
@@ -180,28 +215,6 @@ impl Supplied {
             fleet.stop(leave).await;
         }
     }
-}
-
-fn told_of(environment: &Environment, bound: &Definition, bindings: &Bindings) -> String {
-    let data = EnvironmentData {
-        name: environment.name.clone(),
-        version: environment.version,
-        revision: environment.revision,
-        config: Value::Object(config(bound, bindings)),
-        secrets: Secrets(bindings.secrets.clone()),
-    };
-    data.to_json()
-}
-
-/// What stands in the file of an environment: placeholders instead of its secrets, which come
-/// as variables.
-fn content(environment: &Environment, bindings: &Bindings) -> std::result::Result<String, NotReady> {
-    let names = bindings.secrets.keys();
-    let secrets = names.map(|name| (name.clone(), secret_placeholder(name))).collect();
-    let bindings = Bindings { secrets, ..bindings.clone() };
-    let config = config(&bound(environment, &bindings)?, &bindings);
-    let Environment { name, version, revision, .. } = environment;
-    Ok(json!({ "name": name, "version": version, "revision": revision, "config": config }).to_string())
 }
 
 fn cannot_write(source: std::io::Error) -> RunError {

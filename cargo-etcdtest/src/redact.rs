@@ -13,6 +13,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::{STANDARD, URL_SAFE};
 use percent_encoding::{AsciiSet, CONTROLS, NON_ALPHANUMERIC, utf8_percent_encode};
 
+use crate::reports::text;
+
 /// The shortest secret that is taken, in bytes: anything shorter would be found everywhere.
 pub const SHORTEST: usize = 4;
 /// The shortest line of a secret of several lines that is replaced by itself, in bytes.
@@ -75,23 +77,32 @@ impl Redactor {
 
     /// The text without secrets.
     pub fn text(&self, text: String) -> String {
-        match &self.0 {
-            Some(patterns) if patterns.search.is_match(&text) => {
-                patterns.search.replace_all(&text, &patterns.replacements)
-            }
-            _ => text,
-        }
+        let Some(patterns) = &self.0 else { return text };
+        let text = patterns.without(text);
+        patterns.in_plain(&text).unwrap_or(text)
     }
 
-    /// A document without secrets, if it is a text; any other is left as it is.
+    /// A document without secrets, whether it is a text or not.
     pub fn document(&self, bytes: Vec<u8>) -> Vec<u8> {
         if self.is_empty() {
             return bytes;
         }
         match String::from_utf8(bytes) {
             Ok(text) => self.text(text).into_bytes(),
-            Err(binary) => binary.into_bytes(),
+            Err(binary) => {
+                let mut stream = self.stream();
+                let mut redacted = stream.push(binary.as_bytes()).into_owned();
+                redacted.extend(stream.end());
+                redacted
+            }
         }
+    }
+
+    /// What has come out of a stream, without secrets that only show once terminal sequences
+    /// and control characters in them are taken out, as they are wherever it is read.
+    pub fn passed(&self, bytes: Vec<u8>) -> Vec<u8> {
+        let Some(patterns) = &self.0 else { return bytes };
+        patterns.in_plain(&String::from_utf8_lossy(&bytes)).map_or(bytes, String::into_bytes)
     }
 
     /// A stream to be redacted piece by piece.
@@ -108,6 +119,16 @@ impl fmt::Debug for Redactor {
 }
 
 impl RedactedStream {
+    /// Whether there is nothing to replace.
+    pub fn is_idle(&self) -> bool {
+        self.redactor.is_empty()
+    }
+
+    /// As [`Redactor::passed`].
+    pub fn passed(&self, bytes: Vec<u8>) -> Vec<u8> {
+        self.redactor.passed(bytes)
+    }
+
     /// Takes the next piece, and gives what can be passed on.
     pub fn push<'a>(&mut self, bytes: &'a [u8]) -> Cow<'a, [u8]> {
         let Some(patterns) = &self.redactor.0 else { return Cow::Borrowed(bytes) };
@@ -128,6 +149,19 @@ impl RedactedStream {
 }
 
 impl Patterns {
+    fn without(&self, text: String) -> String {
+        if self.search.is_match(&text) { self.search.replace_all(&text, &self.replacements) } else { text }
+    }
+
+    /// The text as it is shown, without secrets, if there are any in that.
+    fn in_plain(&self, text: &str) -> Option<String> {
+        if !text.contains(|character: char| character.is_control() && !"\n\t".contains(character)) {
+            return None;
+        }
+        let plain = text::plain(text);
+        self.search.is_match(&plain).then(|| self.without(plain))
+    }
+
     fn new(patterns: BTreeMap<String, String>) -> Self {
         let size: usize = patterns.keys().map(String::len).sum();
         let longest = patterns.keys().map(String::len).max().unwrap_or(0);

@@ -20,6 +20,7 @@ use crate::environments::{
     GivenSecrets, Reservations, Secrets, editor, read_files,
 };
 use crate::model::Environment;
+use crate::redact::Redactor;
 use crate::store::SharedStore;
 
 /// Manage the environments that tests run against
@@ -221,6 +222,9 @@ async fn apply(
         Ok((data, GivenSecrets::read(&file)?, file))
     };
     let given: Vec<_> = files.into_iter().map(given).collect::<Result<_, EnvironmentError>>()?;
+    let told = Redactor::new(given.iter().flat_map(|(_, secrets, _)| secrets.values()));
+    let message = told.text(change.message.to_owned());
+    let change = Change { message: &message, ..change };
     for (data, secrets_given, mut file) in given {
         let current = environments.find(&file.name).await?;
         let current = current.as_ref().map(|current| &current.definition);
@@ -283,7 +287,7 @@ async fn edit_once(
     draft.open(&editor).await?;
     let mut file = draft.read()?;
     let data = GivenData::read(&file)?;
-    let given = GivenSecrets::read(&file)?;
+    let given = GivenSecrets::read(&file)?.for_those_of(secrets, &seen.definition).await?;
     given.store(secrets, &mut file, Some(&seen.definition)).await?;
     data.store(&environments.data_sets(), &mut file).await?;
     environments.replace(seen, &file, change).await

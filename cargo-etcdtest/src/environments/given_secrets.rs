@@ -35,6 +35,23 @@ impl GivenSecrets {
         Ok(Self { recipients, values })
     }
 
+    /// The same, for those for whom the secrets of an environment are stored: an edited text
+    /// does not name them.
+    ///
+    /// # Errors
+    /// As [`Secrets::get`].
+    pub async fn for_those_of(self, secrets: &Secrets, current: &Definition) -> Result<Self, SecretError> {
+        if self.recipients != Recipients::default() {
+            return Ok(self);
+        }
+        Ok(Self { recipients: secrets.recipients(current).await?, ..self })
+    }
+
+    /// The values that are at hand, by name.
+    pub fn values(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.values.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_ref().ok()?.expose())))
+    }
+
     /// Stores them, notes in the file's definition where, and says which were not at hand
     /// and stay as `current`, the environment as it is now, has them.
     ///

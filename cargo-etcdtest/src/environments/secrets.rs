@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::sealing::{Closed, Identities, Recipients};
 use super::secret_error::SecretError;
-use crate::model::{Environment, SecretVersion, StoredSecret};
+use crate::model::{Definition, Environment, SecretContent, SecretVersion, StoredSecret};
 use crate::redact::Redactor;
 use crate::store::{
     self, Commit, Compare, Key, KeyRange, Op, Revision, Secret, SharedStore, StoreError, Txn, decode, encode,
@@ -88,6 +88,19 @@ impl Secrets {
             return Ok(at.clone());
         }
         self.put(&at.environment, name, &self.get(name, at).await?, recipients).await
+    }
+
+    /// For whom the secrets of an environment are encrypted.
+    ///
+    /// # Errors
+    /// Where one is not there, or as the store fails.
+    pub async fn recipients(&self, of: &Definition) -> Result<Recipients, SecretError> {
+        for (name, at) in &of.secrets {
+            if let SecretContent::Age { recipients, .. } = self.stored(name, at).await?.1.content {
+                return Recipients::parse(&recipients);
+            }
+        }
+        Ok(Recipients::default())
     }
 
     /// The value of a version.

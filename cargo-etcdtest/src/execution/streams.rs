@@ -175,6 +175,9 @@ impl Streams {
         let held = self.redacted.end();
         self.keep(&held);
         self.show().await;
+        if !self.redacted.is_idle() {
+            self.output.change(|bytes| self.redacted.passed(bytes));
+        }
         (self.output, self.conversation.map(|conversation| conversation.said).unwrap_or_default())
     }
 

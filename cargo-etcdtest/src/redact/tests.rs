@@ -71,13 +71,6 @@ fn the_longest_secret_wins_and_the_first_name() {
 }
 
 #[test]
-fn a_document_that_is_no_text_is_left_as_it_is() {
-    let redactor = redactor(&[("a", "hunter2")]);
-    assert_eq!(redactor.document(b"x hunter2".to_vec()), b"x [secret a]");
-    assert_eq!(redactor.document(b"\xff hunter2".to_vec()), b"\xff hunter2");
-}
-
-#[test]
 fn nothing_is_held_back_that_cannot_become_a_secret() {
     let redactor = redactor(&[("a", "hunter2")]);
     let mut stream = redactor.stream();
@@ -132,4 +125,25 @@ proptest! {
             prop_assert!(passed.contains("[secret N]"));
         }
     }
+}
+
+#[test]
+fn what_only_shows_without_terminal_sequences_is_replaced_as_well() {
+    let redactor = Redactor::new([("token", "hunter2-hunter3")]);
+    for between in ["\u{1b}[1m", "\u{1b}[0;31m", "\u{7}", "\u{8}", "\0"] {
+        let split = format!("it is hunter2{between}-hunter3 here");
+        assert_eq!(redactor.text(split.clone()), "it is [secret token] here", "{between:?}");
+        let passed = redactor.passed(split.into_bytes());
+        assert_eq!(passed, b"it is [secret token] here", "{between:?}");
+    }
+    let coloured = "\u{1b}[1mbold\u{1b}[0m".to_owned();
+    assert_eq!(redactor.text(coloured.clone()), coloured, "what holds none stays as it is");
+}
+
+#[test]
+fn a_document_that_is_no_text_is_redacted_too() {
+    let redactor = Redactor::new([("token", "hunter2-hunter3")]);
+    let latin = b"caf\xe9 hunter2-hunter3\n".to_vec();
+    assert_eq!(redactor.document(latin), b"caf\xe9 [secret token]\n");
+    assert_eq!(redactor.document(vec![0xff, 0xfe]), [0xff, 0xfe]);
 }

@@ -13,6 +13,7 @@ use tokio::process::Command;
 
 use super::binary::{Binary, BinaryKind};
 use super::cargo_config;
+use crate::config::CREDENTIALS;
 
 /// How cargo is to be called.
 #[derive(Clone, Debug, Default)]
@@ -113,6 +114,10 @@ fn program() -> OsString {
 impl CargoCommand {
     fn command(&self, verb: &'static str) -> Command {
         let mut command = Command::new(program());
+        // Build scripts would see them.
+        for credential in CREDENTIALS {
+            command.env_remove(credential);
+        }
         command.arg(verb).args(&self.common).stdin(Stdio::null()).stdout(Stdio::piped()).kill_on_drop(true);
         command.args(self.config.iter().flat_map(|config| ["--config", config]));
         if let Some(directory) = &self.directory {

@@ -64,6 +64,8 @@ fn lines(text: &str, parsed: bool, places: &mut Vec<Range<usize>>) {
             if hidden { 0 } else { line.len() }
         };
         top &= !header;
+        // An identity is a secret wherever somebody has put it.
+        let shown = if line.to_uppercase().contains("AGE-SECRET-KEY") { 0 } else { shown };
         places.push(start + shown..start + line.len());
         start += line.len();
     }

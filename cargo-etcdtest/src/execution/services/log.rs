@@ -129,7 +129,8 @@ impl Log {
         let from = state.last_words.map_or(mark.0, |place| place.min(mark.0));
         let size = state.written - from;
         let end = usize::try_from(size).unwrap_or(usize::MAX).min(state.kept.len());
-        (size, state.kept.range(state.kept.len() - end..).copied().collect())
+        let end = state.kept.range(state.kept.len() - end..).copied().collect();
+        (size, state.redacted.passed(end))
     }
 
     /// The last lines, for people.

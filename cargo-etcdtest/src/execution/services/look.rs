@@ -13,6 +13,8 @@ use super::http;
 const FIRST: Duration = Duration::from_millis(10);
 /// How long it waits between two looks at the most.
 const LONGEST: Duration = Duration::from_secs(1);
+/// How long the last look may take.
+const LAST: Duration = Duration::from_millis(100);
 /// How long one look may take.
 const LOOK: Duration = Duration::from_secs(10);
 
@@ -28,16 +30,17 @@ where
     let end = began + limit;
     let (mut pause, mut reason) = (FIRST, "there was no answer".to_owned());
     loop {
-        match timeout_at(end.min(Instant::now() + LOOK), look()).await {
+        match timeout_at((end + LAST).min(Instant::now() + LOOK), look()).await {
             Ok(Ok(())) => return Ok(began.elapsed()),
             Ok(Err(said)) => reason = said,
             Err(_) => {}
         }
-        if Instant::now() + pause >= end {
+        if Instant::now() >= end {
             let limit = humantime::format_duration(limit);
             return Err(format!("{reason} (waited {limit} for it)"));
         }
-        sleep(pause).await;
+        // One last look is taken at the very end.
+        sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
         pause = (pause * 2).min(LONGEST);
     }
 }

@@ -33,6 +33,15 @@ impl From<StoreError> for Fault {
 }
 
 impl Fault {
+    /// Another connection has it locked.
+    pub(super) fn is_locked(&self) -> bool {
+        let code = match self {
+            Self::Sqlite(error) => error.sqlite_error_code(),
+            Self::Refused(_) => None,
+        };
+        matches!(code, Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked))
+    }
+
     /// The store's error for the database at `location`.
     pub(super) fn at(self, location: &str) -> StoreError {
         match self {

@@ -8,7 +8,7 @@
 
 use std::path::Path;
 use std::thread::sleep;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags};
 
@@ -56,6 +56,21 @@ const TABLES: &str = "
 
 /// Opens the file, which may be empty, and brings it to this version's format.
 pub(super) fn open(file: &Path) -> Outcome<Connection> {
+    let began = Instant::now();
+    let patience = Duration::from_millis(PATIENCE.unsigned_abs().into());
+    loop {
+        match open_once(file) {
+            // While several make one file, `SQLite` says at some steps that it is locked
+            // without asking whether to wait.
+            Err(fault) if fault.is_locked() && began.elapsed() < patience => {
+                sleep(Duration::from_millis(1));
+            }
+            opened => return opened,
+        }
+    }
+}
+
+fn open_once(file: &Path) -> Outcome<Connection> {
     let mut connection = Connection::open_with_flags(
         file,
         OpenFlags::SQLITE_OPEN_READ_WRITE | OpenFlags::SQLITE_OPEN_NO_MUTEX,

@@ -251,3 +251,29 @@ fn without_the_right_identity_nothing_is_built_or_run() {
     assert!(!leaky.printed.contains(bob.expose_secret()));
     leaky.call(&run, &[("ETCDTEST_AGE_KEY", ann.to_string().expose_secret())]).refuses(101, &["leaks.rs"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_added_to_an_encrypted_environment_is_encrypted_too() {
+    let mut leaky = Leaky::new();
+    let ann = age::x25519::Identity::generate();
+    let file = format!("recipients = [\"{}\"]\n{}", ann.to_public(), FILES[3].1);
+    leaky.subject.write("environments/staging.toml", &file);
+    let child = "extends = \"staging\"\n[secrets]\nown = { env = \"OWN\" }\n";
+    leaky.subject.write("environments/child.toml", child);
+    let values = [("SHOP_TOKEN", SECRET), ("OWN", "one-of-the-child"), ("LATER", "one-of-the-editor")];
+    assert_eq!(leaky.call(&["env", "apply", "environments"], &values).code, Some(0));
+    leaky.subject.write("edit.sh", "printf '\\n[secrets.later]\\nenv = \"LATER\"\\n' >> \"$1\"\n");
+    let edited =
+        leaky.call(&["env", "edit", "staging"], &[&values[..], &[("EDITOR", "sh edit.sh")]].concat());
+    assert_eq!(edited.code, Some(0), "{edited:?}");
+
+    let store = LocalStore::open(&leaky.subject.path().join(".etcdtest")).unwrap();
+    let page = cargo_etcdtest::store::list(&store, KeyRange::prefix("/secrets/")).await.unwrap();
+    let names: Vec<_> = page.pairs.iter().map(|pair| pair.key.to_string()).collect();
+    for name in ["/secrets/child/own/", "/secrets/staging/later/", "/secrets/staging/token/"] {
+        assert!(names.iter().any(|key| key.starts_with(name)), "{name} in {names:?}");
+    }
+    for pair in page.pairs {
+        assert!(String::from_utf8_lossy(&pair.value).contains("ciphertext"), "{}", pair.key);
+    }
+}

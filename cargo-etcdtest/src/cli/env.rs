@@ -228,6 +228,7 @@ async fn apply(
     for (data, secrets_given, mut file) in given {
         let current = environments.find(&file.name).await?;
         let current = current.as_ref().map(|current| &current.definition);
+        let secrets_given = encrypted_as_inherited(environments, secrets, secrets_given, &file).await?;
         for name in secrets_given.store(secrets, &mut file, current).await? {
             let name = painted(STRONG, name);
             anstream::eprintln!("the secret {name} was not given, and stays as it is stored");
@@ -236,6 +237,18 @@ async fn apply(
         print(&applied_text(&environments.apply(&file, change).await?, format))?;
     }
     Ok(())
+}
+
+/// Secrets for which the file names no recipients are for those of what it extends.
+async fn encrypted_as_inherited(
+    environments: &Environments,
+    secrets: &Secrets,
+    given: GivenSecrets,
+    file: &EnvironmentFile,
+) -> Result<GivenSecrets, EnvironmentError> {
+    let Some(base) = &file.definition.extends else { return Ok(given) };
+    let base = environments.chain(&EnvironmentId::current(base)).await?.resolve();
+    Ok(given.for_those_of(secrets, &base.definition).await?)
 }
 
 fn nothing_to_compare(name: &str) -> Failure {
@@ -288,6 +301,7 @@ async fn edit_once(
     let mut file = draft.read()?;
     let data = GivenData::read(&file)?;
     let given = GivenSecrets::read(&file)?.for_those_of(secrets, &seen.definition).await?;
+    let given = encrypted_as_inherited(environments, secrets, given, &file).await?;
     given.store(secrets, &mut file, Some(&seen.definition)).await?;
     data.store(&environments.data_sets(), &mut file).await?;
     environments.replace(seen, &file, change).await

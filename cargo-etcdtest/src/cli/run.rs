@@ -338,7 +338,7 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
         RunError::Interrupted(_) => Failure::new(
             Exit::Interrupted,
             miette::miette!(
-                help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
+                help = format!("what was stored before is safe: `cargo etcdtest runs show {run}` shows it"),
                 "{error}"
             ),
         ),
@@ -359,15 +359,15 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
             "{error}"
         )),
         RunError::Over { .. } | RunError::Ending(_) => Failure::usage(miette::miette!(
-            help = "`cargo etcdtest runs show {run}` shows what came of it",
+            help = format!("`cargo etcdtest runs show {run}` shows what came of it"),
             "{error}"
         )),
         RunError::Left(_) => Failure::new(
             Exit::Interrupted,
-            miette::miette!(help = "`cargo etcdtest runs cancel {run}` ends it for all", "{error}"),
+            miette::miette!(help = format!("`cargo etcdtest runs cancel {run}` ends it for all"), "{error}"),
         ),
         RunError::Unplanned(_) => Failure::usage(miette::miette!(
-            help = "type the command that began it again, with `--run-id {run}`",
+            help = format!("type the command that began it again, with `--run-id {run}`"),
             "{error}"
         )),
         RunError::LockLost(_) | RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {

@@ -23,7 +23,10 @@ async fn full() -> TestStore {
             text("/elsewhere", "of nobody here"),
         ])
         .await;
-    store.put((0..250).map(|number| text(&format!("/testcases/p/b/{number}"), "t")).collect()).await;
+    for hundred in 0..3 {
+        let test_case = |number: u32| text(&format!("/testcases/p/b/{hundred}{number:02}"), "t");
+        store.put((0..100).map(test_case).collect()).await;
+    }
     store
         .put((0..3).map(|chunk| (keys::data_chunk("staging", "d", chunk), vec![7; 400 << 10])).collect())
         .await;

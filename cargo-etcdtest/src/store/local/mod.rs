@@ -252,7 +252,8 @@ mod tests {
         let position = store.threads.read(history::position).await.unwrap();
         let kept = position.revision.0 - position.compacted.0;
         assert!((1000..=1150).contains(&kept), "{kept}");
-        let read = |at| store.read(Read { at: Some(Revision(at)), ..KeyRange::prefix("").into() });
+        let all = KeyRange { start: "a".into(), end: Some("z".into()) };
+        let read = |at| store.read(Read { at: Some(Revision(at)), ..all.clone().into() });
         assert!(matches!(read(position.compacted.0 - 1).await, Err(StoreError::Compacted(_))));
         assert_eq!(read(position.compacted.0).await.unwrap().pairs.len(), 8);
         assert_eq!(get(&store, "stays".into()).await.unwrap().unwrap().created, first);

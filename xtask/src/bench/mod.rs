@@ -41,16 +41,14 @@ impl Options {
             match argument.as_str() {
                 "--quick" => options.quick = true,
                 "--json" => options.json = Some(arguments.next().context("--json needs a file")?.into()),
-                name => match Row::ALL.iter().find(|(known, _)| *known == name) {
-                    Some((_, row)) => options.rows.push(*row),
-                    None => {
+                name => {
+                    let Some((_, row)) = Row::ALL.iter().find(|(known, _)| *known == name) else {
                         let known: Vec<_> = Row::ALL.iter().map(|(name, _)| *name).collect();
-                        bail!(
-                            "`cargo xtask bench` knows no `{name}`, only `--quick`, `--json FILE` and {}",
-                            known.join(", ")
-                        )
-                    }
-                },
+                        let known = known.join(", ");
+                        bail!("`cargo xtask bench` knows no `{name}`, only `--quick`, `--json FILE`, {known}")
+                    };
+                    options.rows.push(*row);
+                }
             }
         }
         if options.rows.is_empty() {

@@ -56,7 +56,8 @@ impl Projects {
         let _ = fs::remove_dir_all(folder.join(".etcdtest"));
 
         let mut cargo = Cargo::new()?;
-        cargo.run(["build", "--release", "--package", "cargo-etcdtest"])?;
+        let programs = ["--bin", "cargo-etcdtest", "--example", "raw_puts"];
+        cargo.run(["build", "--release", "--package", "cargo-etcdtest"].into_iter().chain(programs))?;
         let built = tool::folder()?.with_file_name("release");
         let path = env::var_os("PATH").unwrap_or_default();
         cargo.env("PATH", env::join_paths(std::iter::once(built).chain(env::split_paths(&path)))?);
@@ -84,15 +85,6 @@ impl Projects {
             };
         }
         Ok(runner)
-    }
-
-    /// The bare client of etcd, built.
-    pub(super) fn raw_puts(&self) -> Result<Command> {
-        let example = ["--package", "cargo-etcdtest", "--example", "raw_puts"];
-        let mut cargo = Cargo::new()?;
-        cargo.env("CARGO_TERM_QUIET", "true");
-        crate::tool::run(&mut cargo.command(["build", "--release"].into_iter().chain(example)))?;
-        Ok(Command::new(tool::folder()?.with_file_name("release").join("examples/raw_puts")))
     }
 
     /// Cargo in the workspace.

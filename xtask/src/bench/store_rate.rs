@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::projects::Projects;
 use super::suites::REPEATED;
+use crate::tool;
 
 /// How many results are stored.
 pub(super) const RESULTS: usize = 20_000;
@@ -39,7 +40,7 @@ impl StoreRate {
         let times = (RESULTS / REPEATED).to_string();
         for round in 1..=rounds {
             eprintln!("results per second: round {round} of {rounds}");
-            rate.raw.push(per_second(raw(projects.raw_puts()?, endpoint)?));
+            rate.raw.push(per_second(raw(endpoint)?));
             let arguments = arguments.iter().map(String::as_str);
             let told = projects.output(arguments.chain(["--stress", &times, "--format", "json"]))?;
             let spent = told
@@ -57,8 +58,9 @@ impl StoreRate {
 }
 
 /// How long the bare client takes, in seconds.
-fn raw(mut client: Command, endpoint: &str) -> Result<f64> {
-    let output = client.args([endpoint, &RESULTS.to_string(), &BYTES.to_string()]).output()?;
+fn raw(endpoint: &str) -> Result<f64> {
+    let client = tool::folder()?.with_file_name("release").join("examples/raw_puts");
+    let output = Command::new(client).args([endpoint, &RESULTS.to_string(), &BYTES.to_string()]).output()?;
     if !output.status.success() {
         bail!("the bare client failed: {}", String::from_utf8_lossy(&output.stderr));
     }

@@ -7,6 +7,7 @@ use clap::Args;
 use serde_json::json;
 
 use super::print::{json_line, print};
+use super::store_gc::counted;
 use super::{Exit, Failure, Session};
 use crate::config::Format;
 use crate::store::copy::{Copied, CopyError, copy};
@@ -85,7 +86,7 @@ fn options(
                 "a local store has no namespace `{namespace}`"
             )));
         }
-        options.etcd.namespace = namespace.trim_end_matches('/').to_owned();
+        namespace.trim_end_matches('/').clone_into(&mut options.etcd.namespace);
     }
     Ok(options)
 }
@@ -117,18 +118,19 @@ pub(super) async fn run(args: CopyArgs, session: &Session) -> Result<Exit, Failu
 }
 
 fn text(copied: &Copied) -> String {
-    let mut text = format!("{} records copied", copied.records);
-    if copied.present > 0 {
-        text += &format!(", {} were there already", copied.present);
-    }
-    text.push('\n');
-    for run in &copied.runs_left {
-        text += &format!("the run {run} was left out: it is not over, or cannot be read\n");
-    }
+    let present = match copied.present {
+        0 => String::new(),
+        present => format!(", {present} were there already"),
+    };
+    let mut lines = vec![format!("{} copied{present}", counted(copied.records, "record"))];
+    lines.extend(
+        copied.runs_left.iter().map(|run| format!("left out: the run {run}, not over or not to be read")),
+    );
     if copied.secrets_left > 0 {
-        text += &format!("{} secrets were left out: --secrets copies them too\n", copied.secrets_left);
+        let secrets = counted(copied.secrets_left, "secret");
+        lines.push(format!("left out: {secrets}, which --secrets copies too"));
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 impl From<CopyError> for Failure {
@@ -177,8 +179,8 @@ mod tests {
         };
         insta::assert_snapshot!(text(&copied), @r"
         3 records copied, 2 were there already
-        the run nightly was left out: it is not over, or cannot be read
-        1 secrets were left out: --secrets copies them too
+        left out: the run nightly, not over or not to be read
+        left out: 1 secret, which --secrets copies too
         ");
     }
 }

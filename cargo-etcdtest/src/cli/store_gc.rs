@@ -96,13 +96,11 @@ async fn collect(
     };
     for run in old {
         if !args.dry_run {
-            match delete_run(store, &run).await? {
-                Some(records) => collected.records += records,
-                None => {
-                    collected.changed.push(run.id);
-                    continue;
-                }
-            }
+            let Some(records) = delete_run(store, &run).await? else {
+                collected.changed.push(run.id);
+                continue;
+            };
+            collected.records += records;
         }
         collected.runs.push(run);
     }
@@ -118,9 +116,13 @@ async fn collect(
     Ok(collected)
 }
 
+/// So many of something, in words.
+pub(super) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
 fn text(collected: &Collected, dry_run: bool, now: Timestamp, zone: &TimeZone) -> String {
-    let count = |count: u64, what: &str| format!("{count} {what}{}", if count == 1 { "" } else { "s" });
-    let mut text = String::new();
+    let mut lines = Vec::new();
     if !collected.runs.is_empty() {
         let mut table = Table::new(&["RUN", "CREATED", ""]);
         for run in &collected.runs {
@@ -131,26 +133,24 @@ fn text(collected: &Collected, dry_run: bool, now: Timestamp, zone: &TimeZone) -
                 (ago(run.created, now), FAINT),
             ]);
         }
-        text = format!("{table}\n");
+        lines.push(table.to_string());
     }
-    let runs = count(collected.runs.len() as u64, "run");
-    text += &if dry_run {
-        format!("{runs} would be deleted\n")
+    let runs = counted(collected.runs.len() as u64, "run");
+    let remains = counted(collected.remains, "record");
+    let would = if dry_run { " would be" } else { "" };
+    lines.push(if dry_run {
+        format!("{runs} would be deleted")
     } else {
-        format!("{runs} deleted, with {}\n", count(collected.records, "record"))
-    };
+        format!("{runs} deleted, with {}", counted(collected.records, "record"))
+    });
     if collected.remains > 0 {
-        let would = if dry_run { "would be" } else { "were" };
-        text +=
-            &format!("{} of runs that had gone before {would} deleted\n", count(collected.remains, "record"));
+        lines.push(format!("{remains} of runs that had gone before{would} deleted"));
     }
-    for run in &collected.changed {
-        text += &format!("{run} is worked on again and was kept\n");
-    }
+    lines.extend(collected.changed.iter().map(|run| format!("kept: {run}, which is worked on again")));
     if let Some(revision) = collected.compacted {
-        text += &format!("history up to revision {revision} is forgotten\n");
+        lines.push(format!("history up to revision {revision} is forgotten"));
     }
-    text
+    lines.join("\n") + "\n"
 }
 
 #[cfg(test)]

@@ -30,7 +30,7 @@ async fn full() -> TestStore {
     store
         .put((0..3).map(|chunk| (keys::data_chunk("staging", "d", chunk), vec![7; 400 << 10])).collect())
         .await;
-    let lease = store.store.grant(Duration::from_secs(60)).await.unwrap();
+    let lease = store.store.grant(Duration::from_mins(1)).await.unwrap();
     let put = Op::Put { key: "/workers/w".into(), value: vec![], lease: Some(lease.id) };
     store.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
     store

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::{CargoOptions, unless_interrupted};
@@ -17,6 +18,7 @@ use super::progress::{Progress, show};
 use super::report::write_file;
 use super::requirements::require;
 use super::session::Session;
+use super::store_gc::kept;
 use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs, verb};
 use crate::config::{
@@ -28,11 +30,14 @@ use crate::execution::{self, Entry, Leave, Order, Policy, RunError, Selected, Ti
 use crate::model::{Environment, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{SharedStore, Store, StoreError, gc};
 use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
 
 /// How long a display may take once nobody wants to wait any more.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How long old runs may be deleted for after a run.
+const TIDYING: Duration = Duration::from_secs(2);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -229,8 +234,21 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         write_junit(&store, &id, settings.junit.as_deref()).await?;
     }
     match ended {
-        Ok(details) => Ok(exit_of(&details)),
+        Ok(details) => {
+            tidy(&*store, &id, settings).await;
+            Ok(exit_of(&details))
+        }
         Err(error) => Err(failure_of(error, &id)),
+    }
+}
+
+/// Deletes a few old runs, as the settings say. It is no part of the run that has ended: what
+/// fails is told, and changes nothing else.
+async fn tidy(store: &dyn Store, ended: &RunId, settings: &Settings) {
+    let Some(keep) = kept(settings) else { return };
+    let tidied = tokio::time::timeout(TIDYING, gc::tidy(store, keep, ended, Timestamp::now())).await;
+    if let Ok(Err(error)) = tidied {
+        anstream::eprintln!("warning: old runs were not deleted: {error}");
     }
 }
 

@@ -21,8 +21,12 @@ pub struct Fault {
 impl Fault {
     /// As an error of this environment, where no file at hand says the value.
     pub fn of(self, environment: &str) -> EnvironmentError {
+        EnvironmentError::Fault { name: environment.to_owned(), what: self.whole(), help: self.help }
+    }
+
+    /// What is wrong and where, on one line.
+    pub(super) fn whole(&self) -> String {
         let part = if self.part.is_empty() { String::new() } else { format!("{}: ", self.part) };
-        let what = format!("{}: {part}{} (at `{}`)", self.message, self.label, self.path);
-        EnvironmentError::Fault { name: environment.to_owned(), what, help: self.help }
+        format!("{}: {part}{} (at `{}`)", self.message, self.label, self.path)
     }
 }

@@ -142,9 +142,9 @@ async fn what_is_chosen_is_resolved_once_each_and_in_order() {
     assert_eq!(resolve(&[], LOCAL).await.unwrap(), ["local@0"]);
     assert!(environments.resolve(&[EnvironmentId::current("a")], "x").await.unwrap()[0].revision > 0);
     let error = resolve(&["a", "bb", "c"], "local").await.unwrap_err();
-    assert_eq!(error.to_string(), "there is no environment `bb`, `c`");
+    assert_eq!(error.to_string(), "there are no environments `bb`, `c`");
     let help = miette::Diagnostic::help(&error).unwrap().to_string();
-    assert_eq!(help, "did you mean `b`? there is: a, b");
+    assert_eq!(help, "did you mean `b` for `bb`? `cargo etcdtest env list` shows all");
     assert!(resolve(&[], "missing").await.is_err());
     environments.apply(&file(LOCAL, 1), by("me")).await.unwrap();
     assert_eq!(resolve(&[], LOCAL).await.unwrap(), ["local@1"]);
@@ -243,10 +243,11 @@ fn text(name: &str, text: &str) -> EnvironmentFile {
 
 async fn apply_all(
     environments: &Environments,
-    files: Vec<EnvironmentFile>,
+    mut files: Vec<EnvironmentFile>,
 ) -> std::result::Result<Vec<String>, EnvironmentError> {
     let mut applied = Vec::new();
-    for file in environments.check(files).await? {
+    environments.check(&mut files).await?;
+    for file in files {
         applied.push(written(environments.apply(&file, by("me")).await?).identity().to_string());
     }
     Ok(applied)
@@ -278,8 +279,8 @@ async fn files_are_applied_after_their_bases_and_inherit_from_them() {
 async fn a_wrong_base_is_shown_in_the_file() {
     let (_folder, environments) = fixture();
     environments.apply(&file("base", 1), by("me")).await.unwrap();
-    let failed = async |files: Vec<EnvironmentFile>| {
-        crate::document::rendered(&environments.check(files).await.unwrap_err())
+    let failed = async |mut files: Vec<EnvironmentFile>| {
+        crate::document::rendered(&environments.check(&mut files).await.unwrap_err())
     };
     insta::assert_snapshot!("unknown_base", failed(vec![text("a", "extends = \"bsae\"\n")]).await);
     let circle =

@@ -84,8 +84,8 @@ struct Told;
 struct Binder<'a> {
     definition: &'a Definition,
     bindings: &'a Bindings,
-    /// How much more it may become.
-    left: usize,
+    /// How much more it may become; nothing once it was told that this is too much.
+    left: Option<usize>,
     /// What is being looked up, each because of the one before it.
     trail: Vec<String>,
     /// What is bound, if that is needed before the first test starts.
@@ -110,7 +110,7 @@ impl<'a> Binder<'a> {
         Self {
             definition,
             bindings,
-            left: LARGEST,
+            left: Some(LARGEST),
             trail: vec![],
             early: None,
             faults: vec![],
@@ -251,29 +251,30 @@ impl<'a> Binder<'a> {
     }
 
     fn join(&mut self, spot: Spot<'_>, parts: Vec<Piece<'_>>) -> Bound<String> {
-        let mut whole = String::new();
+        let (mut whole, mut wrong) = (String::new(), None);
         for part in parts {
             let text = match (part, spot.port) {
-                (Piece::Text(text), Some(port)) => text.replace("{port}", &port.to_string()),
-                (Piece::Text(text), None) => text.to_owned(),
-                (Piece::Reference(reference), _) => match self.look_up(spot, &reference)? {
-                    Value::String(text) => text,
-                    value @ (Value::Array(_) | Value::Object(_)) => {
+                (Piece::Text(text), Some(port)) => Ok(text.replace("{port}", &port.to_string())),
+                (Piece::Text(text), None) => Ok(text.to_owned()),
+                (Piece::Reference(reference), _) => match self.look_up(spot, &reference) {
+                    Ok(Value::String(text)) => Ok(text),
+                    Ok(value @ (Value::Array(_) | Value::Object(_))) => {
                         let kind = if value.is_array() { "a list" } else { "a table" };
-                        return Err(self.refuse(
-                            spot,
-                            &reference,
-                            format!("{kind} has no place in a text"),
-                            None,
-                        ));
+                        Err(self.refuse(spot, &reference, format!("{kind} has no place in a text"), None))
                     }
-                    value => value.to_string(),
+                    Ok(value) => Ok(value.to_string()),
+                    Err(told) => Err(told),
                 },
             };
-            self.spend(spot, text.len())?;
-            whole += &text;
+            match text {
+                Ok(text) => {
+                    self.spend(spot, text.len())?;
+                    whole += &text;
+                }
+                Err(told) => wrong = Some(told),
+            }
         }
-        Ok(whole)
+        wrong.map_or(Ok(whole), Err)
     }
 
     /// What a reference stands for.
@@ -401,17 +402,13 @@ impl<'a> Binder<'a> {
             let label = format!("values and references lead deeper than {DEEPEST} levels");
             return Err(self.tell(fault(spot.path, label)));
         }
-        match self.left.checked_sub(size) {
-            Some(left) => self.left = left,
-            // Told before, where nothing is left.
-            None if self.left == 0 => return Err(Told),
-            None => {
-                self.left = 0;
-                let label = format!("with all references replaced there is more than {LARGEST} bytes");
-                return Err(self.tell(fault(spot.path, label)));
-            }
+        let left = self.left.ok_or(Told)?;
+        self.left = left.checked_sub(size);
+        if self.left.is_some() {
+            return Ok(());
         }
-        Ok(())
+        let label = format!("with all references replaced there is more than {LARGEST} bytes");
+        Err(self.tell(fault(spot.path, label)))
     }
 }
 

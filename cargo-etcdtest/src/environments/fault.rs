@@ -24,6 +24,11 @@ impl Fault {
         EnvironmentError::Fault { name: environment.to_owned(), what: self.whole(), help: self.help }
     }
 
+    /// Whether it is wrong in the same place and way, whatever the next step is.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        (&self.path, &self.part, &self.label) == (&other.path, &other.part, &other.label)
+    }
+
     /// What is wrong and where, on one line.
     pub(super) fn whole(&self) -> String {
         let part = if self.part.is_empty() { String::new() } else { format!("{}: ", self.part) };

@@ -152,11 +152,11 @@ impl Environments {
             }
         }
         chains.sort_by_key(|(chain, _)| chain.bases().len());
-        let mut told = Vec::new();
+        let mut told: Vec<Fault> = Vec::new();
         for (chain, file) in &chains {
             for fault in check(&file.name, &chain.resolve().definition) {
                 // What a base says is its own mistake.
-                if file.says(&fault.path) || !told.contains(&fault) {
+                if file.says(&fault.path) || !told.iter().any(|told| told.is_like(&fault)) {
                     errors.push(file.mistake(fault.clone()));
                     told.push(fault);
                 }
@@ -190,7 +190,8 @@ impl Environments {
             let before = self.extend(Chain::new(stored), AsOf::Now).await?;
             let before = check(&name, &before.resolve().definition);
             let faults = check(&name, &after.resolve().definition).into_iter();
-            errors.extend(faults.filter(|fault| !before.contains(fault)).map(|fault| {
+            let faults = faults.filter(|fault| !before.iter().any(|before| before.is_like(fault)));
+            errors.extend(faults.map(|fault| {
                 let (base, name) = (base.name.clone(), name.clone());
                 let hint = fault.help.as_ref().map(|help| format!("{help} ")).unwrap_or_default();
                 let help = format!("{hint}a changed `{name}` can be applied together with `{base}`");

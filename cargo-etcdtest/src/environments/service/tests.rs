@@ -248,7 +248,9 @@ async fn apply_all(
     let mut applied = Vec::new();
     environments.check(&mut files).await?;
     for file in files {
-        applied.push(written(environments.apply(&file, by("me")).await?).identity().to_string());
+        if let Applied::Written(written) = environments.apply(&file, by("me")).await? {
+            applied.push(written.identity().to_string());
+        }
     }
     Ok(applied)
 }
@@ -354,4 +356,64 @@ async fn a_base_that_no_longer_fits_is_told_before_a_run() {
     environments.apply(&text("base", ""), by("me")).await.unwrap();
     let error = environments.resolve(&[EnvironmentId::current("a")], LOCAL).await.unwrap_err().to_string();
     assert!(error.contains("`a`") && error.contains("config.x") && error.contains("config.value"), "{error}");
+}
+
+#[tokio::test]
+async fn a_base_is_refused_where_what_extends_it_would_not_hold_together_any_more() {
+    let (_folder, environments) = fixture();
+    let files = || {
+        vec![
+            text("base", "[config]\nhost = \"h\"\nold = \"o\"\n"),
+            text("mid", "extends = \"base\"\n"),
+            text("eu", "extends = \"mid\"\n[config]\nurl = \"http://${config.host}\"\n"),
+        ]
+    };
+    apply_all(&environments, files()).await.unwrap();
+    let change = "[config]\nhots = \"h\"\n";
+    let error = apply_all(&environments, vec![text("base", change)]).await.unwrap_err();
+    insta::assert_snapshot!("base_that_others_need", crate::document::rendered(&error));
+    environments.apply(&text("eu", "extends = \"mid\"\n"), by("me")).await.unwrap();
+    assert_eq!(apply_all(&environments, vec![text("base", change)]).await.unwrap(), ["base@2"]);
+    // Together they fit again; and going back to what does not fit is refused.
+    let eu = text("eu", "extends = \"mid\"\n[config]\nurl = \"http://${config.hots}\"\n");
+    apply_all(&environments, vec![eu]).await.unwrap();
+    let error = environments.roll_back("base", 1, by("me")).await.unwrap_err();
+    assert!(matches!(error, EnvironmentError::Breaks { .. }), "{error}");
+    assert_eq!(apply_all(&environments, files()).await.unwrap(), ["base@3", "eu@4"]);
+}
+
+#[tokio::test]
+async fn an_environment_that_is_wrong_already_keeps_nobody_from_changing_its_base() {
+    let (_folder, environments) = fixture();
+    apply_all(&environments, vec![text("base", "")]).await.unwrap();
+    let wrong = EnvironmentFile::of(
+        "eu",
+        Definition { extends: Some("base".into()), ..file("eu", "${config.x}").definition },
+    );
+    let put = Op::put(
+        keys::environment("eu"),
+        encode(&Environment { version: 1, ..Environment::unstored("eu", wrong.definition, "me") }),
+    );
+    environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    assert_eq!(
+        apply_all(&environments, vec![text("base", "description = \"x\"\n")]).await.unwrap(),
+        ["base@2"]
+    );
+}
+
+#[tokio::test]
+async fn each_mistake_is_told_once_and_in_the_file_that_makes_it() {
+    let (_folder, environments) = fixture();
+    let mut files = vec![
+        text("c", "extends = \"b\"\n[config]\nc = \"${config.none}\"\n"),
+        text("b", "extends = \"a\"\n[config]\nb = \"${config.none}\"\n"),
+        text("a", ""),
+        text("d", "extends = \"f\"\n"),
+        text("e", "extends = \"d\"\n"),
+        text("x", "extends = \"y\"\n"),
+        text("y", "extends = \"x\"\n"),
+        text("z", "extends = \"x\"\n"),
+    ];
+    let error = environments.check(&mut files).await.unwrap_err();
+    insta::assert_snapshot!("mistakes_of_many_files", crate::document::rendered(&error));
 }

@@ -24,6 +24,21 @@ impl Fault {
         EnvironmentError::Fault { name: environment.to_owned(), what: self.whole(), help: self.help }
     }
 
+    /// The same where the first so many probes are inherited: own ones are counted without
+    /// them.
+    #[must_use]
+    pub(super) fn after_probes(self, inherited: usize) -> Self {
+        let number = self.path.strip_prefix("probes.").and_then(|rest| rest.split('.').next());
+        let Some(number) = number.and_then(|number| number.parse::<usize>().ok()) else { return self };
+        let old = format!("probes.{number}");
+        let new = match number.checked_sub(inherited) {
+            Some(own) => format!("probes.{own}"),
+            None => format!("inherited.{old}"),
+        };
+        let renamed = |text: &str| text.replace(&format!("`{old}."), &format!("`{new}."));
+        Self { path: self.path.replacen(&old, &new, 1), message: renamed(&self.message), ..self }
+    }
+
     /// Whether it is wrong in the same place and way, whatever the next step is.
     pub(super) fn is_like(&self, other: &Self) -> bool {
         (&self.path, &self.part, &self.label) == (&other.path, &other.part, &other.label)

@@ -180,8 +180,13 @@ impl EnvironmentFile {
     /// # Errors
     /// All mistakes, each at its place where it stands in this file.
     pub fn check(&self, whole: &Definition) -> Result<(), EnvironmentError> {
-        let faults = check(&self.name, whole);
-        EnvironmentError::all(faults.into_iter().map(|fault| self.mistake(fault)).collect())
+        let faults = check(&self.name, whole).into_iter();
+        EnvironmentError::all(faults.map(|fault| self.mistake(self.as_written(fault, whole))).collect())
+    }
+
+    /// A fault of the definition with all it inherits, as one of this file where it is one.
+    pub(super) fn as_written(&self, fault: Fault, whole: &Definition) -> Fault {
+        fault.after_probes(whole.probes.len().saturating_sub(self.definition.probes.len()))
     }
 
     /// Whether this value stands in the file.

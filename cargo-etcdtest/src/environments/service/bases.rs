@@ -154,10 +154,12 @@ impl Environments {
         chains.sort_by_key(|(chain, _)| chain.bases().len());
         let mut told: Vec<Fault> = Vec::new();
         for (chain, file) in &chains {
-            for fault in check(&file.name, &chain.resolve().definition) {
+            let whole = chain.resolve().definition;
+            for fault in check(&file.name, &whole) {
+                let written = file.as_written(fault.clone(), &whole);
                 // What a base says is its own mistake.
-                if file.says(&fault.path) || !told.iter().any(|told| told.is_like(&fault)) {
-                    errors.push(file.mistake(fault.clone()));
+                if file.says(&written.path) || !told.iter().any(|told| told.is_like(&fault)) {
+                    errors.push(file.mistake(written));
                     told.push(fault);
                 }
             }

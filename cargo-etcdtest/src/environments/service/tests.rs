@@ -241,6 +241,13 @@ fn text(name: &str, text: &str) -> EnvironmentFile {
     EnvironmentFile::parse(name, Document::new(format!("{name}.toml"), text)).unwrap()
 }
 
+/// The definition that this text is, however wrong its references are.
+fn definition_of(text: &str) -> Definition {
+    let text = format!("extends = \"none\"\n{text}");
+    let file = EnvironmentFile::parse("x", Document::new("x.toml", text)).unwrap();
+    Definition { extends: None, ..file.definition }
+}
+
 async fn apply_all(
     environments: &Environments,
     mut files: Vec<EnvironmentFile>,
@@ -399,6 +406,20 @@ async fn an_environment_that_is_wrong_already_keeps_nobody_from_changing_its_bas
         apply_all(&environments, vec![text("base", "description = \"x\"\n")]).await.unwrap(),
         ["base@2"]
     );
+}
+
+#[tokio::test]
+async fn probes_of_a_file_are_counted_without_those_that_it_inherits() {
+    let (_folder, environments) = fixture();
+    let base = "[[probes]]\ndns = \"a\"\n[[probes]]\ntcp = \"${config.none}\"\n";
+    let own = "extends = \"base\"\n[[probes]]\ndns = \"${config.own}\"\n";
+    let stored = EnvironmentFile::of("base", definition_of(base));
+    environments.apply(&stored, by("me")).await.unwrap_err();
+    let whole = Environment::unstored("base", stored.definition, "me");
+    let put = Op::put(keys::environment("base"), encode(&whole));
+    environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    let error = environments.check(&mut [text("eu", own)]).await.unwrap_err();
+    insta::assert_snapshot!("wrong_probes_own_and_inherited", crate::document::rendered(&error));
 }
 
 #[tokio::test]

@@ -62,6 +62,11 @@ impl Claims {
         Ok(Self { membership, record, revision: Revision(0), next, blocks: 0, storing: Duration::ZERO })
     }
 
+    /// The worker's place in the run.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
     /// The worker's place in the run, for writes beside the claims.
     pub fn membership_mut(&mut self) -> &mut Membership {
         &mut self.membership

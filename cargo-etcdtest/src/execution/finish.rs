@@ -50,7 +50,7 @@ pub async fn finish(membership: &mut Membership, latest: &Latest, cancelled: boo
     membership.advance(finishing, vec![]).await?;
     membership.check_open()?;
 
-    let (store, patience) = (membership.store().clone(), membership.patience());
+    let (store, patience) = (membership.store().clone(), membership.patience().limit());
     let mut details = (|| read_details(&store, membership.id()))
         .retry(pauses().with_total_delay(Some(patience)))
         .when(|error| matches!(error, ReportError::Store(error) if error.is_transient()))

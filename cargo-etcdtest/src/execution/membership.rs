@@ -2,12 +2,10 @@
 
 use std::time::Duration;
 
-use backon::Retryable;
-
 use crate::model::{Environment, NextPosition, Run, RunId, RunState, Steward, Worker};
 use crate::store::{
-    Commit, Compare, Key, KeyRange, LeaseKeeper, Op, Page, Read, Revision, SharedStore, StoreError, Txn,
-    commit, decode, encode, keys, pauses,
+    Commit, Compare, Key, KeyRange, LeaseKeeper, Op, Page, Patience, Read, Revision, SharedStore, StoreError,
+    Txn, commit, decode, encode, keys,
 };
 
 use super::error::{Result, RunError};
@@ -30,21 +28,18 @@ pub struct Membership {
     generation: Revision,
     /// The locks that the run holds, each with the revision that created it (`L`).
     locks: Vec<(Key, Revision)>,
-    patience: Duration,
+    patience: Patience,
 }
 
 /// Puts the worker's key on a lease of its own, and says at which revision it came into being.
 async fn register(
     store: &SharedStore,
     worker: &Worker,
-    patience: Duration,
+    patience: &Patience,
 ) -> Result<(LeaseKeeper, Revision)> {
     let key = keys::worker(&worker.id);
     loop {
-        let lease = (|| LeaseKeeper::start(store.clone(), WORKER_TTL))
-            .retry(pauses().with_total_delay(Some(patience)))
-            .when(StoreError::is_transient)
-            .await?;
+        let lease = patience.lasts(|| LeaseKeeper::start(store.clone(), WORKER_TTL)).await?;
         let txn = Txn {
             compares: vec![Compare::created(key.clone(), Revision(0))],
             then: vec![Op::Put { key: key.clone(), value: encode(worker), lease: Some(lease.id()) }],
@@ -73,10 +68,11 @@ impl Membership {
         worker: Worker,
         plan: &Plan,
         environments: &[Environment],
-        patience: Duration,
+        patience: impl Into<Patience>,
         describe: impl FnOnce(RunState) -> Run,
     ) -> Result<Self> {
-        let (lease, identity) = register(&store, &worker, patience).await?;
+        let patience = patience.into();
+        let (lease, identity) = register(&store, &worker, &patience).await?;
         let by = Steward { worker: worker.id.clone(), identity: identity.0 };
         let run = describe(RunState::Planning { by });
         let (generation, locks) = (Revision(0), Vec::new());
@@ -115,7 +111,7 @@ impl Membership {
                 then: vec![Op::put(key.clone(), encode(&self.run))],
                 otherwise: vec![Op::Get(Read::key(keys::worker(&self.worker.id)))],
             };
-            match commit(self.store.as_ref(), &create, &key, self.patience).await? {
+            match commit(self.store.as_ref(), &create, &key, &self.patience).await? {
                 Commit::Applied(revision) => {
                     self.generation = revision;
                     return Ok(());
@@ -157,14 +153,19 @@ impl Membership {
     }
 
     /// How long an unreachable store is waited for.
-    pub fn patience(&self) -> Duration {
-        self.patience
+    pub fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     /// Has every write from now on compare these locks too: the run holds them while units
     /// are executed. Without any, no more is compared.
     pub fn hold(&mut self, locks: Vec<(Key, Revision)>) {
         self.locks = locks;
+    }
+
+    /// The locks that every write compares.
+    pub fn locks(&self) -> &[(Key, Revision)] {
+        &self.locks
     }
 
     fn alive(&self) -> Compare {
@@ -236,7 +237,7 @@ impl Membership {
     /// # Errors
     /// As for any transaction.
     pub async fn register_again(&mut self) -> Result<()> {
-        (self.lease, self.identity) = register(&self.store, &self.worker, self.patience).await?;
+        (self.lease, self.identity) = register(&self.store, &self.worker, &self.patience).await?;
         Ok(())
     }
 
@@ -287,7 +288,7 @@ impl Membership {
     /// has been read again then, and the worker is registered.
     async fn attempt(&mut self, proof: &Key, then: Vec<Op>) -> Result<Option<Revision>> {
         let txn = Txn { compares: self.fence(), then, otherwise: self.questions() };
-        match commit(self.store.as_ref(), &txn, proof, self.patience).await? {
+        match commit(self.store.as_ref(), &txn, proof, &self.patience).await? {
             Commit::Applied(revision) => Ok(Some(revision)),
             Commit::Refused(outcome) => {
                 if !self.take_answers(&mut outcome.pages())? {

@@ -24,7 +24,7 @@ use crate::config::{
     Value,
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
-use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
+use crate::execution::{self, Kept, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
@@ -214,6 +214,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         built: program_folders,
         commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
+        journals: session.journals(&*store),
         timings,
     };
     let id = order.id.clone();
@@ -227,6 +228,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     }
     match ended {
         Ok(details) => Ok(exit_of(&details)),
+        Err(RunError::Unsent { cause, kept }) => Err(failure_of(*cause, &id).with_help(&unsent(&kept))),
         Err(error) => Err(failure_of(error, &id)),
     }
 }
@@ -314,6 +316,14 @@ pub(super) async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::R
     std::future::pending().await
 }
 
+/// Where results are that are not stored, and how they get there.
+fn unsent(kept: &Kept) -> String {
+    let (are, them) = if kept.results == 1 { ("1 result is", "it") } else { ("{} results are", "them") };
+    let are = are.replace("{}", &kept.results.to_string());
+    let path = kept.path.display();
+    format!("{are} only in {path}: `cargo etcdtest store sync` sends {them} once the store is back")
+}
+
 fn failure_of(error: RunError, run: &RunId) -> Failure {
     match error {
         RunError::Store(error @ (StoreError::Unavailable { .. } | StoreError::UnknownOutcome { .. })) => {
@@ -345,6 +355,7 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
             "{error}"
         )),
         RunError::Reservation(error) => error.into(),
+        RunError::Unsent { cause, .. } => failure_of(*cause, run),
         RunError::LockLost(_) | RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {
             Failure::usage(miette::miette!(
                 help = "run the tests again; `cargo etcdtest runs list` shows what the store has",

@@ -8,9 +8,11 @@ mod code;
 mod direct;
 mod error;
 mod events;
+mod executed;
 mod finish;
 mod frames;
 mod groups;
+mod journal;
 #[cfg(target_os = "linux")]
 mod keeper;
 mod lanes;
@@ -41,6 +43,7 @@ pub use direct::serve_as_keeper;
 pub use error::{Result, RunError};
 pub use events::{AttemptOutput, RunEvent, Unit};
 pub use finish::{Latest, finish};
+pub use journal::{Header, Journal, JournalError, JournalFolder, Kept, LeftBehind, StoreName, Unreadable};
 #[cfg(target_os = "linux")]
 pub use keeper::serve_as_keeper;
 pub use launcher::Launcher;

@@ -1,7 +1,6 @@
 //! The one task of a worker that writes to the store: claims units and stores results,
 //! never both at once.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,12 +10,12 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::batches::batches;
 use super::claims::{Claimed, Claims};
 use super::error::{Result, RunError};
-use super::events::{AttemptOutput, RunEvent};
+use super::events::RunEvent;
+use super::executed::Executed;
 use super::work::Work;
-use super::worker::{EventSink, Executed};
-use crate::config::StoreOutput;
-use crate::model::{Attempt, Fence, Run, RunState, StoredOutput, UnitIndex, UnitResult};
-use crate::store::{Key, Op, encode_output};
+use super::worker::EventSink;
+use crate::model::{Fence, Run, RunState, UnitIndex};
+use crate::store::{Key, Op};
 
 /// How long a result may wait for others that are stored with it.
 const LINGER: Duration = Duration::from_millis(200);
@@ -153,7 +152,7 @@ impl Recorder {
         let expected = |unit| expected(&work, unit);
         let estimate = |unit| expected(unit).mul_f64(factor);
         let claim = self.claims.claim(&work.plan, wanted, estimate, &self.running);
-        Ok(match patiently(claim, &self.events).await? {
+        Ok(match patiently(claim, &self.work, &self.events).await? {
             Claimed::Units(units, fence) => {
                 let taken = units.iter().map(|&unit| expected(unit)).sum();
                 self.pace.undealt = self.pace.undealt.saturating_sub(taken);
@@ -168,7 +167,7 @@ impl Recorder {
         // Those that are the reason come first.
         self.flush().await?;
         let _ = self.events.send(RunEvent::Cancelled { reason });
-        let events = self.events.clone();
+        let (work, events) = (self.work.clone(), self.events.clone());
         let cancel = self.claims.membership_mut().advance(
             |run, _| {
                 let running = run.state == RunState::Running;
@@ -176,73 +175,30 @@ impl Recorder {
             },
             vec![],
         );
-        patiently(cancel, &events).await.map(drop)
+        patiently(cancel, &work, &events).await.map(drop)
     }
 
     /// Stores output first, then the results that name it.
     async fn flush(&mut self) -> Result<()> {
-        let units = self.waiting.iter().map(|executed| executed.result.unit).collect();
-        let mut results = Vec::with_capacity(self.waiting.len());
-        let mut writes = Vec::new();
-        for mut executed in std::mem::take(&mut self.waiting) {
-            let UnitResult { unit, token, .. } = executed.result;
-            for (attempt, output) in executed.result.attempts.iter_mut().zip(&executed.outputs) {
-                self.store_output(unit, token, attempt, output, &mut writes);
-            }
-            executed.result.shorten();
-            results.push(executed.result);
-        }
-        let events = self.events.clone();
+        let units: Vec<_> = self.waiting.iter().map(|executed| executed.result.unit).collect();
+        let waiting = std::mem::take(&mut self.waiting).into_iter();
+        let (results, outputs): (Vec<_>, Vec<_>) = waiting.map(|unit| (unit.result, unit.output)).unzip();
+        let (work, events) = (self.work.clone(), self.events.clone());
         let store = async {
             let size = |(key, value): &(Key, Vec<u8>)| key.as_bytes().len() + value.len();
-            for batch in batches(writes, OUTPUT_OPERATIONS, OUTPUT_BYTES, size) {
+            for batch in batches(outputs.into_iter().flatten(), OUTPUT_OPERATIONS, OUTPUT_BYTES, size) {
                 let Some((proof, _)) = batch.last().cloned() else { continue };
                 let puts = batch.into_iter().map(|(key, value)| Op::put(key, value)).collect();
                 self.claims.membership_mut().write(&proof, puts).await?;
             }
             self.claims.flush(results, &self.running).await
         };
-        patiently(store, &events).await?;
+        patiently(store, &work, &events).await?;
+        if let Some(journal) = &work.journal {
+            journal.settle(&units);
+        }
         let _ = events.send(RunEvent::Stored { units });
         Ok(())
-    }
-
-    /// Notes what is to be stored of an attempt, in the attempt and in `writes`.
-    fn store_output(
-        &self,
-        unit: UnitIndex,
-        token: Fence,
-        attempt: &mut Attempt,
-        output: &AttemptOutput,
-        writes: &mut Vec<(Key, Vec<u8>)>,
-    ) {
-        let wanted = match self.work.policy.store_output {
-            StoreOutput::None => return,
-            StoreOutput::Failed => attempt.outcome.is_failure(),
-            StoreOutput::All => true,
-        };
-        let mut put = |name: String, content: &[u8], size, left_out| {
-            let chunks = encode_output(&self.work.run, unit, token, attempt.number, &name, content);
-            attempt.output.push(StoredOutput { name, size, left_out, chunks: chunks.len() });
-            writes.extend(chunks);
-        };
-        let printed = &output.printed;
-        if wanted && !printed.is_empty() {
-            put("output".into(), &printed.bytes(), printed.size(), printed.left_out());
-        }
-        for log in &output.services {
-            if wanted {
-                put(format!("services/{}", log.service), &log.bytes(), log.size, log.left_out());
-            }
-        }
-        // What a test attaches it wants kept.
-        let mut used = HashSet::<String>::new();
-        for (name, content) in &output.attachments {
-            let numbered = (2..).map(|number| format!("{name}.{number}"));
-            let mut names = std::iter::once(name.clone()).chain(numbered);
-            let Some(name) = names.find(|name| used.insert(name.clone())) else { continue };
-            put(format!("attachments/{name}"), content, content.len() as u64, 0);
-        }
     }
 }
 
@@ -268,13 +224,21 @@ fn expected(work: &Work, unit: UnitIndex) -> Duration {
     work.plan.unit(unit).and_then(|unit| unit.estimate).unwrap_or(UNKNOWN)
 }
 
-/// Waits for the store, and says so once where that takes long.
-async fn patiently<T>(request: impl Future<Output = Result<T>>, events: &EventSink) -> Result<T> {
+/// Waits for the store. Where that takes long it is said once, and what is not stored yet is
+/// brought to the disk: who knows what else goes.
+async fn patiently<T>(
+    request: impl Future<Output = Result<T>>,
+    work: &Work,
+    events: &EventSink,
+) -> Result<T> {
     tokio::pin!(request);
     tokio::select! {
         done = &mut request => return done,
         () = sleep(AWAY) => {}
     }
     let _ = events.send(RunEvent::StoreAway);
+    if let Some(journal) = &work.journal {
+        journal.sync();
+    }
     request.await
 }

@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -17,6 +17,7 @@ use super::claims::Claims;
 use super::error::{Result, RunError};
 use super::events::RunEvent;
 use super::finish::{Latest, finish};
+use super::journal::{Journal, JournalFolder};
 use super::launcher::Launcher;
 use super::membership::Membership;
 use super::plan::{Histories, History, Plan};
@@ -70,6 +71,8 @@ pub struct Order {
     pub commit: Option<Commit>,
     /// How long an unreachable store is waited for.
     pub patience: Duration,
+    /// Where results are kept until a store elsewhere has them.
+    pub journals: Option<JournalFolder>,
     /// What was done before the run.
     pub timings: Timings,
 }
@@ -95,14 +98,23 @@ pub async fn run(
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
+    if let Some(text) = order.journals.as_ref().and_then(JournalFolder::reminder) {
+        let _ = events.send(RunEvent::Notice { text });
+    }
     let reservation = reserve(&store, &order, leave.clone(), events).await?.map(Arc::new);
-    let (id, quit) = (order.id.clone(), leave.clone());
-    let reserved = Box::pin(run_reserved(store, order, reservation.clone(), leave, events));
+    let (id, quit, journal) = (order.id.clone(), leave.clone(), OnceLock::new());
+    let reserved = Box::pin(run_reserved(store, order, reservation.clone(), leave, &journal, events));
     let result = unless(Leave::ToQuit, quit, &id, reserved).await;
     if let Some(reservation) = reservation {
         reservation.release().await;
     }
-    result
+    // What is not stored of a run that has ended, or lost its environments, never will be.
+    let is_over = matches!(result, Ok(_) | Err(RunError::Reservation(_) | RunError::Gone(_)));
+    let kept = journal.get().and_then(|journal: &Arc<Journal>| journal.end(is_over));
+    match (result, kept) {
+        (Err(cause), Some(kept)) => Err(RunError::Unsent { cause: Box::new(cause), kept }),
+        (result, _) => result,
+    }
 }
 
 /// Does something, unless it may go no further than this meanwhile.
@@ -135,6 +147,7 @@ async fn run_reserved(
     order: Order,
     reservation: Option<Arc<Reservation>>,
     leave: watch::Receiver<Leave>,
+    journal: &OnceLock<Arc<Journal>>,
     events: &EventSink,
 ) -> Result<RunDetails> {
     let Order {
@@ -205,6 +218,12 @@ async fn run_reserved(
         }
     };
     timings.end("provide");
+    if let Some(begun) = order.journals.map(|journals| journals.begin(&membership)) {
+        match begun {
+            Ok(begun) => drop(journal.set(Arc::new(begun))),
+            Err(error) => drop(events.send(RunEvent::Notice { text: error.to_string() })),
+        }
+    }
     let work = Arc::new(Work {
         run: membership.id().clone(),
         worker: membership.worker().id.clone(),
@@ -214,6 +233,7 @@ async fn run_reserved(
         policy,
         launcher,
         reservation: reservation.clone(),
+        journal: journal.get().cloned(),
     });
     let claims = Claims::new(membership).await?;
     let (claims, ended) = execute(&work, claims, leave.clone(), events).await?;

@@ -13,6 +13,7 @@ use super::attempt::{Launch, Leave};
 use super::claims::Claims;
 use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
+use super::executed::Executed;
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, LocksHeld, Request};
@@ -25,15 +26,6 @@ use crate::testcases::{Binary, ListedTest};
 
 /// Where events go. A display that went away is no reason to stop.
 pub type EventSink = mpsc::UnboundedSender<RunEvent>;
-
-/// A unit that was executed to its end.
-#[derive(Debug)]
-pub(super) struct Executed {
-    /// Its result.
-    pub result: UnitResult,
-    /// What each attempt printed, in the order of attempts.
-    pub outputs: Vec<Arc<AttemptOutput>>,
-}
 
 /// A unit that waits for its next attempt, or is at it.
 #[derive(Debug)]
@@ -80,6 +72,7 @@ pub async fn execute(
     mut leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<(Claims, Ended)> {
+    let patience = claims.membership().patience().clone();
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let mut recorder = JoinSet::new();
@@ -136,6 +129,7 @@ pub async fn execute(
             more = asked;
         }
         let idle = attempts.is_empty() && waits.is_empty() && lanes.waiting().len() == 0;
+        patience.set_busy(!idle);
         if idle && (stopped || !more) {
             break;
         }
@@ -304,7 +298,7 @@ impl Tried {
         Next::Done(self.done(work, unit, outcome, reason, shown, events))
     }
 
-    /// The unit with its result, which is announced.
+    /// The unit with its result, which is announced once it is kept.
     fn done(
         self,
         work: &Work,
@@ -317,9 +311,13 @@ impl Tried {
         let Self { index, token, attempts, outputs, .. } = self;
         let worker = work.worker.clone();
         let result = UnitResult { unit: index, outcome, reason, attempts, worker, token };
+        let executed = Executed::new(&work.run, work.policy.store_output, result.clone(), &outputs);
+        if let Some(Err(error)) = work.journal.as_ref().map(|journal| journal.note(&executed)) {
+            let _ = events.send(RunEvent::Notice { text: error.to_string() });
+        }
         let output = outputs.last().cloned().unwrap_or_default();
-        let _ = events.send(RunEvent::Finished { unit, result: result.clone(), output, shown });
-        Executed { result, outputs }
+        let _ = events.send(RunEvent::Finished { unit, result, output, shown });
+        executed
     }
 }
 

@@ -3,14 +3,16 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::events::AttemptOutput;
+use super::events::{AttemptOutput, RunEvent};
+use super::journal::Journal;
+use super::worker::EventSink;
 use crate::config::StoreOutput;
 use crate::model::{Attempt, Fence, RunId, StoredOutput, UnitIndex, UnitResult};
 use crate::store::{Key, encode_output};
 
 /// A unit that was executed to its end.
 #[derive(Clone, Debug, PartialEq)]
-pub(super) struct Executed {
+pub struct Executed {
     /// Its result, which names the output.
     pub result: UnitResult,
     /// The keys and values under which its output is stored.
@@ -33,6 +35,13 @@ impl Executed {
         }
         result.shorten();
         Self { result, output: pairs }
+    }
+
+    /// Keeps it in the journal, if there is one, before anybody is told of it.
+    pub(super) fn keep(&self, journal: Option<&Journal>, events: &EventSink) {
+        if let Some(Err(error)) = journal.map(|journal| journal.note(self)) {
+            let _ = events.send(RunEvent::Notice { text: error.to_string() });
+        }
     }
 }
 

@@ -13,6 +13,7 @@ mod patience;
 mod read;
 mod records;
 mod secret;
+mod wake;
 
 pub use api::*;
 pub use commit::{Commit, commit};
@@ -23,6 +24,7 @@ pub use connect::{StoreOptions, connect};
 pub use error::StoreError;
 pub use lease::LeaseKeeper;
 pub use patience::{Patience, pauses};
-pub use read::{get, get_record, list, list_at, list_chunks};
+pub use read::{get, get_record, list, list_at, list_chunks, list_keys};
 pub use records::{decode, decode_value, encode};
 pub use secret::Secret;
+pub use wake::Wake;

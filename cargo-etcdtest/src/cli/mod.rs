@@ -21,6 +21,7 @@ mod run_text;
 mod runs;
 mod session;
 mod store;
+mod store_sync;
 mod stream;
 pub mod style;
 mod table;

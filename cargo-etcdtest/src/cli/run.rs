@@ -327,7 +327,7 @@ fn unsent(kept: &Kept) -> String {
     format!("{are} only in {path}: `cargo etcdtest store sync` sends {them} once the store is back")
 }
 
-fn failure_of(error: RunError, run: &RunId) -> Failure {
+pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
     match error {
         RunError::Store(error @ (StoreError::Unavailable { .. } | StoreError::UnknownOutcome { .. })) => {
             Failure::new(

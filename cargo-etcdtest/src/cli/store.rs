@@ -7,6 +7,7 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::print::{json_line, print};
+use super::store_sync::{self, SyncArgs};
 use super::style::{FAINT, STRONG, WARNING, painted};
 use super::table::Table;
 use super::{Exit, Failure, Session};
@@ -24,6 +25,8 @@ pub(crate) struct StoreArgs {
 enum StoreVerb {
     /// Show kind, version, size and health of the store, and each setting with its origin
     Status,
+    /// Send results that runs on this machine could not store
+    Sync(SyncArgs),
 }
 
 /// Runs the verb. The settings are printed even where the store cannot be asked.
@@ -31,7 +34,8 @@ enum StoreVerb {
 /// # Errors
 /// The store failed.
 pub(crate) async fn run(arguments: &StoreArgs, session: &Session) -> Result<Exit, Failure> {
-    match arguments.verb {
+    match &arguments.verb {
+        StoreVerb::Sync(arguments) => store_sync::run(arguments, session).await,
         StoreVerb::Status => {
             let status = status(session).await;
             let settings = &session.settings;

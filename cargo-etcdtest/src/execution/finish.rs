@@ -79,6 +79,21 @@ pub async fn conclude(membership: &mut Membership, plan: &Plan, latest: &Latest)
     }
 }
 
+/// Whether a run can be concluded at once: nobody is to execute anything for it, nor does
+/// anybody finish it.
+///
+/// # Errors
+/// As for any read of the store.
+pub(super) async fn is_ripe(membership: &mut Membership, plan: &Plan) -> Result<bool> {
+    let view = View::read(membership, &mut None).await?;
+    Ok(match &membership.run().state {
+        RunState::Running => view.is_complete(plan),
+        RunState::Cancelling => view.is_quiet(),
+        RunState::Finishing { by, .. } => !view.is_alive(by),
+        RunState::Planning { .. } | RunState::Finished { .. } => false,
+    })
+}
+
 /// How far a run is, at one revision.
 struct View {
     claims: Vec<KeyValue>,

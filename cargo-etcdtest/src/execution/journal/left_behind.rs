@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, TryLockError};
-use std::io::{ErrorKind, Read as _};
+use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::frames::{Fields, Frames};
+use super::frames::{Fields, Frames, frame};
 use super::header::Header;
 use super::{RESULT, STORED};
 use crate::execution::executed::Executed;
@@ -17,10 +17,20 @@ use crate::store::{Key, decode_value};
 #[derive(Debug)]
 pub struct LeftBehind {
     path: PathBuf,
+    file: File,
     header: Header,
+    content: Content,
+}
+
+/// What is in a journal besides its header.
+#[derive(Debug, Default)]
+struct Content {
+    /// The results that are not noted as stored.
     results: BTreeMap<UnitIndex, Executed>,
+    /// How many bytes of its middle are damaged.
     damaged: usize,
-    _lock: File,
+    /// Where its last whole record ends.
+    end: usize,
 }
 
 /// A journal that cannot be read.
@@ -50,7 +60,7 @@ impl LeftBehind {
     /// It cannot be read, or not by this version.
     pub(super) fn open(path: &Path) -> Result<Option<Self>, Unreadable> {
         let unreadable = |reason: &dyn ToString| Unreadable::new(path, &reason.to_string());
-        let mut file = match File::open(path) {
+        let mut file = match File::options().read(true).write(true).open(path) {
             Ok(file) => file,
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(unreadable(&error)),
@@ -63,9 +73,9 @@ impl LeftBehind {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
         let read = read(&bytes).map_err(|reason| unreadable(&reason))?;
-        let Some((header, Read { results, damaged })) = read else { return Ok(None) };
-        let left = Self { path: path.to_owned(), header, results, damaged, _lock: file };
-        if left.results.is_empty() && left.damaged == 0 {
+        let Some((header, content)) = read else { return Ok(None) };
+        let left = Self { path: path.to_owned(), file, header, content };
+        if left.count() == 0 && left.damaged() == 0 {
             left.discard();
             return Ok(None);
         }
@@ -84,17 +94,33 @@ impl LeftBehind {
 
     /// How many results are in it that the store may lack.
     pub fn count(&self) -> usize {
-        self.results.len()
+        self.content.results.len()
     }
 
     /// How many bytes of it are damaged: a record that was torn off at its end is not.
     pub fn damaged(&self) -> usize {
-        self.damaged
+        self.content.damaged
     }
 
     /// The results that the store may lack, one for each unit.
     pub(in crate::execution) fn results(&self) -> impl Iterator<Item = &Executed> {
-        self.results.values()
+        self.content.results.values()
+    }
+
+    /// Notes that the store has these units' results.
+    pub(in crate::execution) fn settle(&mut self, units: &[UnitIndex]) {
+        for unit in units {
+            self.content.results.remove(unit);
+        }
+        let units = serde_json::to_vec(units).expect("numbers can be written");
+        let note = frame([STORED, &units]);
+        let end = self.content.end as u64;
+        let file = &mut self.file;
+        let written = file.set_len(end).and_then(|()| file.seek(SeekFrom::Start(end)));
+        // Without it the store is asked for them again.
+        if written.and_then(|_| file.write_all(&note)).is_ok() {
+            self.content.end += note.len();
+        }
     }
 
     /// Removes it.
@@ -104,25 +130,20 @@ impl LeftBehind {
     }
 }
 
-struct Read {
-    results: BTreeMap<UnitIndex, Executed>,
-    damaged: usize,
-}
-
 /// What stands in a journal; `None` where it does not even say whose it is, having no record.
-fn read(bytes: &[u8]) -> Result<Option<(Header, Read)>, String> {
+fn read(bytes: &[u8]) -> Result<Option<(Header, Content)>, String> {
     let key = &Key::from("in it");
-    let (mut header, mut results, mut damaged, mut gap) = (None, BTreeMap::new(), 0, 0);
+    let (mut header, mut content, mut torn) = (None, Content::default(), 0..0);
     for found in Frames::new(bytes) {
         let fields = match found {
             Ok(fields) => fields,
             Err(range) => {
-                gap = range.len();
+                torn = range;
                 continue;
             }
         };
-        // What follows a gap shows that it is none at the end.
-        damaged += std::mem::take(&mut gap);
+        // What follows it shows that it is not torn off at the end.
+        content.damaged += std::mem::take(&mut torn).len();
         match (&header, fields.as_slice()) {
             (None, [whose]) => {
                 header = Some(decode_value::<Header>(key, whose).map_err(|error| error.to_string())?);
@@ -131,19 +152,20 @@ fn read(bytes: &[u8]) -> Result<Option<(Header, Read)>, String> {
             (Some(_), [RESULT, ..]) => {
                 let executed = result(&fields, key)?;
                 // Of a unit that was executed again the newest counts.
-                results.insert(executed.result.unit, executed);
+                content.results.insert(executed.result.unit, executed);
             }
             (Some(_), [STORED, units]) => {
                 let units: Vec<UnitIndex> =
                     serde_json::from_slice(units).map_err(|error| error.to_string())?;
                 for unit in units {
-                    results.remove(&unit);
+                    content.results.remove(&unit);
                 }
             }
             (Some(_), _) => return Err("it is of a newer version: update cargo-etcdtest".into()),
         }
     }
-    Ok(header.map(|header| (header, Read { results, damaged })))
+    content.end = bytes.len() - torn.len();
+    Ok(header.map(|header| (header, content)))
 }
 
 fn result(fields: &Fields<'_>, key: &Key) -> Result<Executed, String> {

@@ -213,5 +213,15 @@ mod tests {
             "damaged": 0, "kept": true,
         });
         assert_eq!(document(&told), expected);
+
+        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/machine-output.md");
+        let guide = std::fs::read_to_string(path).unwrap();
+        let (_, section) = guide.split_once("## store sync\n").unwrap();
+        let elsewhere = Told { came: Came::Elsewhere(1), ..told };
+        for document in [expected, document(&elsewhere)] {
+            let undocumented =
+                document.as_object().unwrap().keys().find(|name| !section.contains(&format!("`{name}`")));
+            assert_eq!(undocumented, None);
+        }
     }
 }

@@ -20,7 +20,7 @@ use crate::store::{
 };
 
 const UNITS: u32 = 4;
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A store whose user dies when it has asked so often: before its last request was carried out,
 /// or after that.

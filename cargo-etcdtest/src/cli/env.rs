@@ -17,10 +17,9 @@ use crate::author::author;
 use crate::config::{Flags, Format};
 use crate::environments::{
     Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, GivenData,
-    GivenSecrets, Reservations, Secrets, editor, read_files,
+    GivenSecrets, KnownSecrets, Reservations, Secrets, editor, read_files,
 };
 use crate::model::Environment;
-use crate::redact::Redactor;
 use crate::store::SharedStore;
 
 /// Manage the environments that tests run against
@@ -222,14 +221,14 @@ async fn apply(
         Ok((data, GivenSecrets::read(&file)?, file))
     };
     let given: Vec<_> = files.into_iter().map(given).collect::<Result<_, EnvironmentError>>()?;
-    let told = Redactor::new(given.iter().flat_map(|(_, secrets, _)| secrets.values()));
-    let message = told.text(change.message.to_owned());
-    let change = Change { message: &message, ..change };
+    let files = given.iter().map(|(_, secrets, file)| (file, secrets));
+    let known = KnownSecrets::of(files, environments, secrets).await?;
+    given.iter().try_for_each(|(data, _, file)| known.check(file, data))?;
+    let change = Change { message: &known.without(change.message), ..change };
     for (data, secrets_given, mut file) in given {
         let current = environments.find(&file.name).await?;
         let current = current.as_ref().map(|current| &current.definition);
-        let secrets_given = encrypted_as_inherited(environments, secrets, secrets_given, &file).await?;
-        for name in secrets_given.store(secrets, &mut file, current).await? {
+        for name in secrets_given.store(environments, secrets, &mut file, current).await? {
             let name = painted(STRONG, name);
             anstream::eprintln!("the secret {name} was not given, and stays as it is stored");
         }
@@ -237,18 +236,6 @@ async fn apply(
         print(&applied_text(&environments.apply(&file, change).await?, format))?;
     }
     Ok(())
-}
-
-/// Secrets for which the file names no recipients are for those of what it extends.
-async fn encrypted_as_inherited(
-    environments: &Environments,
-    secrets: &Secrets,
-    given: GivenSecrets,
-    file: &EnvironmentFile,
-) -> Result<GivenSecrets, EnvironmentError> {
-    let Some(base) = &file.definition.extends else { return Ok(given) };
-    let base = environments.chain(&EnvironmentId::current(base)).await?.resolve();
-    Ok(given.for_those_of(secrets, &base.definition).await?)
 }
 
 fn nothing_to_compare(name: &str) -> Failure {
@@ -300,9 +287,11 @@ async fn edit_once(
     draft.open(&editor).await?;
     let mut file = draft.read()?;
     let data = GivenData::read(&file)?;
-    let given = GivenSecrets::read(&file)?.for_those_of(secrets, &seen.definition).await?;
-    let given = encrypted_as_inherited(environments, secrets, given, &file).await?;
-    given.store(secrets, &mut file, Some(&seen.definition)).await?;
+    let given = GivenSecrets::read(&file)?;
+    let known = KnownSecrets::of([(&file, &given)], environments, secrets).await?;
+    known.check(&file, &data)?;
+    let change = Change { message: &known.without(change.message), ..change };
+    given.store(environments, secrets, &mut file, Some(&seen.definition)).await?;
     data.store(&environments.data_sets(), &mut file).await?;
     environments.replace(seen, &file, change).await
 }

@@ -50,6 +50,11 @@ impl GivenData {
         Ok(Self(contents))
     }
 
+    /// They, by name.
+    pub fn contents(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, content)| (name.as_str(), content.as_slice()))
+    }
+
     /// Stores them, and notes in the file's definition where.
     ///
     /// # Errors

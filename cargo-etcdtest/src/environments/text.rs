@@ -25,6 +25,8 @@ struct FileText<'a> {
     capacity: Option<u32>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: &'a BTreeMap<String, String>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    recipients: &'a [String],
     config: &'a Map<String, Value>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     secrets: &'a BTreeMap<String, SecretVersion>,
@@ -87,6 +89,7 @@ impl<'a> From<&'a Definition> for FileText<'a> {
             extends: definition.extends.as_deref(),
             capacity: definition.capacity.map(Into::into),
             labels: &definition.labels,
+            recipients: &definition.recipients,
             config: &definition.config,
             secrets: &definition.secrets,
             data: &definition.data,

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
+use super::super::sealing::check_recipient;
 use super::reader::{Node, Read, Reader};
 use crate::document::Document;
 use crate::model::SecretVersion;
@@ -42,7 +43,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Secret> {
         return Err(reader.document.mistake(message, place, "not shown here").with_help(FORMS.to_owned()));
     }
     let mut fields =
-        reader.fields(node, "a secret", &["env", "file", "command", "prompt", "environment", "version"])?;
+        reader.fields(node, "a secret", &[&KINDS[..], &["environment", "version", "encrypted"]].concat())?;
     if let Some(environment) = fields.take("environment") {
         let environment = reader.filled(environment)?;
         let version = fields.require(reader, "version")?;
@@ -51,12 +52,15 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Secret> {
             let label = format!("`{kind}` beside a stored version");
             return Err(reader.wrong(&path, value.span(), label));
         }
-        return Ok(Secret::Stored(SecretVersion { environment, version }));
+        let encrypted = fields.take("encrypted").map(|node| reader.truth(node)).transpose()?;
+        let encrypted = encrypted.unwrap_or_default();
+        return Ok(Secret::Stored(SecretVersion { environment, version, encrypted }));
     }
-    if let Some((_, version)) = fields.take("version") {
-        return Err(reader
-            .wrong(&path, version.span(), "`version` without `environment`")
-            .with_help(FORMS.to_owned()));
+    for alone in ["version", "encrypted"] {
+        if let Some((_, value)) = fields.take(alone) {
+            let label = format!("`{alone}` without `environment`");
+            return Err(reader.wrong(&path, value.span(), label).with_help(FORMS.to_owned()));
+        }
     }
     let (kind, node) =
         fields.take_one(reader, &KINDS).map_err(|mistake| mistake.with_help(FORMS.to_owned()))?;
@@ -69,6 +73,17 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Secret> {
             _ => return Err(reader.wrong(&node.0, node.1.span(), "expected `true`")),
         },
     }))
+}
+
+/// Somebody for whom secrets are encrypted.
+pub(super) fn recipient(reader: &mut Reader<'_>, node: Node<'_>) -> Read<String> {
+    let (path, place) = (node.0.clone(), node.1.span());
+    let text = reader.text(node)?;
+    check_recipient(&text).map_err(|reason| {
+        let help = "`age-keygen -y IDENTITY-FILE` shows the recipient of an identity: `age1…`";
+        let mistake = reader.document.mistake(format!("`{path}` is no recipient of age"), place, reason);
+        mistake.with_help(help.to_owned())
+    })
 }
 
 /// The name of a variable.

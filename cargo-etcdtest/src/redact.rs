@@ -86,7 +86,7 @@ impl Redactor {
         let Some(secrets) = &self.0 else { return vec![] };
         let text = text.as_ref();
         let mut views = Views::new(&secrets.patterns);
-        text.iter().for_each(|&byte| views.take(&secrets.patterns, byte));
+        views.take(&secrets.patterns, text);
         views.end(&secrets.patterns, false);
         let place = |place: u64| usize::try_from(place).unwrap_or(text.len()).min(text.len());
         let found = views.found_before(u64::MAX);
@@ -120,7 +120,7 @@ impl RedactedStream {
         let (Some(secrets), Some(views)) = (&self.redactor.0, &mut self.views) else {
             return Cow::Borrowed(bytes);
         };
-        bytes.iter().for_each(|&byte| views.take(&secrets.patterns, byte));
+        views.take(&secrets.patterns, bytes);
         self.held.extend_from_slice(bytes);
         let until = views.undecided();
         Cow::Owned(self.pass(until))

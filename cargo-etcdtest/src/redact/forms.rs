@@ -42,7 +42,8 @@ impl Forms {
             add(&mut self.plain, text);
         }
         for text in whole {
-            let hexadecimal: String = text.bytes().map(|byte| format!("{byte:02x}")).collect();
+            let digits = text.bytes().flat_map(|byte| [byte >> 4, byte & 0xf]);
+            let hexadecimal: String = digits.filter_map(|digit| char::from_digit(digit.into(), 16)).collect();
             add(&mut self.encoded, hexadecimal.to_uppercase());
             add(&mut self.encoded, hexadecimal);
             // As `{:?}` writes a list of bytes.

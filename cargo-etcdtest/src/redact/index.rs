@@ -108,7 +108,7 @@ impl Search {
     /// is less, but to `least` at least.
     pub(super) fn begun(&self, index: &Index, least: usize, enough: usize) -> Option<Found> {
         let Beginning { length, of, name } = index.beginning(self.state);
-        let (first, last) = (self.open.front()?, self.open.back()?);
-        (length >= (of / 2).clamp(least, enough)).then_some(Found { start: first.start, end: last.end, name })
+        let (start, end) = (self.open.front()?.start, self.open.back()?.end);
+        (length >= (of / 2).clamp(least, enough)).then_some(Found { start, end, name })
     }
 }

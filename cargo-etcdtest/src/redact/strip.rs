@@ -73,13 +73,11 @@ impl Strip {
                 b'\n' => return self.again(seen, given),
                 _ => Within::String,
             },
-            Within::StringEscape => match byte {
-                b'\\' => Within::Text,
-                _ => {
-                    self.within = Within::Escape;
-                    return self.take(seen, given);
-                }
-            },
+            Within::StringEscape if byte == b'\\' => Within::Text,
+            Within::StringEscape => {
+                self.within = Within::Escape;
+                return self.take(seen, given);
+            }
         };
     }
 
@@ -110,12 +108,11 @@ impl Strip {
             }
             [b'\n' | b'\t'] => given.push(seen),
             [ESCAPE] => self.within = Within::Escape,
-            [..b' ' | 0x7f] => {}
             // The beginning of a character of which some are left out.
             [0xc2 | 0xef] | [0xef, 0xbf] => return,
             [0xc2, 0x9b] => self.within = Within::Control,
             [0xc2, 0x90 | 0x98 | 0x9d..=0x9f] => self.within = Within::String,
-            [0xc2, 0x80..=0x9f] | [0xef, 0xbf, 0xbe | 0xbf] => {}
+            [..b' ' | 0x7f] | [0xc2, 0x80..=0x9f] | [0xef, 0xbf, 0xbe | 0xbf] => {}
             _ if self.open.len() > 1 => {
                 // The last may be the first of something else.
                 let last = self.open.pop();

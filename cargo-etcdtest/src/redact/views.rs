@@ -86,14 +86,16 @@ impl Views {
         }
     }
 
-    /// Takes the next byte of the stream.
-    pub(super) fn take(&mut self, patterns: &Patterns, byte: u8) {
-        let seen = Seen { byte, start: self.read, end: self.read + 1 };
-        (self.read, self.last) = (seen.end, byte);
-        if self.shown.is_some() || Strip::begins(byte) {
-            self.show(patterns, seen);
+    /// Takes the next bytes of the stream.
+    pub(super) fn take(&mut self, patterns: &Patterns, bytes: &[u8]) {
+        for &byte in bytes {
+            let seen = Seen { byte, start: self.read, end: self.read + 1 };
+            (self.read, self.last) = (seen.end, byte);
+            if self.shown.is_some() || Strip::begins(byte) {
+                self.show(patterns, seen);
+            }
+            self.raw.take(patterns, seen, &mut self.found);
         }
-        self.raw.take(patterns, seen, &mut self.found);
     }
 
     /// Takes a byte that is shown, or belongs to what is left out.

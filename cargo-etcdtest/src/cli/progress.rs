@@ -388,6 +388,7 @@ pub(super) fn ready_line(part: &Part, url: Option<&str>, took: Duration) -> Stri
         Part::Definition => "definition".to_owned(),
         Part::Service(name) => format!("service {}", painted(STRONG, name)),
         Part::Probe(text) => format!("probe {}", painted(STRONG, text::one_line(text, text::MESSAGE))),
+        Part::Data(name) => format!("data set {}", painted(STRONG, name)),
     };
     format!("{label} [{:>9}] {part}{}", super::style::seconds(took), painted(FAINT, url))
 }

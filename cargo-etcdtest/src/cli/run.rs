@@ -217,7 +217,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         timings,
     };
     let id = order.id.clone();
-    let ended = execute(&store, order, settings.format).await;
+    let (ended, interrupted) = execute(&store, order, settings.format).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
     | Err(RunError::Reservation(ReservationError::Lost { .. } | ReservationError::TakenAway { .. })) =
@@ -226,6 +226,9 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         write_junit(&store, &id, settings.junit.as_deref()).await?;
     }
     match ended {
+        Ok(details) if interrupted && details.run.summary.is_some_and(|summary| summary.not_run > 0) => {
+            Ok(Exit::Interrupted)
+        }
         Ok(details) => Ok(exit_of(&details)),
         Err(error) => Err(failure_of(error, &id)),
     }
@@ -283,8 +286,8 @@ fn nothing_to_run(list: &TestList, patterns: &[String]) -> Failure {
     Failure::new(Exit::NothingToRun, miette::miette!(help = help, "{message}"))
 }
 
-/// Executes the order, showing what happens.
-async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<RunDetails, RunError> {
+/// Executes the order, showing what happens, and says whether a signal came meanwhile.
+async fn execute(store: &SharedStore, order: Order, format: Format) -> (Result<RunDetails, RunError>, bool) {
     let (events, heard) = mpsc::unbounded_channel();
     let (leave, told) = watch::channel(Leave::ToFinish);
     let shown = tokio::task::spawn_blocking({
@@ -295,13 +298,14 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
         }
     });
     let signals = tokio::spawn(listen_to_signals(leave));
-    let result = execution::run(store.clone(), order, told, &events).await;
+    let result = execution::run(store.clone(), order, told.clone(), &events).await;
+    let interrupted = *told.borrow() > Leave::ToFinish;
     signals.abort();
     drop(events);
     // A display that failed has said so; the run itself went on without it.
     let patience = if matches!(result, Err(RunError::Interrupted(_))) { LAST_WORDS } else { Duration::MAX };
     let _ = tokio::time::timeout(patience, shown).await;
-    result
+    (result, interrupted)
 }
 
 /// The first signal lets tests end, a second one kills them, a third one ends the program.
@@ -326,13 +330,10 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
                 ),
             )
         }
-        RunError::Interrupted(_) => Failure::new(
-            Exit::Interrupted,
-            miette::miette!(
-                help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
-                "{error}"
-            ),
-        ),
+        RunError::Interrupted(_) => Failure::interrupted(miette::miette!(
+            help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
+            "{error}"
+        )),
         RunError::Store(error) => error.into(),
         RunError::NotReady(not_ready) => not_ready.into(),
         RunError::Data(error) => error.into(),

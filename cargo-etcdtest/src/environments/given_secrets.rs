@@ -20,17 +20,27 @@ impl GivenSecrets {
     /// Takes the values from where the file says. Waits for commands and for a person.
     ///
     /// # Errors
-    /// A value that cannot be read or used, at its place in the file.
+    /// All values that cannot be read or used, each at its place in the file.
     pub fn read(file: &EnvironmentFile) -> Result<Self, EnvironmentError> {
-        let mut values = BTreeMap::new();
+        let (mut values, mut errors) = (BTreeMap::new(), Vec::new());
         for (name, input) in &file.secrets {
-            let value = match input.read(&file.name, name) {
-                Err(fault) if !input.is_absent() => return Err(file.mistake(fault)),
-                other => other,
-            };
-            values.insert(name.clone(), value);
+            match input.read(&file.name, name) {
+                Err(fault) if !input.is_absent() => errors.push(file.mistake(fault)),
+                other => drop(values.insert(name.clone(), other)),
+            }
         }
-        Ok(Self(values))
+        EnvironmentError::all(errors).map(|()| Self(values))
+    }
+
+    /// Those of several files.
+    ///
+    /// # Errors
+    /// Those of all.
+    pub fn read_all(files: &[EnvironmentFile]) -> Result<Vec<Self>, EnvironmentError> {
+        let mut errors = Vec::new();
+        let read = files.iter().filter_map(|file| Self::read(file).map_err(|error| errors.push(error)).ok());
+        let read = read.collect();
+        EnvironmentError::all(errors).map(|()| read)
     }
 
     /// The values that are at hand, by name.

@@ -26,8 +26,8 @@ use crate::config::{
     Value,
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
-use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
-use crate::model::{Environment, RunId};
+use crate::execution::{self, Entry, Leave, Order, Policy, RunError, Selected, Timings};
+use crate::model::{Environment, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
 use crate::store::{SharedStore, Store, StoreError, gc};
@@ -202,6 +202,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     Catalog::new(store.clone()).sync(&list).await?;
     timings.end("register");
 
+    let host = crate::author::host();
     let order = Order {
         id: how.run_id.clone().unwrap_or_else(RunId::generate),
         tests,
@@ -213,7 +214,9 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         repetitions: how.stress,
         command: without_password(arguments),
         author: crate::author::author(),
-        host: crate::author::host(),
+        host: host.clone(),
+        worker: WorkerId::generate(&host),
+        entry: Entry::CreateOrJoin,
         keeper: this_program(),
         root: session.root.clone(),
         built: program_folders,
@@ -222,7 +225,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         timings,
     };
     let id = order.id.clone();
-    let ended = execute(&store, order, settings.format).await;
+    let (ended, interrupted) = execute(&store, order, settings.format).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
     | Err(RunError::Reservation(ReservationError::Lost { .. } | ReservationError::TakenAway { .. })) =
@@ -233,7 +236,8 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     match ended {
         Ok(details) => {
             tidy(&*store, &id, settings).await;
-            Ok(exit_of(&details))
+            let not_run = details.run.summary.is_some_and(|summary| summary.not_run > 0);
+            Ok(if interrupted && not_run { Exit::Interrupted } else { exit_of(&details) })
         }
         Err(error) => Err(failure_of(error, &id)),
     }
@@ -301,8 +305,8 @@ fn nothing_to_run(list: &TestList, patterns: &[String]) -> Failure {
     Failure::new(Exit::NothingToRun, miette::miette!(help = help, "{message}"))
 }
 
-/// Executes the order, showing what happens.
-async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<RunDetails, RunError> {
+/// Executes the order, showing what happens, and says whether a signal came meanwhile.
+async fn execute(store: &SharedStore, order: Order, format: Format) -> (Result<RunDetails, RunError>, bool) {
     let (events, heard) = mpsc::unbounded_channel();
     let (leave, told) = watch::channel(Leave::ToFinish);
     let shown = tokio::task::spawn_blocking({
@@ -313,13 +317,14 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
         }
     });
     let signals = tokio::spawn(listen_to_signals(leave));
-    let result = execution::run(store.clone(), order, told, &events).await;
+    let result = execution::run(store.clone(), order, told.clone(), &events).await;
+    let interrupted = *told.borrow() > Leave::ToFinish;
     signals.abort();
     drop(events);
     // A display that failed has said so; the run itself went on without it.
     let patience = if matches!(result, Err(RunError::Interrupted(_))) { LAST_WORDS } else { Duration::MAX };
     let _ = tokio::time::timeout(patience, shown).await;
-    result
+    (result, interrupted)
 }
 
 /// The first signal lets tests end, a second one kills them, a third one ends the program.
@@ -344,13 +349,10 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
                 ),
             )
         }
-        RunError::Interrupted(_) => Failure::new(
-            Exit::Interrupted,
-            miette::miette!(
-                help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
-                "{error}"
-            ),
-        ),
+        RunError::Interrupted(_) => Failure::interrupted(miette::miette!(
+            help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
+            "{error}"
+        )),
         RunError::Store(error) => error.into(),
         RunError::NotReady(not_ready) => not_ready.into(),
         RunError::Data(error) => error.into(),
@@ -363,6 +365,18 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
             "{error}"
         )),
         RunError::Reservation(error) => error.into(),
+        RunError::Differs { .. } => Failure::usage(miette::miette!(
+            help = "choose another --run-id, or run the same command on the same code",
+            "{error}"
+        )),
+        RunError::Left(_) => Failure::new(
+            Exit::Interrupted,
+            miette::miette!(help = "`cargo etcdtest runs cancel {run}` ends it for all", "{error}"),
+        ),
+        RunError::Unplanned(_) => Failure::usage(miette::miette!(
+            help = "type the command that began it again, with `--run-id {run}`",
+            "{error}"
+        )),
         RunError::LockLost(_) | RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {
             Failure::usage(miette::miette!(
                 help = "run the tests again; `cargo etcdtest runs list` shows what the store has",

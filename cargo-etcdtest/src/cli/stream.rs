@@ -85,6 +85,11 @@ fn to_json(event: RunEvent) -> Option<Value> {
         }
         RunEvent::Cancelled { reason } => json!({ "event": "run-cancelled", "reason": reason }),
         RunEvent::Notice { text } => json!({ "event": "notice", "text": text }),
+        RunEvent::TakenOver { unit, worker } => {
+            with_unit(&unit, "unit-taken-over", json!({ "worker": worker }))
+        }
+        RunEvent::Superseded { units } => json!({ "event": "units-superseded", "units": units }),
+        RunEvent::Leaving { others } => json!({ "event": "worker-leaving", "others": others }),
         RunEvent::Stalled => json!({ "event": "run-stalled" }),
         RunEvent::StoreAway => json!({ "event": "store-away" }),
         RunEvent::Spent { timings, storing } => {
@@ -130,6 +135,7 @@ pub(super) fn part_json(event: &str, environment: &str, part: &Part) -> Value {
         Part::Definition => json!({ "event": event, "environment": environment }),
         Part::Service(name) => json!({ "event": event, "environment": environment, "service": name }),
         Part::Probe(text) => json!({ "event": event, "environment": environment, "probe": text }),
+        Part::Data(name) => json!({ "event": event, "environment": environment, "data": name }),
     }
 }
 

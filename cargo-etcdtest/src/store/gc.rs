@@ -59,7 +59,7 @@ pub struct OldRun {
 /// # Errors
 /// As [`Store::read`].
 pub async fn old_runs(store: &dyn Store, keep: Keep, now: Timestamp, most: usize) -> Result<Vec<OldRun>> {
-    let mut stored = list_keys(store, KeyRange::prefix(keys::RUNS)).await?;
+    let mut stored = list_keys(store, KeyRange::prefix(keys::RUNS)).await?.pairs;
     stored.sort_by(|a, b| (a.created, &a.key).cmp(&(b.created, &b.key)));
     stored.truncate(stored.len().saturating_sub(keep.newest).min(most));
     if stored.is_empty() {
@@ -126,7 +126,7 @@ pub async fn tidy(store: &dyn Store, keep: Keep, but: &RunId, now: Timestamp) ->
 /// # Errors
 /// As [`Store::txn`].
 pub async fn delete_remains(store: &dyn Store, dry_run: bool) -> Result<u64> {
-    let runs = list_keys(store, KeyRange::prefix(keys::RUNS)).await?;
+    let runs = list_keys(store, KeyRange::prefix(keys::RUNS)).await?.pairs;
     let names: Vec<&[u8]> = runs.iter().map(|run| &run.key.as_bytes()[keys::RUNS.len()..]).collect();
     let mut found = 0;
     for tree in keys::RUN_TREES {

@@ -14,6 +14,7 @@ pub mod local;
 mod read;
 mod records;
 mod secret;
+mod wake;
 
 pub use api::*;
 pub use commit::{Commit, commit, pauses};
@@ -26,3 +27,4 @@ pub use lease::LeaseKeeper;
 pub use read::{get, get_record, list, list_at, list_chunks, list_keys};
 pub use records::{decode, decode_value, encode};
 pub use secret::Secret;
+pub use wake::Wake;

@@ -34,7 +34,7 @@ async fn going(store: &TestStore, newest: usize, younger_than: u64) -> Vec<Strin
 async fn keys_of(store: &TestStore, run: &str) -> Vec<String> {
     let mut found = Vec::new();
     for prefix in [keys::RUNS].into_iter().chain(keys::RUN_TREES) {
-        let keys = list_keys(&*store.store, KeyRange::prefix(prefix)).await.unwrap();
+        let keys = list_keys(&*store.store, KeyRange::prefix(prefix)).await.unwrap().pairs;
         found.extend(keys.iter().map(|pair| pair.key.to_string()));
     }
     found.retain(|key| key.split('/').nth(2) == Some(run));

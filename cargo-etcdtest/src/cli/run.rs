@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::{CargoOptions, unless_interrupted};
@@ -17,6 +18,7 @@ use super::progress::{Progress, show};
 use super::report::write_file;
 use super::requirements::require;
 use super::session::Session;
+use super::store_gc::kept;
 use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs, verb};
 use crate::config::{
@@ -28,11 +30,14 @@ use crate::execution::{self, Entry, Kept, Leave, Order, Policy, RunError, Select
 use crate::model::{Environment, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{SharedStore, Store, StoreError, gc};
 use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
 
 /// How long a display may take once nobody wants to wait any more.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How long old runs may be deleted for after a run.
+const TIDYING: Duration = Duration::from_secs(2);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -107,9 +112,13 @@ struct HowArgs {
     /// How long environments are waited for that others have reserved
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     reserve_timeout: Option<Duration>,
-    /// Id of the run, instead of one made from the time
+    /// Id of the run, instead of one made from the time. Whoever types the same command with the same
+    /// id, on this machine or another, takes part in the same run
     #[arg(long, value_name = "ID", value_parser = parse_run_id)]
     run_id: Option<RunId>,
+    /// Exit with the outcome of the tests that this machine ran, instead of that of the whole run
+    #[arg(long, requires = "run_id")]
+    own_results: bool,
 }
 
 impl HowArgs {
@@ -220,8 +229,8 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         journals: session.journals(&*store),
         timings,
     };
-    let id = order.id.clone();
-    let ended = execute(&store, order, settings.format).await;
+    let (id, worker) = (order.id.clone(), order.worker.clone());
+    let (ended, interrupted) = execute(&store, order, settings.format).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
     | Err(RunError::Reservation(ReservationError::Lost { .. } | ReservationError::TakenAway { .. })) =
@@ -230,9 +239,27 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         write_junit(&store, &id, settings.junit.as_deref()).await?;
     }
     match ended {
-        Ok(details) => Ok(exit_of(&details)),
+        Ok(details) => {
+            tidy(&*store, &id, settings).await;
+            let not_run = details.run.summary.is_some_and(|summary| summary.not_run > 0);
+            Ok(match (interrupted && not_run, how.own_results) {
+                (true, _) => Exit::Interrupted,
+                (false, true) => exit_of_worker(&details, &worker),
+                (false, false) => exit_of(&details),
+            })
+        }
         Err(RunError::Unsent { cause, kept }) => Err(failure_of(*cause, &id).with_help(&unsent(&kept))),
         Err(error) => Err(failure_of(error, &id)),
+    }
+}
+
+/// Deletes a few old runs, as the settings say. It is no part of the run that has ended: what
+/// fails is told, and changes nothing else.
+async fn tidy(store: &dyn Store, ended: &RunId, settings: &Settings) {
+    let Some(keep) = kept(settings) else { return };
+    let tidied = tokio::time::timeout(TIDYING, gc::tidy(store, keep, ended, Timestamp::now())).await;
+    if let Ok(Err(error)) = tidied {
+        anstream::eprintln!("warning: old runs were not deleted: {error}");
     }
 }
 
@@ -288,8 +315,8 @@ fn nothing_to_run(list: &TestList, patterns: &[String]) -> Failure {
     Failure::new(Exit::NothingToRun, miette::miette!(help = help, "{message}"))
 }
 
-/// Executes the order, showing what happens.
-async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<RunDetails, RunError> {
+/// Executes the order, showing what happens, and says whether a signal came meanwhile.
+async fn execute(store: &SharedStore, order: Order, format: Format) -> (Result<RunDetails, RunError>, bool) {
     let (events, heard) = mpsc::unbounded_channel();
     let (leave, told) = watch::channel(Leave::ToFinish);
     let shown = tokio::task::spawn_blocking({
@@ -300,13 +327,14 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
         }
     });
     let signals = tokio::spawn(listen_to_signals(leave));
-    let result = execution::run(store.clone(), order, told, &events).await;
+    let result = execution::run(store.clone(), order, told.clone(), &events).await;
+    let interrupted = *told.borrow() > Leave::ToFinish;
     signals.abort();
     drop(events);
     // A display that failed has said so; the run itself went on without it.
     let patience = if matches!(result, Err(RunError::Interrupted(_))) { LAST_WORDS } else { Duration::MAX };
     let _ = tokio::time::timeout(patience, shown).await;
-    result
+    (result, interrupted)
 }
 
 /// The first signal lets tests end, a second one kills them, a third one ends the program.
@@ -327,6 +355,7 @@ fn unsent(kept: &Kept) -> String {
     format!("{are} only in {path}: `cargo etcdtest store sync` sends {them} once the store is back")
 }
 
+/// What a run that failed exits with.
 pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
     match error {
         RunError::Store(error @ (StoreError::Unavailable { .. } | StoreError::UnknownOutcome { .. })) => {
@@ -339,13 +368,10 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
                 ),
             )
         }
-        RunError::Interrupted(_) => Failure::new(
-            Exit::Interrupted,
-            miette::miette!(
-                help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
-                "{error}"
-            ),
-        ),
+        RunError::Interrupted(_) => Failure::interrupted(miette::miette!(
+            help = format!("what was stored before is safe: `cargo etcdtest runs show {run}` shows it"),
+            "{error}"
+        )),
         RunError::Store(error) => error.into(),
         RunError::NotReady(not_ready) => not_ready.into(),
         RunError::Data(error) => error.into(),
@@ -363,12 +389,16 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
             help = "choose another --run-id, or run the same command on the same code",
             "{error}"
         )),
+        RunError::Over { .. } | RunError::Ending(_) => Failure::usage(miette::miette!(
+            help = format!("`cargo etcdtest runs show {run}` shows what came of it"),
+            "{error}"
+        )),
         RunError::Left(_) => Failure::new(
             Exit::Interrupted,
-            miette::miette!(help = "`cargo etcdtest runs cancel {run}` ends it for all", "{error}"),
+            miette::miette!(help = format!("`cargo etcdtest runs cancel {run}` ends it for all"), "{error}"),
         ),
         RunError::Unplanned(_) => Failure::usage(miette::miette!(
-            help = "type the command that began it again, with `--run-id {run}`",
+            help = format!("type the command that began it again, with `--run-id {run}`"),
             "{error}"
         )),
         RunError::LockLost(_) | RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {
@@ -398,6 +428,13 @@ async fn write_junit(store: &SharedStore, run: &RunId, path: Option<&Path>) -> R
 pub(super) fn exit_of(details: &RunDetails) -> Exit {
     let summary = details.run.summary.unwrap_or_default();
     exit_of_summary(&summary)
+}
+
+/// What one worker's part of a finished run exits with.
+fn exit_of_worker(details: &RunDetails, worker: &WorkerId) -> Exit {
+    let own = details.units.iter().filter_map(|unit| unit.result.as_ref());
+    let mut own = own.filter(|result| result.worker == *worker);
+    if own.any(|result| result.outcome.is_failure()) { Exit::TestsFailed } else { Exit::Passed }
 }
 
 /// What a run that came to this exits with.

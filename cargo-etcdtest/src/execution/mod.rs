@@ -2,6 +2,7 @@
 
 mod attempt;
 mod batches;
+mod cancel;
 mod claims;
 mod code;
 mod differences;
@@ -38,6 +39,7 @@ mod work;
 mod worker;
 
 pub use attempt::{Launch, Leave};
+pub use cancel::{Cancelled, cancel, resume};
 pub use claims::{Claimed, Claims, News};
 pub use code::commit_of;
 #[cfg(not(target_os = "linux"))]

@@ -163,12 +163,9 @@ async fn over(store: &SharedStore, order: &Order) -> Result<Option<RunDetails>> 
 
 /// Whether a live worker other than this one works for a run.
 async fn is_worked_for(store: &SharedStore, run: &RunId, own: &WorkerId) -> bool {
-    let workers = list(store.as_ref(), KeyRange::prefix(keys::WORKERS)).await;
     // What cannot be known ends with its lease.
-    workers.is_ok_and(|page| {
-        let workers = page.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
-        workers.into_iter().any(|worker| worker.run == *run && worker.id != *own)
-    })
+    let workers = history::live_workers(store.as_ref(), run).await;
+    workers.is_ok_and(|workers| workers.iter().any(|(worker, _)| worker.id != *own))
 }
 
 /// Refuses an order that does not fit a run that is there.

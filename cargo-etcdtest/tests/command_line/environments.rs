@@ -75,10 +75,9 @@ fn a_base_that_others_need_is_changed_together_with_them() {
     let folder = Folder::with(&[("e/base.toml", BASE), ("e/eu.toml", EU)]);
     folder.ok("env apply e");
     folder.write("e/base.toml", "[config]\nhots = \"h\"\n");
-    folder.run("env apply e/base.toml").failed(
-        2,
-        &["`eu`, which extends `base`, would not hold together", "config.url", "a changed `eu`"],
-    );
+    folder
+        .run("env apply e/base.toml")
+        .failed(2, &["`eu`, which extends `base`, would not hold together", "config.url", "a changed `eu`"]);
     folder.write("e/eu.toml", "extends = \"base\"\n");
     assert_eq!(folder.ok("env apply e"), "base applied, version 2\neu applied, version 2\n");
 }

@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -22,6 +23,8 @@ use crate::reports::{story, text};
 const COLUMN: usize = 12;
 /// How many tests under way are named below the bar.
 const NAMED: usize = 8;
+/// How often events are looked for at the most.
+const LOOK: Duration = Duration::from_millis(5);
 /// How many bytes of a stream's beginning and end are shown with a failure.
 const SHOWN: usize = 64 << 10;
 
@@ -36,10 +39,20 @@ pub(super) trait Display {
 
 /// Shows events until there are no more, or nobody looks.
 pub(super) fn show(mut events: mpsc::UnboundedReceiver<RunEvent>, display: &mut impl Display) {
+    let mut shown = Instant::now();
     while let Some(event) = events.blocking_recv() {
-        if display.show(event).is_err() {
-            return;
+        let mut next = Some(event);
+        while let Some(event) = next {
+            if display.show(event).is_err() {
+                return;
+            }
+            next = events.try_recv().ok();
         }
+        // Nobody sees more often, and each look takes time from the tests.
+        if shown.elapsed() < LOOK {
+            thread::sleep(LOOK);
+        }
+        shown = Instant::now();
     }
 }
 
@@ -353,9 +366,27 @@ impl Display for Progress {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Notice"));
                 writeln!(out, "{label} {text}")
             }),
+            RunEvent::TakenOver { unit, worker } => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Takeover"));
+                writeln!(out, "{label} {}, which was lost with worker {worker}", self.title(&unit))
+            }),
+            RunEvent::Superseded { units } => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Superseded"));
+                let tests = if units.len() == 1 { "test" } else { "tests" };
+                let count = units.len();
+                writeln!(out, "{label} {count} {tests}, which other workers took over meanwhile")
+            }),
+            RunEvent::Leaving { others } => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Leaving"));
+                let workers = if others == 1 { "worker goes" } else { "workers go" };
+                writeln!(out, "{label} the run: {others} other {workers} on with it")
+            }),
             RunEvent::Stalled => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Stalled"));
-                writeln!(out, "{label} no live worker works for this run")
+                writeln!(
+                    out,
+                    "{label} no live worker works for this run: `cargo etcdtest runs resume` goes on with it"
+                )
             }),
             RunEvent::StoreAway => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));

@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::{CargoOptions, unless_interrupted};
@@ -17,6 +18,7 @@ use super::progress::{Progress, show};
 use super::report::write_file;
 use super::requirements::require;
 use super::session::Session;
+use super::store_gc::kept;
 use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs, verb};
 use crate::config::{
@@ -24,15 +26,18 @@ use crate::config::{
     Value,
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
-use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
-use crate::model::{Environment, RunId};
+use crate::execution::{self, Entry, Leave, Order, Policy, RunError, Selected, Timings};
+use crate::model::{Environment, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{SharedStore, Store, StoreError, gc};
 use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
 
 /// How long a display may take once nobody wants to wait any more.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How long old runs may be deleted for after a run.
+const TIDYING: Duration = Duration::from_secs(2);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -107,9 +112,13 @@ struct HowArgs {
     /// How long environments are waited for that others have reserved
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     reserve_timeout: Option<Duration>,
-    /// Id of the run, instead of one made from the time
+    /// Id of the run, instead of one made from the time. Whoever types the same command with the same
+    /// id, on this machine or another, takes part in the same run
     #[arg(long, value_name = "ID", value_parser = parse_run_id)]
     run_id: Option<RunId>,
+    /// Exit with the outcome of the tests that this machine ran, instead of that of the whole run
+    #[arg(long, requires = "run_id")]
+    own_results: bool,
 }
 
 impl HowArgs {
@@ -197,6 +206,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     Catalog::new(store.clone()).sync(&list).await?;
     timings.end("register");
 
+    let host = crate::author::host();
     let order = Order {
         id: how.run_id.clone().unwrap_or_else(RunId::generate),
         tests,
@@ -208,7 +218,9 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         repetitions: how.stress,
         command: without_password(arguments),
         author: crate::author::author(),
-        host: crate::author::host(),
+        host: host.clone(),
+        worker: WorkerId::generate(&host),
+        entry: Entry::CreateOrJoin,
         keeper: this_program(),
         root: session.root.clone(),
         built: program_folders,
@@ -216,7 +228,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         patience: settings.store_timeout,
         timings,
     };
-    let id = order.id.clone();
+    let (id, worker) = (order.id.clone(), order.worker.clone());
     let (ended, interrupted) = execute(&store, order, settings.format).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
@@ -226,11 +238,26 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         write_junit(&store, &id, settings.junit.as_deref()).await?;
     }
     match ended {
-        Ok(details) if interrupted && details.run.summary.is_some_and(|summary| summary.not_run > 0) => {
-            Ok(Exit::Interrupted)
+        Ok(details) => {
+            tidy(&*store, &id, settings).await;
+            let not_run = details.run.summary.is_some_and(|summary| summary.not_run > 0);
+            Ok(match (interrupted && not_run, how.own_results) {
+                (true, _) => Exit::Interrupted,
+                (false, true) => exit_of_worker(&details, &worker),
+                (false, false) => exit_of(&details),
+            })
         }
-        Ok(details) => Ok(exit_of(&details)),
         Err(error) => Err(failure_of(error, &id)),
+    }
+}
+
+/// Deletes a few old runs, as the settings say. It is no part of the run that has ended: what
+/// fails is told, and changes nothing else.
+async fn tidy(store: &dyn Store, ended: &RunId, settings: &Settings) {
+    let Some(keep) = kept(settings) else { return };
+    let tidied = tokio::time::timeout(TIDYING, gc::tidy(store, keep, ended, Timestamp::now())).await;
+    if let Ok(Err(error)) = tidied {
+        anstream::eprintln!("warning: old runs were not deleted: {error}");
     }
 }
 
@@ -318,7 +345,8 @@ pub(super) async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::R
     std::future::pending().await
 }
 
-fn failure_of(error: RunError, run: &RunId) -> Failure {
+/// What a run that failed exits with.
+pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
     match error {
         RunError::Store(error @ (StoreError::Unavailable { .. } | StoreError::UnknownOutcome { .. })) => {
             Failure::new(
@@ -331,7 +359,7 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
             )
         }
         RunError::Interrupted(_) => Failure::interrupted(miette::miette!(
-            help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
+            help = format!("what was stored before is safe: `cargo etcdtest runs show {run}` shows it"),
             "{error}"
         )),
         RunError::Store(error) => error.into(),
@@ -346,6 +374,22 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
             "{error}"
         )),
         RunError::Reservation(error) => error.into(),
+        RunError::Differs { .. } => Failure::usage(miette::miette!(
+            help = "choose another --run-id, or run the same command on the same code",
+            "{error}"
+        )),
+        RunError::Over { .. } | RunError::Ending(_) => Failure::usage(miette::miette!(
+            help = format!("`cargo etcdtest runs show {run}` shows what came of it"),
+            "{error}"
+        )),
+        RunError::Left(_) => Failure::new(
+            Exit::Interrupted,
+            miette::miette!(help = format!("`cargo etcdtest runs cancel {run}` ends it for all"), "{error}"),
+        ),
+        RunError::Unplanned(_) => Failure::usage(miette::miette!(
+            help = format!("type the command that began it again, with `--run-id {run}`"),
+            "{error}"
+        )),
         RunError::LockLost(_) | RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {
             Failure::usage(miette::miette!(
                 help = "run the tests again; `cargo etcdtest runs list` shows what the store has",
@@ -373,6 +417,13 @@ async fn write_junit(store: &SharedStore, run: &RunId, path: Option<&Path>) -> R
 pub(super) fn exit_of(details: &RunDetails) -> Exit {
     let summary = details.run.summary.unwrap_or_default();
     exit_of_summary(&summary)
+}
+
+/// What one worker's part of a finished run exits with.
+fn exit_of_worker(details: &RunDetails, worker: &WorkerId) -> Exit {
+    let own = details.units.iter().filter_map(|unit| unit.result.as_ref());
+    let mut own = own.filter(|result| result.worker == *worker);
+    if own.any(|result| result.outcome.is_failure()) { Exit::TestsFailed } else { Exit::Passed }
 }
 
 /// What a run that came to this exits with.

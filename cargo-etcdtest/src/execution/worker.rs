@@ -2,25 +2,27 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcdtest::protocol::{ENVIRONMENT_VARIABLE, SECRET_VARIABLES, Start};
+use rustix::process::Pid;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::attempt::{Launch, Leave};
+use super::attempt::{Launch, Leave, Progress, Ran};
 use super::claims::Claims;
 use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
-use super::recorder::{self, Dealt, LocksHeld, Request};
+use super::recorder::{self, Dealt, LocksHeld, Request, Share};
 use super::run::without_tests;
 use super::services::Supplied;
 use super::work::Work;
 use crate::config::{OutputWhen, PassOrFail};
-use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
+use crate::model::{Attempt, Cancellation, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
 use crate::testcases::{Binary, ListedTest};
 
 /// Where events go. A display that went away is no reason to stop.
@@ -28,7 +30,7 @@ pub type EventSink = mpsc::UnboundedSender<RunEvent>;
 
 /// A unit that was executed to its end.
 #[derive(Debug)]
-pub(super) struct Executed {
+pub struct Executed {
     /// Its result.
     pub result: UnitResult,
     /// What each attempt printed, in the order of attempts.
@@ -42,6 +44,8 @@ struct Tried {
     token: Fence,
     /// Its rules; none for one that is skipped without a try.
     rules: Option<TestPolicy>,
+    /// Nothing else may be executed meanwhile.
+    alone: bool,
     attempts: Vec<Attempt>,
     outputs: Vec<Arc<AttemptOutput>>,
 }
@@ -53,8 +57,19 @@ enum Next {
     Done(Executed),
     /// It is tried again after a while.
     Again(Tried, Duration),
-    /// It was stopped on the way.
-    Stopped(UnitIndex),
+    /// It was stopped on the way: so it is as if it were not begun.
+    Stopped(Tried),
+    /// It was to come after another process, which did not end in time.
+    NotYet(Tried),
+}
+
+/// What an attempt that is under way lets others begin.
+#[derive(Clone, Copy, Debug)]
+enum Opening {
+    /// Its test is over: the lane is free.
+    Lane,
+    /// A process may come right after this one.
+    After(Pid),
 }
 
 /// Why a worker executes no more.
@@ -64,6 +79,8 @@ pub enum Ended {
     Complete,
     /// The run was stopped.
     Stopped,
+    /// This worker was told to leave.
+    Left,
     /// The run's reservation was lost. Results since then are not stored.
     Lost,
 }
@@ -83,10 +100,12 @@ pub async fn execute(
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let mut recorder = JoinSet::new();
-    recorder.spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
+    let share =
+        Share { plan: work.plan.clone(), lanes: work.policy.lanes, store_output: work.policy.store_output };
+    recorder.spawn(recorder::record(share, claims, inbox, outbox, events.clone()));
     // Attempts go as far as `leave` says, and no further once nothing can be recorded, or
     // the time of the run is over.
-    let (say, hear) = watch::channel(*leave.borrow_and_update());
+    let (mut say, mut hear) = watch::channel(*leave.borrow_and_update());
 
     let policy = &work.policy;
     let mut lanes = Lanes::new(policy.lanes, policy.resources.clone());
@@ -94,61 +113,92 @@ pub async fn execute(
     let mut deadline = policy.global_timeout.map(|timeout| Instant::now() + timeout);
     let mut running = BTreeSet::new();
     let (mut asked, mut more, mut stopped, mut heard, mut failures) = (false, true, false, true, 0);
-    let mut lost = false;
-    let stop = |reason: String| {
-        let _ = requests.send(Request::Stop { reason });
+    let (mut lost, mut left) = (false, false);
+    // Nothing is begun while it is not known whether the reservation is held.
+    let mut suspended = false;
+    let stop = |reason: String, ends_tests| {
+        let _ = requests.send(Request::Stop(Cancellation { reason, ends_tests }));
+    };
+    let (open, mut openings) = mpsc::unbounded_channel();
+    let attempt = |needs: Needs, unit: Tried, place: Place, leave: watch::Receiver<Leave>| {
+        let (work, events, open) = (work.clone(), events.clone(), open.clone());
+        async move {
+            let given_back = AtomicBool::new(false);
+            let on = |opening| {
+                // Others share nothing but lanes, and have none if there is only one.
+                let alone = needs != Needs::LANE || work.policy.show;
+                match opening {
+                    Opening::Lane if alone || work.policy.lanes.get() == 1 => return,
+                    Opening::Lane => given_back.store(true, Ordering::Relaxed),
+                    Opening::After(_) if alone || work.reservation.is_some() => return,
+                    Opening::After(_) => {}
+                }
+                let _ = open.send(opening);
+            };
+            let next = unit.attempt(&work, place, leave, &events, on).await;
+            (Some(needs).filter(|_| !given_back.into_inner()), next)
+        }
     };
     loop {
         // A run is cancelled only where something is left that will not run.
         if !stopped && policy.max_fail.is_reached(failures) && lanes.waiting().any(Tried::is_fresh) {
             stopped = true;
-            stop(if failures == 1 { "a test failed".into() } else { format!("{failures} tests failed") });
+            let reason =
+                if failures == 1 { "a test failed".into() } else { format!("{failures} tests failed") };
+            stop(reason, false);
         }
         // Before anything else begins: this process may have been stopped for long.
-        if !lost && work.has_lost_reservation() {
-            (lost, stopped) = (true, true);
-            stop("its reservation was lost".into());
+        if !lost && !suspended && work.has_lost_reservation() {
+            suspended = true;
             // Whoever has the environment now is not to be disturbed by a clean end.
             say.send_if_modified(|now| raise(now, Leave::ToDie));
         }
-        if *hear.borrow() > Leave::ToFinish && !stopped {
-            stopped = true;
-            stop("it was interrupted".into());
+        if *hear.borrow() > Leave::ToFinish && !stopped && !suspended {
+            (left, stopped) = (true, true);
+            let _ = requests.send(Request::Leave);
         }
         if stopped {
             lanes.retain(|unit| !unit.is_fresh());
         }
-        if *hear.borrow() > Leave::ToFinish {
+        if *hear.borrow() > Leave::ToFinish && !suspended {
             lanes.retain(|_| false);
             waits.abort_all();
         }
-        while let Some((needs, unit)) = lanes.begin() {
+        while !suspended && let Some((needs, unit)) = lanes.begin() {
             running.insert(unit.index);
-            let binary = unit.binary(work).map(std::ptr::from_ref);
-            let is_of_it = |next: &Tried| next.binary(work).map(std::ptr::from_ref) == binary;
-            let more = binary.is_some() && lanes.waiting().any(is_of_it);
-            let (work, leave, events) = (work.clone(), hear.clone(), events.clone());
-            attempts.spawn(async move { (needs, unit.attempt(&work, more, leave, &events).await) });
+            let more = unit.binary(work).is_some_and(|binary| {
+                lanes.waiting().any(|next| next.binary(work).is_some_and(|other| std::ptr::eq(other, binary)))
+            });
+            attempts.spawn(attempt(needs, unit, Place { more, after: None }, hear.clone()));
         }
         let few = lanes.is_idle() || lanes.waiting().len() < policy.lanes.get();
-        if !stopped && more && !asked && few {
+        if !stopped && !suspended && more && !asked && few {
             asked = requests.send(Request::Claim { running: running.iter().copied().collect() }).is_ok();
             more = asked;
         }
         let idle = attempts.is_empty() && waits.is_empty() && lanes.waiting().len() == 0;
-        if idle && (stopped || !more) {
+        if idle && !suspended && (stopped || !more) {
             break;
         }
         tokio::select! {
             Some(joined) = attempts.join_next() => {
                 let (needs, next) =
                     joined.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
-                lanes.give_back(&needs);
+                if let Some(needs) = needs {
+                    lanes.give_back(&needs);
+                }
                 match next {
-                    Next::Stopped(index) => {
-                        running.remove(&index);
+                    Next::Stopped(unit) => {
+                        running.remove(&unit.index);
+                        if suspended && !stopped {
+                            lanes.push_first(unit.needs(work), unit);
+                        }
                     }
-                    Next::Again(unit, Duration::ZERO) => lanes.push_first(unit.needs(), unit),
+                    Next::NotYet(unit) => {
+                        running.remove(&unit.index);
+                        lanes.push_first(unit.needs(work), unit);
+                    }
+                    Next::Again(unit, Duration::ZERO) => lanes.push_first(unit.needs(work), unit),
                     Next::Again(unit, wait) => {
                         waits.spawn(async move {
                             sleep(wait).await;
@@ -163,22 +213,50 @@ pub async fn execute(
                     }
                 }
             }
+            // Processes that never end would else become more and more.
+            Some(opening) = openings.recv(), if attempts.len() < policy.lanes.get() * 2 => match opening {
+                Opening::Lane => lanes.give_back(&Needs::LANE),
+                Opening::After(first) => {
+                    let follows = |next: &Tried| next.may_follow(work);
+                    if !stopped
+                        && !suspended
+                        && lanes.waiting().len() > policy.lanes.get()
+                        && let Some((needs, unit)) = lanes.begin_early(follows)
+                    {
+                        running.insert(unit.index);
+                        attempts.spawn(attempt(needs, unit, Place { more: false, after: Some(first) }, hear.clone()));
+                    }
+                }
+            },
             Some(waited) = waits.join_next() => {
                 // One that was told to leave waits no longer.
                 if let Ok(unit) = waited {
-                    lanes.push_first(unit.needs(), unit);
+                    lanes.push_first(unit.needs(work), unit);
                 }
             }
             answer = dealt.recv(), if heard => {
-                asked = false;
                 match answer {
                     Some(Dealt::Units(units, fence)) => {
+                        asked = false;
                         for unit in units.into_iter().map(|index| Tried::new(work, index, fence)) {
-                            lanes.push(unit.needs(), unit);
+                            lanes.push(unit.needs(work), unit);
                         }
                     }
-                    Some(Dealt::NoMore) => more = false,
-                    Some(Dealt::Cancelled) => stopped = true,
+                    Some(Dealt::Alone(unit, fence)) => {
+                        asked = false;
+                        let unit = Tried { alone: true, ..Tried::new(work, unit, fence) };
+                        lanes.push(unit.needs(work), unit);
+                    }
+                    Some(Dealt::Withdrawn(units)) => {
+                        lanes.retain(|unit| !units.contains(&unit.index));
+                    }
+                    Some(Dealt::NoMore) => (asked, more) = (false, false),
+                    Some(Dealt::Cancelled { ends_tests }) => {
+                        (asked, stopped) = (false, true);
+                        if ends_tests {
+                            say.send_if_modified(|now| raise(now, Leave::ToEnd));
+                        }
+                    }
                     None => {
                         // What is still being executed would be for nothing.
                         (heard, stopped) = (false, true);
@@ -189,12 +267,22 @@ pub async fn execute(
             Ok(()) = leave.changed() => {
                 say.send_if_modified(|now| raise(now, *leave.borrow_and_update()));
             }
-            () = work.reservation_lost(), if !lost => {}
+            () = work.reservation_lost(), if !lost && !suspended => {}
+            held = work.is_reserved_after_all(), if suspended && attempts.is_empty() => {
+                suspended = false;
+                if held {
+                    // Others kept it, while this process was stopped or cut off.
+                    (say, hear) = watch::channel(*leave.borrow_and_update());
+                } else {
+                    (lost, stopped) = (true, true);
+                    stop("its reservation was lost".into(), true);
+                }
+            }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 deadline = None;
                 stopped = true;
                 let timeout = policy.global_timeout.unwrap_or_default();
-                stop(format!("its time of {} is over", humantime::format_duration(timeout)));
+                stop(format!("its time of {} is over", humantime::format_duration(timeout)), true);
                 say.send_if_modified(|now| raise(now, Leave::ToEnd));
             }
         }
@@ -207,10 +295,11 @@ pub async fn execute(
         claims.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     };
     let (claims, LocksHeld(held)) = without_tests(&leave, &work.run, the_rest).await?;
-    let ended = match (lost || !held, stopped) {
-        (true, _) => Ended::Lost,
-        (false, true) => Ended::Stopped,
-        (false, false) => Ended::Complete,
+    let ended = match (lost || !held, left, stopped) {
+        (true, _, _) => Ended::Lost,
+        (false, true, _) => Ended::Left,
+        (false, false, true) => Ended::Stopped,
+        (false, false, false) => Ended::Complete,
     };
     Ok((claims, ended))
 }
@@ -228,7 +317,7 @@ impl Tried {
         let planned = work.plan.unit(index).filter(|planned| planned.skip.is_none());
         let test = planned.and_then(|planned| work.tests.get(&planned.test));
         let rules = test.map(|test| work.policy.of(test));
-        Self { index, token, rules, attempts: Vec::new(), outputs: Vec::new() }
+        Self { index, token, rules, alone: false, attempts: Vec::new(), outputs: Vec::new() }
     }
 
     /// Whether nothing was tried yet.
@@ -236,9 +325,10 @@ impl Tried {
         self.attempts.is_empty()
     }
 
-    fn needs(&self) -> Needs {
+    fn needs(&self, work: &Work) -> Needs {
         let Some(rules) = &self.rules else { return Needs::default() };
-        Needs { threads: rules.threads, resource: rules.exclusive.clone() }
+        let threads = if self.alone { work.policy.lanes.get() } else { rules.threads };
+        Needs { threads, resource: rules.exclusive.clone() }
     }
 
     /// The binary that its test is in.
@@ -247,16 +337,28 @@ impl Tried {
         work.tests.get(&planned.test).map(|test| &*test.binary)
     }
 
-    /// The next attempt; whether `more` of its binary are to follow.
+    /// Whether its process may be started as that of another one ends, by whoever sees that
+    /// first.
+    fn may_follow(&self, work: &Work) -> bool {
+        let planned = work.plan.unit(self.index);
+        let test = planned.and_then(|planned| Some((planned, work.tests.get(&planned.test)?)));
+        self.is_fresh()
+            && test.is_some_and(|(planned, test)| {
+                test.code.kind == TestKind::Plain && !work.supply.has_own_services(&planned.environment)
+            })
+    }
+
+    /// The next attempt, in its place among others. `on` hears what it lets others begin.
     async fn attempt(
         mut self,
         work: &Work,
-        more: bool,
+        place: Place,
         leave: watch::Receiver<Leave>,
         events: &EventSink,
+        on: impl Fn(Opening),
     ) -> Next {
         let index = self.index;
-        let Some(planned) = work.plan.unit(index) else { return Next::Stopped(index) };
+        let Some(planned) = work.plan.unit(index) else { return Next::Stopped(self) };
         let unit = Unit::new(index, planned);
         let (Some(rules), Some(test)) = (self.rules.take(), work.tests.get(&planned.test)) else {
             return match planned.skip.clone() {
@@ -264,17 +366,41 @@ impl Tried {
                     let rules = OutputWhen::Never;
                     Next::Done(self.done(work, unit, Outcome::Skipped, Some(reason), rules, events))
                 }
-                None => Next::Stopped(index),
+                None => Next::Stopped(self),
             };
         };
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
-        let on_slow = |elapsed| {
-            let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
+        let begin = || {
+            let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
         };
-        let executed =
-            execute_attempt(work, planned, test, &rules, self.token, number, more, &leave, on_slow);
-        let Some((mut attempt, output)) = executed.await else { return Next::Stopped(index) };
+        if place.after.is_none() {
+            begin();
+        }
+        let on = |progress| match progress {
+            Progress::Started(process) => {
+                if place.after.is_some() {
+                    begin();
+                }
+                if test.code.kind == TestKind::Plain {
+                    on(Opening::After(process));
+                }
+            }
+            Progress::Slow(elapsed) => {
+                let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
+            }
+            Progress::Passed => on(Opening::Lane),
+        };
+        let ran = execute_attempt(work, planned, test, &rules, self.token, number, place, &leave, on);
+        let (mut attempt, output) = match ran.await {
+            Ran::ToItsEnd(attempt) => *attempt,
+            Ran::Stopped => {
+                return Next::Stopped(Self { alone: self.alone, ..Self::new(work, index, self.token) });
+            }
+            Ran::NotYet => {
+                self.rules = Some(rules);
+                return Next::NotYet(self);
+            }
+        };
         if attempt.leaky && attempt.outcome == Outcome::Passed && rules.leaky_result == PassOrFail::Fail {
             attempt.outcome = Outcome::Failed;
             attempt.message = Some("it left processes behind, and leaky tests count as failed".into());
@@ -323,8 +449,16 @@ impl Tried {
     }
 }
 
-/// One attempt in its environment, with services of its own where it has such. `None` where
-/// it was stopped on the way.
+/// An attempt's place among others.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Others of its binary are to follow.
+    more: bool,
+    /// It comes after this process, the moment that this one has ended with success.
+    after: Option<Pid>,
+}
+
+/// One attempt in its environment, with services of its own where it has such.
 #[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
 async fn execute_attempt(
     work: &Work,
@@ -333,31 +467,32 @@ async fn execute_attempt(
     rules: &TestPolicy,
     token: Fence,
     number: u32,
-    more: bool,
+    place: Place,
     leave: &watch::Receiver<Leave>,
-    on_slow: impl Fn(Duration),
-) -> Option<(Attempt, AttemptOutput)> {
+    on: impl Fn(Progress),
+) -> Ran {
     let mut leaving = leave.clone();
     let supplied = tokio::select! {
-        supplied = work.supply.for_attempt(&planned.environment) => supplied?,
-        Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return None,
+        supplied = work.supply.for_attempt(&planned.environment) => supplied,
+        Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return Ran::Stopped,
     };
     let supplied = match supplied {
-        Ok(supplied) => supplied,
-        Err(reason) => {
+        Some(Ok(supplied)) => supplied,
+        Some(Err(reason)) => {
             let attempt = Attempt { message: Some(reason), ..Attempt::begun(number, Outcome::Failed) };
-            return Some((attempt, AttemptOutput::default()));
+            return Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())));
         }
+        None => return Ran::Stopped,
     };
-    let launch = launch(work, &supplied, test, rules, token, number, more);
-    let mut executed = launch.run(&work.launcher, leave.clone(), on_slow).await;
-    if let Some((attempt, output)) = &mut executed
-        && attempt.outcome.is_failure()
+    let launch = launch(work, &supplied, test, rules, token, number, place);
+    let mut ran = launch.run(&work.launcher, leave.clone(), on).await;
+    if let Ran::ToItsEnd(ended) = &mut ran
+        && ended.0.outcome.is_failure()
     {
-        output.services = supplied.logs().await;
+        ended.1.services = supplied.logs().await;
     }
     supplied.stop(leave).await;
-    executed
+    ran
 }
 
 /// The process of one attempt.
@@ -368,14 +503,16 @@ fn launch(
     rules: &TestPolicy,
     token: Fence,
     attempt: u32,
-    more: bool,
+    place: Place,
 ) -> Launch {
     let mut command = test.binary.command();
     match test.code.kind {
         // How it is spoken to depends on how it is started.
         TestKind::Annotated => {}
         TestKind::Plain => {
-            command.args([&test.id.test, "--exact", "--nocapture"]);
+            // How many threads one test needs is nothing that each process has to look for; said
+            // to be one, its name would stand in front of what it prints.
+            command.args([&test.id.test, "--exact", "--nocapture", "--test-threads=2"]);
             if test.code.ignore.is_some() {
                 command.arg("--include-ignored");
             }
@@ -405,6 +542,7 @@ fn launch(
         grace: rules.grace,
         slow: rules.slow,
         show: work.policy.show,
-        more,
+        more: place.more,
+        after: place.after,
     }
 }

@@ -4,14 +4,17 @@ mod api;
 mod commit;
 mod compress;
 mod connect;
+pub mod copy;
 mod error;
 pub mod etcd;
+pub mod gc;
 pub mod keys;
 mod lease;
 pub mod local;
 mod read;
 mod records;
 mod secret;
+mod wake;
 
 pub use api::*;
 pub use commit::{Commit, commit, pauses};
@@ -21,6 +24,7 @@ pub use compress::{
 pub use connect::{StoreOptions, connect};
 pub use error::StoreError;
 pub use lease::LeaseKeeper;
-pub use read::{get, get_record, list, list_at, list_chunks};
+pub use read::{get, get_record, list, list_at, list_chunks, list_keys};
 pub use records::{decode, decode_value, encode};
 pub use secret::Secret;
+pub use wake::Wake;

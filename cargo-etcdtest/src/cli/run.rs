@@ -26,7 +26,7 @@ use crate::config::{
     Value,
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
-use crate::execution::{self, Entry, Leave, Order, Policy, RunError, Selected, Timings};
+use crate::execution::{self, Entry, Kept, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
@@ -226,6 +226,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         built: program_folders,
         commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
+        journals: session.journals(&*store),
         timings,
     };
     let (id, worker) = (order.id.clone(), order.worker.clone());
@@ -247,6 +248,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
                 false => exit_of(&details),
             })
         }
+        Err(RunError::Unsent { cause, kept }) => Err(failure_of(*cause, &id).with_help(&unsent(&kept))),
         Err(error) => Err(failure_of(error, &id)),
     }
 }
@@ -345,6 +347,14 @@ pub(super) async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::R
     std::future::pending().await
 }
 
+/// Where results are that are not stored, and how they get there.
+fn unsent(kept: &Kept) -> String {
+    let (are, them) = if kept.results == 1 { ("1 result is", "it") } else { ("{} results are", "them") };
+    let are = are.replace("{}", &kept.results.to_string());
+    let path = kept.path.display();
+    format!("{are} only in {path}: `cargo etcdtest store sync` sends {them} once the store is back")
+}
+
 /// What a run that failed exits with.
 pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
     match error {
@@ -374,6 +384,7 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
             "{error}"
         )),
         RunError::Reservation(error) => error.into(),
+        RunError::Unsent { cause, .. } => failure_of(*cause, run),
         RunError::Differs { .. } => Failure::usage(miette::miette!(
             help = "choose another --run-id, or run the same command on the same code",
             "{error}"

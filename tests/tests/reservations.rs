@@ -344,7 +344,10 @@ async fn a_run_whose_environment_is_taken_away_ends_its_tests_and_says_who_did_i
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let refused = application.etcdtest(&["env", "release", "staging"]);
-    refused.refuses(102, &["you have not reserved the environment `staging`: it is held by run victim", "--force"]);
+    refused.refuses(
+        102,
+        &["you have not reserved the environment `staging`: it is held by run victim", "--force"],
+    );
     let released = application.etcdtest(&["env", "release", "staging", "--force"]);
     assert!(released.stdout.starts_with("staging released: run victim of ann@"), "{released:?}");
     let ended = victim.end();

@@ -177,8 +177,8 @@ fn an_emptied_text_changes_nothing() {
 #[test]
 fn stored_secrets_and_data_are_lost_with_their_own_line_only() {
     let text =
-        "[config]\na = 1\n[secrets]\none = { file = \"f\" }\ntwo = { file = \"f\" }\n[data]\nset = \"f\"\n";
-    let folder = Folder::with(&[("staging.toml", text), ("f", "hunter22\n")]);
+        "[config]\na = 1\n[secrets]\none = { file = \"f\" }\ntwo = { file = \"f\" }\n[data]\nset = \"g\"\n";
+    let folder = Folder::with(&[("staging.toml", text), ("f", "hunter22\n"), ("g", "users\n")]);
     folder.ok("env apply staging.toml");
     for header in ["secrets", "data"] {
         let said = edit(&folder, &format!("sed -i '/^.{header}.$/d' \"$1\""));

@@ -82,6 +82,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         built: vec![],
         commit: None,
         patience: Duration::from_secs(30),
+        journals: None,
         timings: Timings::start(),
     }
 }

@@ -242,10 +242,10 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         Ok(details) => {
             tidy(&*store, &id, settings).await;
             let not_run = details.run.summary.is_some_and(|summary| summary.not_run > 0);
-            Ok(match (interrupted && not_run, how.own_results) {
-                (true, _) => Exit::Interrupted,
-                (false, true) => exit_of_worker(&details, &worker),
-                (false, false) => exit_of(&details),
+            Ok(match interrupted && not_run {
+                true => Exit::Interrupted,
+                false if how.own_results => exit_of_worker(&details, &worker),
+                false => exit_of(&details),
             })
         }
         Err(RunError::Unsent { cause, kept }) => Err(failure_of(*cause, &id).with_help(&unsent(&kept))),
@@ -393,10 +393,10 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
             help = format!("`cargo etcdtest runs show {run}` shows what came of it"),
             "{error}"
         )),
-        RunError::Left(_) => Failure::new(
-            Exit::Interrupted,
-            miette::miette!(help = format!("`cargo etcdtest runs cancel {run}` ends it for all"), "{error}"),
-        ),
+        RunError::Left(_) => Failure::interrupted(miette::miette!(
+            help = format!("`cargo etcdtest runs cancel {run}` ends it for all"),
+            "{error}"
+        )),
         RunError::Unplanned(_) => Failure::usage(miette::miette!(
             help = format!("type the command that began it again, with `--run-id {run}`"),
             "{error}"

@@ -3,7 +3,9 @@
 //! A unit is at any time in exactly one of three places: undealt, in one claim record, or
 //! in a block of results. Each move is one transaction, so nothing is lost or doubled.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::model::{Block, Claim, Fence, NextPosition, RunState, UnitIndex, UnitResult};
 use crate::store::{
@@ -62,7 +64,12 @@ impl Claims {
         Ok(Self { membership, record, revision: Revision(0), next, blocks: 0, storing: Duration::ZERO })
     }
 
-    /// The worker's place in the run, for writes beside the claims.
+    /// The worker's place in the run.
+    pub fn membership(&self) -> &Membership {
+        &self.membership
+    }
+
+    /// The same, for writes beside the claims.
     pub fn membership_mut(&mut self) -> &mut Membership {
         &mut self.membership
     }

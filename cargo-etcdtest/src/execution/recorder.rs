@@ -2,6 +2,7 @@
 //! never both at once.
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,8 +13,8 @@ use super::batches::batches;
 use super::claims::{Claimed, Claims};
 use super::error::{Result, RunError};
 use super::events::{AttemptOutput, RunEvent};
-use super::work::Work;
-use super::worker::{EventSink, Executed};
+use super::plan::Plan;
+use super::worker::EventSink;
 use crate::config::StoreOutput;
 use crate::model::{Attempt, Fence, Run, RunState, StoredOutput, UnitIndex, UnitResult};
 use crate::store::{Key, Op, encode_output};
@@ -32,9 +33,29 @@ const AWAY: Duration = Duration::from_secs(3);
 const OUTPUT_BYTES: usize = 900 << 10;
 const OUTPUT_OPERATIONS: usize = 64;
 
+/// A unit that was executed to its end.
+#[derive(Debug)]
+pub struct Executed {
+    /// Its result.
+    pub result: UnitResult,
+    /// What each attempt printed, in the order of attempts.
+    pub outputs: Vec<Arc<AttemptOutput>>,
+}
+
+/// What a recorder knows of the worker whose results it records.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// All units.
+    pub plan: Arc<Plan>,
+    /// How many attempts are executed at once.
+    pub lanes: NonZeroUsize,
+    /// Which output is stored.
+    pub store_output: StoreOutput,
+}
+
 /// What a worker asks of its recorder.
 #[derive(Debug)]
-pub(super) enum Request {
+pub enum Request {
     /// More units, while these are being executed.
     Claim {
         /// What is being executed.
@@ -51,7 +72,7 @@ pub(super) enum Request {
 
 /// What a recorder answers to a claim.
 #[derive(Debug)]
-pub(super) enum Dealt {
+pub enum Dealt {
     /// These units.
     Units(Vec<UnitIndex>, Fence),
     /// All have been dealt.
@@ -63,10 +84,10 @@ pub(super) enum Dealt {
 /// Whether the run held its locks to the end of its execution: if not, what was not stored
 /// before that is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LocksHeld(pub bool);
+pub struct LocksHeld(pub bool);
 
 struct Recorder {
-    work: Arc<Work>,
+    share: Share,
     claims: Claims,
     running: Vec<UnitIndex>,
     waiting: Vec<Executed>,
@@ -89,16 +110,16 @@ struct Pace {
 ///
 /// # Errors
 /// What the store said, where it failed for good.
-pub(super) async fn record(
-    work: Arc<Work>,
+pub async fn record(
+    share: Share,
     claims: Claims,
     mut requests: mpsc::UnboundedReceiver<Request>,
     dealt: mpsc::UnboundedSender<Dealt>,
     events: EventSink,
 ) -> Result<(Claims, LocksHeld)> {
-    let undealt = work.plan.units().map(|(_, unit)| unit.estimate.unwrap_or(UNKNOWN)).sum();
+    let undealt = share.plan.units().map(|(_, unit)| unit.estimate.unwrap_or(UNKNOWN)).sum();
     let pace = Pace { expected: Duration::ZERO, taken: Duration::ZERO, units: 0, undealt };
-    let mut recorder = Recorder { work, claims, running: Vec::new(), waiting: Vec::new(), events, pace };
+    let mut recorder = Recorder { share, claims, running: Vec::new(), waiting: Vec::new(), events, pace };
     match recorder.serve(&mut requests, &dealt).await {
         Ok(()) => Ok((recorder.claims, LocksHeld(true))),
         Err(RunError::LockLost(_)) => Ok((recorder.claims, LocksHeld(false))),
@@ -130,7 +151,7 @@ impl Recorder {
                     let _ = dealt.send(self.claim().await?);
                 }
                 Some(Request::Store(executed)) => {
-                    self.pace.add(&executed, &self.work);
+                    self.pace.add(&executed, &self.share.plan);
                     self.running.retain(|unit| *unit != executed.result.unit);
                     self.waiting.push(executed);
                     due.get_or_insert_with(|| Instant::now() + LINGER);
@@ -146,13 +167,13 @@ impl Recorder {
     }
 
     async fn claim(&mut self) -> Result<Dealt> {
-        let lanes = u32::try_from(self.work.policy.lanes.get()).unwrap_or(u32::MAX);
+        let lanes = u32::try_from(self.share.lanes.get()).unwrap_or(u32::MAX);
         let factor = self.pace.factor();
         let wanted = SLICE.min(self.pace.undealt.mul_f64(factor) / lanes.saturating_mul(2));
-        let work = self.work.clone();
-        let expected = |unit| expected(&work, unit);
+        let plan = self.share.plan.clone();
+        let expected = |unit| expected(&plan, unit);
         let estimate = |unit| expected(unit).mul_f64(factor);
-        let claim = self.claims.claim(&work.plan, wanted, estimate, &self.running);
+        let claim = self.claims.claim(&plan, wanted, estimate, &self.running);
         Ok(match patiently(claim, &self.events).await? {
             Claimed::Units(units, fence) => {
                 let taken = units.iter().map(|&unit| expected(unit)).sum();
@@ -216,13 +237,14 @@ impl Recorder {
         output: &AttemptOutput,
         writes: &mut Vec<(Key, Vec<u8>)>,
     ) {
-        let wanted = match self.work.policy.store_output {
+        let wanted = match self.share.store_output {
             StoreOutput::None => return,
             StoreOutput::Failed => attempt.outcome.is_failure(),
             StoreOutput::All => true,
         };
+        let run = self.claims.membership().id();
         let mut put = |name: String, content: &[u8], size, left_out| {
-            let chunks = encode_output(&self.work.run, unit, token, attempt.number, &name, content);
+            let chunks = encode_output(run, unit, token, attempt.number, &name, content);
             attempt.output.push(StoredOutput { name, size, left_out, chunks: chunks.len() });
             writes.extend(chunks);
         };
@@ -247,11 +269,11 @@ impl Recorder {
 }
 
 impl Pace {
-    fn add(&mut self, executed: &Executed, work: &Work) {
+    fn add(&mut self, executed: &Executed, plan: &Plan) {
         if !executed.result.attempts.is_empty() {
             self.units += 1;
             self.taken += executed.result.attempts.iter().map(|attempt| attempt.duration).sum::<Duration>();
-            self.expected += expected(work, executed.result.unit);
+            self.expected += expected(plan, executed.result.unit);
         }
     }
 
@@ -264,14 +286,15 @@ impl Pace {
     }
 }
 
-fn expected(work: &Work, unit: UnitIndex) -> Duration {
-    work.plan.unit(unit).and_then(|unit| unit.estimate).unwrap_or(UNKNOWN)
+fn expected(plan: &Plan, unit: UnitIndex) -> Duration {
+    plan.unit(unit).and_then(|unit| unit.estimate).unwrap_or(UNKNOWN)
 }
 
 /// Waits for the store, and says so once where that takes long.
 async fn patiently<T>(request: impl Future<Output = Result<T>>, events: &EventSink) -> Result<T> {
     tokio::pin!(request);
     tokio::select! {
+        biased;
         done = &mut request => return done,
         () = sleep(AWAY) => {}
     }

@@ -208,7 +208,7 @@ async fn run_reserved(
     let work = Arc::new(Work {
         run: membership.id().clone(),
         worker: membership.worker().id.clone(),
-        plan,
+        plan: Arc::new(plan),
         tests: by_id,
         supply,
         policy,

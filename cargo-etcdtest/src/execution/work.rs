@@ -18,7 +18,7 @@ pub struct Work {
     /// The worker.
     pub worker: WorkerId,
     /// All units.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// The tests that the units name.
     pub tests: HashMap<TestCaseId, ListedTest>,
     /// The environments that the units name, ready for them.

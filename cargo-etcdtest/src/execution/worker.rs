@@ -15,7 +15,7 @@ use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
-use super::recorder::{self, Dealt, LocksHeld, Request};
+use super::recorder::{Dealt, Executed, LocksHeld, Share, Request, record};
 use super::run::without_tests;
 use super::services::Supplied;
 use super::work::Work;
@@ -25,15 +25,6 @@ use crate::testcases::{Binary, ListedTest};
 
 /// Where events go. A display that went away is no reason to stop.
 pub type EventSink = mpsc::UnboundedSender<RunEvent>;
-
-/// A unit that was executed to its end.
-#[derive(Debug)]
-pub(super) struct Executed {
-    /// Its result.
-    pub result: UnitResult,
-    /// What each attempt printed, in the order of attempts.
-    pub outputs: Vec<Arc<AttemptOutput>>,
-}
 
 /// A unit that waits for its next attempt, or is at it.
 #[derive(Debug)]
@@ -83,7 +74,9 @@ pub async fn execute(
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let mut recorder = JoinSet::new();
-    recorder.spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
+    let (lanes, store_output) = (work.policy.lanes, work.policy.store_output);
+    let share = Share { plan: work.plan.clone(), lanes, store_output };
+    recorder.spawn(record(share, claims, inbox, outbox, events.clone()));
     // Attempts go as far as `leave` says, and no further once nothing can be recorded, or
     // the time of the run is over.
     let (say, hear) = watch::channel(*leave.borrow_and_update());

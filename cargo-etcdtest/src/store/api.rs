@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use super::clock;
 use super::error::StoreError;
 
 /// A connection to a store, shared by everything in the process.
@@ -254,6 +255,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// What the store says of itself.
     async fn status(&self) -> Result<StoreStatus>;
+
+    /// The time since some moment, by the clock of this machine that tells when a lease of
+    /// the store must be taken as lost: one that runs on while the machine sleeps.
+    fn now(&self) -> Duration {
+        clock::now()
+    }
 }
 
 impl Key {

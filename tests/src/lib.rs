@@ -8,6 +8,8 @@ mod fresh_copy;
 pub mod leftovers;
 mod program;
 mod project;
+pub mod proxy;
+pub mod simulation;
 pub mod stores;
 pub mod subject;
 

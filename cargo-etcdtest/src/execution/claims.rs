@@ -5,11 +5,13 @@
 
 use std::time::Duration;
 
+use backon::Retryable;
 use tokio::time::Instant;
 
 use crate::model::{Block, Claim, Fence, NextPosition, RunState, UnitIndex, UnitResult};
 use crate::store::{
-    Commit, Compare, KeyRange, Op, Page, Read, Revision, Txn, commit, compress, decode, encode, keys, list,
+    Commit, Compare, KeyRange, Op, Page, Read, Revision, StoreError, Txn, commit, compress, decode, encode,
+    keys, list, pauses,
 };
 
 use super::error::Result;
@@ -58,8 +60,10 @@ impl Claims {
     /// As for any read of the store.
     pub async fn new(membership: Membership) -> Result<Self> {
         let record = Claim { owner: membership.identity().0, seq: 0, units: Vec::new(), running: Vec::new() };
-        let page = list(membership.store().as_ref(), KeyRange::prefix(keys::next_positions(membership.id())))
-            .await?;
+        let next = KeyRange::prefix(keys::next_positions(membership.id()));
+        let page = || list(membership.store().as_ref(), next.clone());
+        let page = page.retry(pauses().with_total_delay(Some(membership.patience())));
+        let page = page.when(StoreError::is_transient).await?;
         let next = positions(&page)?;
         Ok(Self { membership, record, revision: Revision(0), next, blocks: 0, storing: Duration::ZERO })
     }

@@ -48,7 +48,7 @@ pub use membership::Membership;
 pub use output::Output;
 pub use plan::{Histories, History, Plan};
 pub use policy::{Policy, TestPolicy};
-pub use recorder::{Dealt, Executed, LocksHeld, Share, Request, record};
+pub use recorder::{Dealt, Executed, LocksHeld, Request, Share, record};
 pub use requirements::{Requirements, Unmet, requirements};
 pub use run::{Order, Selected, run};
 pub use services::{Ground, NotReady, Part, ServiceLog, Supplied, Supply, check};

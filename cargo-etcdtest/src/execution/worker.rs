@@ -15,7 +15,7 @@ use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
-use super::recorder::{Dealt, Executed, LocksHeld, Share, Request, record};
+use super::recorder::{Dealt, Executed, LocksHeld, Request, Share, record};
 use super::run::without_tests;
 use super::services::Supplied;
 use super::work::Work;

@@ -73,7 +73,9 @@ impl History {
         for op in branch {
             match op {
                 Op::Get(read) => self.check_readable(read)?,
-                Op::Put { lease: Some(lease), .. } if !lives(*lease) => return Err(StoreError::LeaseNotFound),
+                Op::Put { lease: Some(lease), .. } if !lives(*lease) => {
+                    return Err(StoreError::LeaseNotFound);
+                }
                 Op::Put { .. } | Op::Delete(_) => {}
             }
         }
@@ -158,7 +160,8 @@ impl History {
     /// The pairs of a range as they were.
     fn at(&self, range: &KeyRange, at: Revision) -> impl Iterator<Item = &KeyValue> {
         let end = range.end.clone().unwrap_or_else(|| range.start.successor());
-        let bounds = (Bound::Included(range.start.clone()), Bound::Excluded(end.clone().max(range.start.clone())));
+        let bounds =
+            (Bound::Included(range.start.clone()), Bound::Excluded(end.clone().max(range.start.clone())));
         let inverted = end <= range.start;
         let versions = (!inverted).then(|| self.keys.range(bounds)).into_iter().flatten();
         versions.filter_map(move |(_, versions)| {
@@ -215,9 +218,8 @@ fn check(txn: &Txn) -> Result<()> {
     }
     for branch in [&txn.then, &txn.otherwise] {
         let mut put = HashSet::new();
-        let deleted = |key: &Key| {
-            branch.iter().any(|op| matches!(op, Op::Delete(range) if range.contains(key)))
-        };
+        let deleted =
+            |key: &Key| branch.iter().any(|op| matches!(op, Op::Delete(range) if range.contains(key)));
         for op in branch {
             if let Op::Put { key, .. } = op
                 && (!put.insert(key) || deleted(key))

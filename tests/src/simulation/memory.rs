@@ -10,10 +10,11 @@ use cargo_etcdtest::store::{
     Change, Key, KeyRange, Lease, LeaseId, Notice, Page, Read, Result, Revision, Store, StoreError,
     StoreStatus, Txn, TxnOutcome, Watch,
 };
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, sleep_until};
 
 use super::history::History;
+use super::lock;
 
 /// How many notices wait for whoever watches.
 const NOTICES: usize = 16;
@@ -25,8 +26,8 @@ pub struct MemoryStore(Arc<Shared>);
 #[derive(Debug)]
 struct Shared {
     state: Mutex<State>,
-    /// Wakes the watches: the newest revision that they may tell.
-    newest: watch::Sender<Revision>,
+    /// Wakes the watches, in the order in which they began to wait.
+    written: Notify,
 }
 
 #[derive(Debug)]
@@ -47,10 +48,8 @@ impl MemoryStore {
     /// An empty store.
     #[expect(clippy::new_without_default, reason = "as the other engines, it is made, not assumed")]
     pub fn new() -> Self {
-        let history = History::new();
-        let newest = watch::Sender::new(history.revision());
-        let state = State { history, leases: BTreeMap::new(), grants: 0 };
-        Self(Arc::new(Shared { state: Mutex::new(state), newest }))
+        let state = State { history: History::new(), leases: BTreeMap::new(), grants: 0 };
+        Self(Arc::new(Shared { state: Mutex::new(state), written: Notify::new() }))
     }
 
     /// All that ever changed, compacted or not: every revision with its changes, in order.
@@ -67,22 +66,16 @@ impl MemoryStore {
 impl Shared {
     /// The state in which all leases whose time is over have ended.
     fn state(&self) -> MutexGuard<'_, State> {
-        let mut state = self.state.lock().expect("no engine call panics");
+        let mut state = lock(&self.state);
         let now = Instant::now();
         let due = |(&id, lease): (&i64, &Granted)| (lease.deadline <= now).then_some((lease.deadline, id));
         let mut over: Vec<_> = state.leases.iter().filter_map(due).collect();
         over.sort_unstable();
         for (_, id) in over {
             state.end(LeaseId(id));
+            self.written.notify_waiters();
         }
-        self.tell(&state);
         state
-    }
-
-    /// Wakes the watches where there is something new.
-    fn tell(&self, state: &State) {
-        let revision = state.history.revision();
-        self.newest.send_if_modified(|newest| std::mem::replace(newest, revision) != revision);
     }
 }
 
@@ -120,7 +113,8 @@ impl State {
 /// Ends a lease when its time is over, whether somebody asks the store meanwhile or not.
 async fn expire(shared: Weak<Shared>, lease: LeaseId) {
     loop {
-        let deadline = shared.upgrade().and_then(|shared| Some(shared.state().leases.get(&lease.0)?.deadline));
+        let deadline =
+            shared.upgrade().and_then(|shared| Some(shared.state().leases.get(&lease.0)?.deadline));
         let Some(deadline) = deadline else { return };
         sleep_until(deadline).await;
     }
@@ -136,7 +130,7 @@ impl Store for MemoryStore {
         let mut state = self.0.state();
         let State { history, leases, .. } = &mut *state;
         let outcome = history.apply(&txn, |lease| leases.contains_key(&lease.0));
-        self.0.tell(&state);
+        self.0.written.notify_waiters();
         outcome
     }
 
@@ -145,10 +139,9 @@ impl Store for MemoryStore {
         let now = self.0.state().history.revision();
         let mut from = if from == Revision(0) { Revision(now.0 + 1) } else { from };
         let shared = self.0.clone();
-        let mut newest = shared.newest.subscribe();
         tokio::spawn(async move {
             loop {
-                newest.mark_unchanged();
+                let written = shared.written.notified();
                 let (notices, next) = shared.state().notices(&range, from);
                 from = next;
                 for notice in notices {
@@ -159,7 +152,7 @@ impl Store for MemoryStore {
                 tokio::select! {
                     biased;
                     () = told.closed() => return,
-                    _ = newest.changed() => {}
+                    () = written => {}
                 }
             }
         });
@@ -187,7 +180,7 @@ impl Store for MemoryStore {
     async fn revoke(&self, lease: LeaseId) -> Result<()> {
         let mut state = self.0.state();
         let ended = state.end(lease);
-        self.0.tell(&state);
+        self.0.written.notify_waiters();
         if ended { Ok(()) } else { Err(StoreError::LeaseNotFound) }
     }
 

@@ -90,6 +90,7 @@ impl Reservation {
                 }
             }
             tokio::select! {
+                biased;
                 changed = any_change(&mut watches) => changed?,
                 () = self.lease.lost() => return Err(self.loss().await),
             }
@@ -152,6 +153,7 @@ impl Reservation {
     pub async fn lost(&self) {
         let mut gone = self.gone.clone();
         tokio::select! {
+            biased;
             () = self.lease.lost() => {}
             // The sender lives as long as this does.
             _ = gone.wait_for(|&gone| gone) => {}

@@ -21,7 +21,7 @@ fn every_unit_gets_exactly_one_result_whatever_happens() {
     if let Some(seed) = given("SIMULATION_SEED") {
         let verdict = Trial { seed, trace: true, ..Trial::default() }.run();
         println!("{}", verdict.trace.join("\n"));
-        assert!(verdict.wrong.is_empty(), "seed {seed}:\n{}", verdict.wrong.join("\n"));
+        assert!(verdict.wrong.is_empty(), "seed {seed}: {:#?}", verdict.wrong);
         return;
     }
     let failed = Mutex::new(Vec::new());

@@ -76,6 +76,7 @@ fn ensures(compare: &Compare, worker: &str) -> &'static str {
     match Place::of(&compare.range.start, worker) {
         Some(Place::Run) if absent => "there is no such run",
         Some(Place::Run) => "the run is as read",
+        Some(Place::Worker { .. }) if !compare.equal => "its owner is gone",
         Some(Place::Worker { own: true }) if absent => "not registered",
         Some(Place::Worker { own: true }) => "still registered",
         Some(Place::Worker { own: false }) => "its owner is gone",

@@ -1,6 +1,7 @@
 //! Whether a run kept its promises: its whole history is played again, revision by revision.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use cargo_etcdtest::execution::Plan;
 use cargo_etcdtest::model::{
@@ -31,7 +32,42 @@ pub struct Judge {
     needed: Option<BTreeMap<Key, Revision>>,
     reports: BTreeMap<Key, Vec<u8>>,
     latest: BTreeMap<Key, LatestResult>,
-    wrong: Vec<String>,
+    wrong: Vec<Wrong>,
+}
+
+/// A promise that was broken.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wrong {
+    /// Which.
+    pub promise: Promise,
+    /// How.
+    pub how: String,
+}
+
+/// What is promised of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Promise {
+    /// No result is lost that was announced, and no unit is left out.
+    NoneLost,
+    /// No unit has two results, or two who hold it.
+    NoneTwice,
+    /// Nobody writes what is not its own any more.
+    NoneStale,
+    /// The run comes to its end, with one outcome, which its reports tell.
+    Ends,
+}
+
+impl fmt::Display for Wrong {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.promise, self.how)
+    }
+}
+
+impl Wrong {
+    /// A broken promise.
+    pub fn new(promise: Promise, how: impl Into<String>) -> Self {
+        Self { promise, how: how.into() }
+    }
 }
 
 impl Judge {
@@ -59,7 +95,7 @@ impl Judge {
     }
 
     /// What was wrong in the history.
-    pub fn wrong(&self) -> &[String] {
+    pub fn wrong(&self) -> &[Wrong] {
         &self.wrong
     }
 
@@ -70,26 +106,26 @@ impl Judge {
 
     /// What is wrong at the end, where these units' results were announced as stored, each by
     /// a worker.
-    pub fn end(mut self, announced: &BTreeSet<(WorkerId, UnitIndex)>) -> Vec<String> {
+    pub fn end(mut self, announced: &BTreeSet<(WorkerId, UnitIndex)>) -> Vec<Wrong> {
         let Some(run) = self.run.clone() else {
-            self.wrong.push("there is no run".into());
+            self.breaks(Promise::Ends, "there is no run");
             return self.wrong;
         };
         for (worker, unit) in announced {
             if self.results.get(unit).is_none_or(|result| result.worker != *worker) {
-                self.wrong.push(format!("what {worker} announced of {unit} is lost"));
+                self.breaks(Promise::NoneLost, format!("what {worker} announced of {unit} is lost"));
             }
         }
         let RunState::Finished { cancelled } = run.state else {
-            self.wrong.push(format!("it ends as {:?}", run.state));
+            self.breaks(Promise::Ends, format!("it ends as {:?}", run.state));
             return self.wrong;
         };
         let units = run.units as usize;
         if !cancelled && self.results.len() != units {
-            self.wrong.push(format!("{} of {units} units have a result", self.results.len()));
+            self.breaks(Promise::NoneLost, format!("{} of {units} units have a result", self.results.len()));
         }
         if !self.claims.values().all(|held| cancelled || held.is_empty()) {
-            self.wrong.push(format!("units are still held: {:?}", self.claims));
+            self.breaks(Promise::NoneLost, format!("units are still held: {:?}", self.claims));
         }
         let count = |outcome| self.results.values().filter(|result| result.outcome == outcome).count();
         let summary = run.summary.unwrap_or_default();
@@ -103,10 +139,13 @@ impl Judge {
         if told.iter().any(|(told, outcome)| *told as usize != count(*outcome))
             || summary.not_run as usize + self.results.len() != units
         {
-            self.wrong.push(format!("the summary is {summary:?}, the results are {:?}", self.results));
+            self.breaks(
+                Promise::Ends,
+                format!("the summary is {summary:?}, the results are {:?}", self.results),
+            );
         }
         if self.reports.is_empty() {
-            self.wrong.push("there is no report".into());
+            self.breaks(Promise::Ends, "there is no report");
         }
         self.check_latest(&run);
         self.wrong
@@ -115,14 +154,19 @@ impl Judge {
     /// The latest result of each test is that of this run, where it has one.
     fn check_latest(&mut self, run: &Run) {
         let Some(plan) = &self.plan else { return };
-        for (unit, result) in &self.results {
-            let Some(planned) = plan.unit(*unit) else { continue };
+        let wrong = self.results.iter().filter_map(|(unit, result)| {
+            let planned = plan.unit(*unit)?;
             let key = keys::latest_result(&planned.test, &planned.environment);
             let latest = self.latest.get(&key);
-            if latest.is_none_or(|latest| latest.run != run.id || latest.result != *result) {
-                self.wrong.push(format!("the latest result of {key} is {latest:?}"));
-            }
-        }
+            let right = latest.is_some_and(|latest| latest.run == run.id && latest.result == *result);
+            (!right).then(|| format!("the latest result of {key} is {latest:?}"))
+        });
+        let wrong = wrong.map(|how| Wrong::new(Promise::Ends, how)).collect::<Vec<_>>();
+        self.wrong.extend(wrong);
+    }
+
+    fn breaks(&mut self, promise: Promise, how: impl Into<String>) {
+        self.wrong.push(Wrong::new(promise, how));
     }
 
     fn play(&mut self, revision: Revision, changes: &[Change]) {
@@ -145,7 +189,7 @@ impl Judge {
             self.check_places();
         }
         for wrong in &mut self.wrong[before..] {
-            wrong.insert_str(0, &format!("at {revision}: "));
+            wrong.how.insert_str(0, &format!("at {revision}: "));
         }
     }
 
@@ -171,7 +215,7 @@ impl Judge {
             }
             ["runs", run] if own(run) => self.advance(pair),
             ["execution" | "reports" | "logs", run, ..] if own(run) && over => {
-                self.wrong.push(format!("{key} was written when the run was over"));
+                self.breaks(Promise::NoneStale, format!("{key} was written when the run was over"));
             }
             ["execution", run, "plan", _] if own(run) => match self.read::<PlanChunk>(pair) {
                 Some(chunk) => drop(self.chunks.insert(key.clone(), chunk)),
@@ -179,7 +223,7 @@ impl Judge {
             },
             ["execution", run, "next", stripe] if own(run) => {
                 let (Some(next), Ok(stripe)) = (self.read::<NextPosition>(pair), stripe.parse()) else {
-                    self.wrong.push(format!("{key} makes no sense"));
+                    self.breaks(Promise::Ends, format!("{key} makes no sense"));
                     return true;
                 };
                 self.dealt.insert(stripe, next.dealt);
@@ -203,7 +247,7 @@ impl Judge {
         match decode(pair?) {
             Ok(record) => Some(record),
             Err(error) => {
-                self.wrong.push(error.to_string());
+                self.breaks(Promise::Ends, error.to_string());
                 None
             }
         }
@@ -212,7 +256,7 @@ impl Judge {
     /// The run's record was written.
     fn advance(&mut self, pair: Option<&KeyValue>) {
         let Some(next) = self.read::<Run>(pair) else {
-            self.wrong.push("the run was deleted".into());
+            self.breaks(Promise::Ends, "the run was deleted");
             return;
         };
         let (from, to) = (self.run.as_ref().map(|run| &run.state), &next.state);
@@ -228,13 +272,13 @@ impl Judge {
             _ => false,
         };
         if !allowed {
-            self.wrong.push(format!("the run went from {from:?} to {to:?}"));
+            self.breaks(Promise::NoneStale, format!("the run went from {from:?} to {to:?}"));
         }
         match to {
             RunState::Running if self.plan.is_none() => {
                 let plan = Plan::from_chunks(self.chunks.values().cloned(), next.stripes);
                 if plan.digest() != next.plan_digest || plan.len() != next.units as usize {
-                    self.wrong.push("the plan is not the one that was promised".into());
+                    self.breaks(Promise::Ends, "the plan is not the one that was promised");
                 }
                 self.plan = Some(plan);
             }
@@ -257,14 +301,14 @@ impl Judge {
         let token = |unit: &UnitIndex| (*unit, before.get(unit).copied().unwrap_or(revision));
         let units: BTreeMap<_, _> = claim.units.iter().map(|(unit, _)| token(unit)).collect();
         if units.len() != claim.units.len() {
-            self.wrong.push(format!("{worker} holds a unit twice: {:?}", claim.units));
+            self.breaks(Promise::NoneTwice, format!("{worker} holds a unit twice: {:?}", claim.units));
         }
         if units.keys().any(|unit| !before.contains_key(unit)) {
             if self.workers.get(worker) != Some(&owner) {
-                self.wrong.push(format!("{worker} took units when it was not registered"));
+                self.breaks(Promise::NoneStale, format!("{worker} took units when it was not registered"));
             }
             if self.run.as_ref().is_none_or(|run| run.state != RunState::Running) {
-                self.wrong.push(format!("{worker} took units of a run that is not running"));
+                self.breaks(Promise::NoneStale, format!("{worker} took units of a run that is not running"));
             }
             self.needed.get_or_insert_with(|| self.locks.clone());
         }
@@ -274,36 +318,45 @@ impl Judge {
     /// A block of results was written.
     fn record(&mut self, name: &str, pair: Option<&KeyValue>) {
         let Some(pair) = pair.filter(|pair| pair.version == 1) else {
-            self.wrong.push(format!("the block {name} was changed"));
+            self.breaks(Promise::NoneStale, format!("the block {name} was changed"));
             return;
         };
         let block = match decode_block(pair) {
             Ok(block) => block,
-            Err(error) => return self.wrong.push(error.to_string()),
+            Err(error) => return self.breaks(Promise::Ends, error.to_string()),
         };
         if self.run.as_ref().is_none_or(|run| !matches!(run.state, RunState::Running | RunState::Cancelling))
         {
-            self.wrong.push(format!("the block {name} came when the run was not running"));
+            self.breaks(Promise::NoneStale, format!("the block {name} came when the run was not running"));
         }
         let holds = |(key, created): (&Key, &Revision)| self.locks.get(key) == Some(created);
         if !self.needed.iter().flatten().all(holds) {
-            self.wrong.push(format!("the block {name} came when a lock was not held"));
+            self.breaks(Promise::NoneStale, format!("the block {name} came when a lock was not held"));
         }
         let writers = self.workers.iter().map(|(worker, identity)| format!("{worker}-{identity}."));
         if !writers.into_iter().any(|writer| name.starts_with(&writer)) {
-            self.wrong.push(format!("the block {name} came from a worker that was not registered"));
+            self.breaks(
+                Promise::NoneStale,
+                format!("the block {name} came from a worker that was not registered"),
+            );
         }
         for result in block.results {
             let worker = result.worker.as_str();
             let token = self.claims.get(worker).and_then(|held| held.get(&result.unit));
             if token != Some(&Revision(result.token.0)) {
-                self.wrong.push(format!(
-                    "{worker} stored {} under the token {}, its token was {token:?}",
-                    result.unit, result.token.0
-                ));
+                self.breaks(
+                    Promise::NoneStale,
+                    format!(
+                        "{worker} stored {} under the token {}, its token was {token:?}",
+                        result.unit, result.token.0
+                    ),
+                );
             }
             if let Some(first) = self.results.insert(result.unit, result) {
-                self.wrong.push(format!("{} has two results, the first of {}", first.unit, first.worker));
+                self.breaks(
+                    Promise::NoneTwice,
+                    format!("{} has two results, the first of {}", first.unit, first.worker),
+                );
             }
         }
     }
@@ -312,13 +365,13 @@ impl Judge {
     fn report(&mut self, key: &Key, pair: Option<&KeyValue>) {
         let finishing = self.run.as_ref().is_some_and(|run| matches!(run.state, RunState::Finishing { .. }));
         let Some(pair) = pair.filter(|_| finishing) else {
-            self.wrong.push(format!("{key} was written by nobody who finishes"));
+            self.breaks(Promise::NoneStale, format!("{key} was written by nobody who finishes"));
             return;
         };
         // A copy of a write may come later, but it says the same.
         let before = self.reports.insert(key.clone(), pair.value.clone());
         if before.is_some_and(|before| before != pair.value) {
-            self.wrong.push(format!("{key} was written twice"));
+            self.breaks(Promise::NoneStale, format!("{key} was written twice"));
         }
     }
 
@@ -342,8 +395,10 @@ impl Judge {
         }
         for (unit, _) in plan.units() {
             let place = places.remove(&unit).unwrap_or_default();
+            let promise = if place.is_empty() { Promise::NoneLost } else { Promise::NoneTwice };
             if place.len() != 1 {
-                self.wrong.push(format!("{unit} is in {} places: {}", place.len(), place.join(", ")));
+                let how = format!("{unit} is in {} places: {}", place.len(), place.join(", "));
+                self.wrong.push(Wrong::new(promise, how));
             }
         }
     }

@@ -17,7 +17,7 @@ mod worker;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 pub use guard::Guard;
-pub use judge::Judge;
+pub use judge::{Judge, Promise, Wrong};
 pub use machine::Machine;
 pub use memory::MemoryStore;
 pub use network::{Link, Network, Weather};

@@ -16,7 +16,7 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::guard::Guard;
-use super::judge::Judge;
+use super::judge::{Judge, Promise, Wrong};
 use super::lock;
 use super::machine::Machine;
 use super::memory::MemoryStore;
@@ -48,7 +48,7 @@ pub struct Trial {
 #[derive(Debug)]
 pub struct Verdict {
     /// What was wrong; nothing, if all is well.
-    pub wrong: Vec<String>,
+    pub wrong: Vec<Wrong>,
     /// The compares that were made.
     pub met: BTreeSet<Guard>,
     /// What happened, where that was wanted.
@@ -91,12 +91,11 @@ impl Trial {
         let trouble = tokio::spawn(world.clone().trouble());
         let mut wrong = match timeout(TROUBLE + ENOUGH, world.work()).await {
             Ok(wrong) => wrong,
-            Err(_) => vec!["it does not come to an end".to_owned()],
+            Err(_) => vec![Wrong::new(Promise::Ends, "it does not come to an end")],
         };
         trouble.abort();
         sleep(SETTLED).await;
         let judge = Judge::of(&world.job.run.id, &network.store().log());
-        wrong.extend(judge.wrong().iter().cloned());
         wrong.extend(judge.end(&world.announced()));
         Verdict { wrong, met: network.met(), trace: network.trace() }
     }
@@ -148,7 +147,7 @@ impl World {
     }
 
     /// Has workers work until the run is over, and says what was wrong with them.
-    async fn work(self: &Arc<Self>) -> Vec<String> {
+    async fn work(self: &Arc<Self>) -> Vec<Wrong> {
         let mut wrong = Vec::new();
         let mut workers = JoinSet::new();
         let first = fastrand::usize(1..=1);
@@ -160,7 +159,9 @@ impl World {
         while let Some(ended) = workers.join_next().await {
             match ended {
                 Ok(End::Done(details)) => outcomes.push(details.run.summary),
-                Ok(End::Failed(name, error)) => wrong.push(format!("{name} failed: {error}")),
+                Ok(End::Failed(name, error)) => {
+                    wrong.push(Wrong::new(Promise::Ends, format!("{name} failed: {error}")))
+                }
                 Ok(End::Died) => {
                     let wanted = workers.is_empty() || fastrand::bool();
                     if wanted && started < WORKERS {
@@ -172,12 +173,17 @@ impl World {
                         workers.spawn_local(self.clone().worker(Duration::from_secs(40)));
                     }
                 }
-                Err(panicked) => wrong.push(format!("a worker panicked: {panicked}")),
+                Err(panicked) => {
+                    wrong.push(Wrong::new(Promise::Ends, format!("a worker panicked: {panicked}")))
+                }
             }
         }
         outcomes.dedup();
         if outcomes.len() > 1 {
-            wrong.push(format!("workers ended with different outcomes: {outcomes:?}"));
+            wrong.push(Wrong::new(
+                Promise::Ends,
+                format!("workers ended with different outcomes: {outcomes:?}"),
+            ));
         }
         wrong
     }

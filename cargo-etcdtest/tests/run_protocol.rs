@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cargo_etcdtest::execution::{Claimed, Claims, Histories, Latest, Membership, Plan, finish};
+use cargo_etcdtest::execution::{Claimed, Claims, Histories, Latest, Membership, Plan, Proposal, conclude};
 use cargo_etcdtest::model::{
     Block, Fence, NextPosition, Outcome, PlannedUnit, Run, RunId, RunState, TestCaseId, UnitIndex,
     UnitResult, Worker, WorkerId,
@@ -187,6 +187,7 @@ fn record(id: &RunId, plan: &Plan, state: RunState) -> Run {
         plan_digest: plan.digest(),
         shuffle: None,
         summary: None,
+        cancelled: None,
     }
 }
 
@@ -200,17 +201,25 @@ async fn work(store: SharedStore, id: &RunId, plan: &Plan) -> cargo_etcdtest::ex
         since: Timestamp::now(),
         lanes: 1,
     };
-    let describe = |state| record(id, plan, state);
-    let membership = Membership::create(store, worker, plan, &[], PATIENCE, describe).await?;
+    let run = record(id, plan, RunState::Running);
+    let proposal = Proposal { run: &run, plan, environments: &[] };
+    let (membership, _) = Membership::enter(store, worker, proposal, PATIENCE).await?;
     let mut claims = Claims::new(membership).await?;
     let mut held = Vec::new();
     let cancelled = loop {
         let wanted = Duration::from_secs(fastrand::u64(1..20));
-        let (units, token) = match claims.claim(plan, wanted, |_| Duration::from_secs(1), &[]).await? {
-            Claimed::Units(units, token) => (units, token),
-            Claimed::Exhausted => break false,
-            Claimed::Cancelled => break true,
-        };
+        let (units, token) =
+            match claims.claim(plan, wanted, |_| Duration::from_secs(1), &[], held.is_empty()).await? {
+                Claimed::Units(units, token) => (units, token),
+                Claimed::Exhausted => break false,
+                Claimed::Cancelled => break true,
+                Claimed::Alone(unit, token, _) | Claimed::Crashed(unit, token, _) => (vec![unit], token),
+                // The units that it waits for are its own.
+                Claimed::Wait(_) => {
+                    claims.flush(std::mem::take(&mut held), &[]).await?;
+                    continue;
+                }
+            };
         held.extend(units.into_iter().map(|unit| result(unit, &WorkerId::new("worker"), token)));
         if fastrand::bool() {
             let log = keys::log_chunk(id, held[0].unit, token.0, 1, "stdout", 0);
@@ -220,8 +229,9 @@ async fn work(store: SharedStore, id: &RunId, plan: &Plan) -> cargo_etcdtest::ex
         claims.flush(some, &[]).await?;
     };
     claims.flush(held, &[]).await?;
+    claims.leave().await?;
     let mut membership = claims.into_membership();
-    finish(&mut membership, &Latest::new(), cancelled).await?;
+    conclude(&mut membership, plan, &Latest::new()).await?;
     Ok(cancelled)
 }
 

@@ -9,16 +9,18 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
 use super::batches::batches;
-use super::error::Result;
-use super::membership::Membership;
+use super::error::{Result, RunError};
+use super::membership::{Membership, is_gone};
+use super::plan::Plan;
 use crate::model::{
-    EnvironmentVersion, LatestResult, RecentOutcome, Run, RunId, RunState, Steward, UnitResult,
+    Claim, EnvironmentVersion, LatestResult, NextPosition, RecentOutcome, Run, RunId, RunState, Steward,
+    UnitResult,
 };
 use crate::reports::history::{self, Found, Shown};
 use crate::reports::{ReportError, RunDetails, UnitDetails, render_all, report_writes};
 use crate::store::{
-    Commit, Compare, Key, KeyRange, Op, Revision, SharedStore, StoreError, Txn, commit, decode, encode, get,
-    keys, pauses,
+    Commit, Compare, Key, KeyRange, KeyValue, Op, Revision, SharedStore, StoreError, Txn, Wake, commit,
+    decode, encode, get, keys, list_keys, pauses,
 };
 
 /// How many latest results one transaction carries.
@@ -33,34 +35,135 @@ const AT_ONCE: usize = 4;
 /// The latest results as they were when the run was planned, with what they were read from.
 pub type Latest = HashMap<Key, (LatestResult, Revision)>;
 
-/// Finishes a run whose units all have a result, or that was cancelled.
+/// Sees a run to its end, whose units all have a result, or that was cancelled: waits for what
+/// other workers still have under way, and finishes it, or waits for the worker that does.
 ///
 /// # Errors
-/// What the store said; the run then stays as it is, and can be finished again.
-pub async fn finish(membership: &mut Membership, latest: &Latest, cancelled: bool) -> Result<RunDetails> {
-    let finishing = |run: &Run, by: Steward| {
-        let cancelled = cancelled || run.state == RunState::Cancelling;
-        let open = match &run.state {
-            RunState::Running | RunState::Cancelling => true,
-            RunState::Finishing { by: finisher, .. } => finisher.worker == by.worker,
-            RunState::Planning { .. } | RunState::Finished { .. } => false,
-        };
-        open.then(|| Run { state: RunState::Finishing { by, cancelled }, ..run.clone() })
-    };
-    membership.advance(finishing, vec![]).await?;
-    membership.check_open()?;
+/// What the store said; the run then stays as it is, and can be finished by others.
+pub async fn conclude(membership: &mut Membership, plan: &Plan, latest: &Latest) -> Result<RunDetails> {
+    let mut wake = None;
+    loop {
+        let view = View::read(membership, &mut wake).await?;
+        let run = membership.run().clone();
+        match run.state.clone() {
+            RunState::Finished { .. } => return details_of(membership).await,
+            RunState::Finishing { by, .. } if by == membership.steward() => {
+                match finish(membership, latest).await {
+                    // Somebody took this one for dead.
+                    Err(RunError::Superseded { .. }) => {}
+                    done => return done,
+                }
+                continue;
+            }
+            RunState::Finishing { by, cancelled } if !view.is_alive(&by) => {
+                let state = RunState::Finishing { by: membership.steward(), cancelled };
+                membership.try_advance(Run { state, ..run }, vec![is_gone(&by)], vec![]).await?;
+                continue;
+            }
+            RunState::Running if view.is_complete(plan) => {
+                let state = RunState::Finishing { by: membership.steward(), cancelled: false };
+                membership.try_advance(Run { state, ..run }, view.complete(membership), vec![]).await?;
+                continue;
+            }
+            RunState::Cancelling if view.is_quiet() => {
+                let state = RunState::Finishing { by: membership.steward(), cancelled: true };
+                membership.try_advance(Run { state, ..run }, vec![], vec![]).await?;
+                continue;
+            }
+            RunState::Planning { .. } => return Err(membership.superseded()),
+            RunState::Finishing { .. } | RunState::Running | RunState::Cancelling => {}
+        }
+        if let Some(wake) = &mut wake {
+            wake.changed().await?;
+        }
+    }
+}
 
+/// How far a run is, at one revision.
+struct View {
+    claims: Vec<KeyValue>,
+    next: Vec<KeyValue>,
+    workers: Vec<KeyValue>,
+}
+
+impl View {
+    /// Reads it together with the run's record; from its revision on `wake` tells of changes.
+    async fn read(membership: &mut Membership, wake: &mut Option<Wake>) -> Result<Self> {
+        let [claims, next, workers] =
+            [keys::claims(membership.id()), keys::next_positions(membership.id()), keys::WORKERS.into()]
+                .map(KeyRange::prefix);
+        let mut questions = membership.questions();
+        questions.extend([&claims, &next, &workers].map(|range| Op::Get(range.clone().into())));
+        let outcome = membership.ask(questions).await?;
+        if wake.is_none() {
+            let ranges = [KeyRange::key(keys::run(membership.id())), claims, workers];
+            let after = Revision(outcome.revision.0 + 1);
+            *wake = Some(Wake::new(membership.store().as_ref(), ranges, after).await?);
+        }
+        let mut pages = outcome.pages();
+        if !membership.take_answers(&mut pages)? {
+            membership.register_again().await?;
+        }
+        let mut pairs = || pages.next().unwrap_or_default().pairs;
+        Ok(Self { claims: pairs(), next: pairs(), workers: pairs() })
+    }
+
+    fn is_alive(&self, by: &Steward) -> bool {
+        let key = keys::worker(&by.worker);
+        self.workers.iter().any(|worker| worker.key == key && worker.created.0 == by.identity)
+    }
+
+    /// Every unit was dealt, and nobody holds one.
+    fn is_complete(&self, plan: &Plan) -> bool {
+        let exhausted = |(stripe, pair): (usize, &KeyValue)| {
+            decode::<NextPosition>(pair).is_ok_and(|next| plan.dealt(stripe, next.dealt).is_none())
+        };
+        self.claims.is_empty()
+            && self.next.len() == plan.stripes()
+            && self.next.iter().enumerate().all(exhausted)
+    }
+
+    /// Hold as long as that is so.
+    fn complete(&self, membership: &Membership) -> Vec<Compare> {
+        let claims = Compare::absent(KeyRange::prefix(keys::claims(membership.id())));
+        let next = self.next.iter().map(|pair| Compare::modified(pair.key.clone(), pair.modified));
+        next.chain([claims]).collect()
+    }
+
+    /// Whoever holds units has given them up, or is dead.
+    fn is_quiet(&self) -> bool {
+        let busy = |pair: &KeyValue| {
+            let Ok(claim) = decode::<Claim>(pair) else { return false };
+            let Some(owner) = keys::claim_owner(&pair.key) else { return false };
+            let alive =
+                |worker: &KeyValue| worker.created.0 == claim.owner && worker.key == keys::worker(&owner);
+            !claim.left && self.workers.iter().any(alive)
+        };
+        !self.claims.iter().any(busy)
+    }
+}
+
+/// A finished run, as the store has it.
+async fn details_of(membership: &Membership) -> Result<RunDetails> {
     let (store, patience) = (membership.store().clone(), membership.patience());
-    let mut details = (|| read_details(&store, membership.id()))
+    let details = (|| read_details(&store, membership.id()))
         .retry(pauses().with_total_delay(Some(patience)))
         .when(|error| matches!(error, ReportError::Store(error) if error.is_transient()))
         .await?;
+    Ok(details)
+}
+
+/// Finishes a run that is this worker's to finish.
+async fn finish(membership: &mut Membership, latest: &Latest) -> Result<RunDetails> {
+    let cancelled = matches!(membership.run().state, RunState::Finishing { cancelled: true, .. });
+    let mut details = details_of(membership).await?;
     // Whoever stops a run when all of it was under way has stopped nothing.
     let cancelled = cancelled && details.summary().not_run > 0;
     details.run.state = RunState::Finished { cancelled };
     details.run.finished = Some(Timestamp::now());
     details.run.summary = Some(details.summary());
 
+    let (store, patience) = (membership.store().clone(), membership.patience());
     let rendered = render_all(&details)?;
     let reports = async {
         for (name, content) in &rendered {
@@ -70,7 +173,8 @@ pub async fn finish(membership: &mut Membership, latest: &Latest, cancelled: boo
         }
         Ok(())
     };
-    tokio::try_join!(reports, store_latest(&store, &details, latest, patience))?;
+    let age = Age::read(&store, &details.run.id, patience).await?;
+    tokio::try_join!(reports, store_latest(&store, &details, latest, &age, patience))?;
     let finished = |run: &Run, by: Steward| {
         let mine =
             matches!(&run.state, RunState::Finishing { by: finisher, .. } if finisher.worker == by.worker);
@@ -94,11 +198,45 @@ async fn read_details(store: &SharedStore, run: &RunId) -> std::result::Result<R
     Ok(details)
 }
 
+/// Which runs are newer than one: by where the store created their records, for clocks of two
+/// machines are not compared.
+struct Age {
+    store: SharedStore,
+    own: Revision,
+    /// The runs that there were when the run ended.
+    known: HashMap<Key, Revision>,
+    patience: Duration,
+}
+
+impl Age {
+    async fn read(store: &SharedStore, run: &RunId, patience: Duration) -> Result<Self> {
+        let range = KeyRange::prefix(keys::RUNS);
+        let read = || list_keys(store.as_ref(), range.clone());
+        let page =
+            read.retry(pauses().with_total_delay(Some(patience))).when(StoreError::is_transient).await?;
+        let known: HashMap<_, _> = page.pairs.into_iter().map(|pair| (pair.key, pair.created)).collect();
+        let own = known.get(&keys::run(run)).copied().unwrap_or_default();
+        Ok(Self { store: store.clone(), own, known, patience })
+    }
+
+    /// Whether the run that a latest result came from is newer. One that was deleted is not.
+    async fn is_newer(&self, result: &LatestResult) -> Result<bool> {
+        let key = keys::run(&result.run);
+        if let Some(created) = self.known.get(&key) {
+            return Ok(*created > self.own);
+        }
+        let read = || get(self.store.as_ref(), key.clone());
+        let read = read.retry(pauses().with_total_delay(Some(self.patience)));
+        Ok(read.when(StoreError::is_transient).await?.is_some_and(|pair| pair.created > self.own))
+    }
+}
+
 /// Writes the latest result of every unit, unless there is one of a newer run.
 async fn store_latest(
     store: &SharedStore,
     details: &RunDetails,
     latest: &Latest,
+    age: &Age,
     patience: Duration,
 ) -> Result<()> {
     let run = &details.run;
@@ -118,7 +256,7 @@ async fn store_latest(
         })
         .collect();
     stream::iter(batches(writes, BATCH, BATCH_BYTES, |(_, result, _)| result.size() + BESIDE))
-        .map(|batch| store_batch(store, batch, run, latest, patience))
+        .map(|batch| store_batch(store, batch, run, latest, age, patience))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await
@@ -132,6 +270,7 @@ async fn store_batch(
     batch: Vec<Write<'_>>,
     run: &Run,
     latest: &Latest,
+    age: &Age,
     patience: Duration,
 ) -> Result<()> {
     let mut txn = Txn::default();
@@ -139,7 +278,7 @@ async fn store_batch(
         let known = latest.get(key);
         txn.compares
             .push(Compare::modified(key.clone(), known.map_or(Revision(0), |(_, revision)| *revision)));
-        if let Some(next) = newest(known.map(|(latest, _)| latest), result, environment, run) {
+        if let Some(next) = newest(known.map(|(latest, _)| latest), result, environment, run, age).await? {
             txn.then.push(Op::put(key.clone(), encode(&next)));
         }
     }
@@ -152,12 +291,9 @@ async fn store_batch(
         let read = || read.retry(pauses().with_total_delay(Some(patience))).when(StoreError::is_transient);
         let mut pair = read().await?;
         loop {
-            let before = pair.as_ref().map(decode::<LatestResult>).transpose();
             // A record of a newer version is newer than this run.
-            let Some(next) = before.ok().and_then(|before| newest(before.as_ref(), result, environment, run))
-            else {
-                break;
-            };
+            let Ok(before) = pair.as_ref().map(decode::<LatestResult>).transpose() else { break };
+            let Some(next) = newest(before.as_ref(), result, environment, run, age).await? else { break };
             let modified = pair.as_ref().map_or(Revision(0), |pair| pair.modified);
             let txn = Txn {
                 compares: vec![Compare::modified(key.clone(), modified)],
@@ -174,14 +310,17 @@ async fn store_batch(
 }
 
 /// The record to write after this run; `None` where a newer run has written one already.
-fn newest(
+async fn newest(
     before: Option<&LatestResult>,
     result: &UnitResult,
     environment: &EnvironmentVersion,
     run: &Run,
-) -> Option<LatestResult> {
-    if before.is_some_and(|before| before.created > run.created) {
-        return None;
+    age: &Age,
+) -> Result<Option<LatestResult>> {
+    if let Some(before) = before
+        && age.is_newer(before).await?
+    {
+        return Ok(None);
     }
     let outcome = RecentOutcome {
         run: run.id.clone(),
@@ -191,12 +330,12 @@ fn newest(
     };
     let earlier = before.into_iter().flat_map(|before| before.recent.iter().cloned());
     let earlier = earlier.filter(|recent| recent.run != run.id);
-    Some(LatestResult {
+    Ok(Some(LatestResult {
         run: run.id.clone(),
         created: run.created,
         environment: environment.clone(),
         commit: run.commit.as_ref().map(|commit| commit.id.clone()),
         result: result.clone(),
         recent: std::iter::once(outcome).chain(earlier).take(LatestResult::RECENT).collect(),
-    })
+    }))
 }

@@ -4,6 +4,7 @@ mod attempt;
 mod batches;
 mod claims;
 mod code;
+mod differences;
 #[cfg(not(target_os = "linux"))]
 mod direct;
 mod error;
@@ -34,25 +35,25 @@ mod work;
 mod worker;
 
 pub use attempt::{Launch, Leave};
-pub use claims::{Claimed, Claims};
+pub use claims::{Claimed, Claims, News};
 pub use code::commit_of;
 #[cfg(not(target_os = "linux"))]
 pub use direct::serve_as_keeper;
 pub use error::{Result, RunError};
 pub use events::{AttemptOutput, RunEvent, Unit};
-pub use finish::{Latest, finish};
+pub use finish::{Latest, conclude};
 #[cfg(target_os = "linux")]
 pub use keeper::serve_as_keeper;
 pub use launcher::Launcher;
-pub use membership::Membership;
+pub use membership::{Membership, Proposal};
 pub use output::Output;
 pub use plan::{Histories, History, Plan};
 pub use policy::{Policy, TestPolicy};
-pub use recorder::{Dealt, Executed, LocksHeld, Request, Share, record};
+pub use recorder::{Dealt, LocksHeld, Request, Share, record};
 pub use requirements::{Requirements, Unmet, requirements};
-pub use run::{Order, Selected, run};
+pub use run::{Entry, Order, Selected, give_back, run};
 pub use services::{Ground, NotReady, Part, ServiceLog, Supplied, Supply, check};
 pub use timings::Timings;
 pub use watch::follow;
 pub use work::Work;
-pub use worker::{Ended, EventSink, execute};
+pub use worker::{Ended, EventSink, Executed, execute};

@@ -10,13 +10,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::batches::batches;
-use super::claims::{Claimed, Claims};
+use super::claims::{Claimed, Claims, News};
 use super::error::{Result, RunError};
-use super::events::{AttemptOutput, RunEvent};
+use super::events::{AttemptOutput, RunEvent, Unit};
 use super::plan::Plan;
-use super::worker::EventSink;
-use crate::config::StoreOutput;
-use crate::model::{Attempt, Fence, Run, RunState, StoredOutput, UnitIndex, UnitResult};
+use super::worker::{EventSink, Executed};
+use crate::config::{OutputWhen, StoreOutput};
+use crate::model::{
+    Attempt, Cancellation, Fence, Loss, Outcome, RunState, StoredOutput, UnitIndex, UnitResult,
+};
 use crate::store::{Key, Op, encode_output};
 
 /// How long a result may wait for others that are stored with it.
@@ -33,21 +35,12 @@ const AWAY: Duration = Duration::from_secs(3);
 const OUTPUT_BYTES: usize = 900 << 10;
 const OUTPUT_OPERATIONS: usize = 64;
 
-/// A unit that was executed to its end.
-#[derive(Debug)]
-pub struct Executed {
-    /// Its result.
-    pub result: UnitResult,
-    /// What each attempt printed, in the order of attempts.
-    pub outputs: Vec<Arc<AttemptOutput>>,
-}
-
-/// What a recorder knows of the worker whose results it records.
+/// What a recorder has to know of a run.
 #[derive(Clone, Debug)]
 pub struct Share {
     /// All units.
     pub plan: Arc<Plan>,
-    /// How many attempts are executed at once.
+    /// How many attempts the worker executes at once.
     pub lanes: NonZeroUsize,
     /// Which output is stored.
     pub store_output: StoreOutput,
@@ -56,29 +49,36 @@ pub struct Share {
 /// What a worker asks of its recorder.
 #[derive(Debug)]
 pub enum Request {
-    /// More units, while these are being executed.
+    /// More units, while these are being executed. The answer comes when there are some, or
+    /// when it is clear that there will be none.
     Claim {
         /// What is being executed.
         running: Vec<UnitIndex>,
     },
     /// A unit was executed.
     Store(Executed),
-    /// No unit shall be dealt any more.
-    Stop {
-        /// Why.
-        reason: String,
-    },
+    /// No unit of the run shall be dealt any more.
+    Stop(Cancellation),
+    /// This worker takes no more units. Where it is the only one, the run is cancelled.
+    Leave,
 }
 
-/// What a recorder answers to a claim.
+/// What a recorder tells its worker: answers to a claim, and what happened meanwhile.
 #[derive(Debug)]
 pub enum Dealt {
     /// These units.
     Units(Vec<UnitIndex>, Fence),
-    /// All have been dealt.
+    /// This one, which was lost with other workers: nothing else may be executed meanwhile.
+    Alone(UnitIndex, Fence),
+    /// These units were taken over by others: they need not be begun any more.
+    Withdrawn(Vec<UnitIndex>),
+    /// Every unit of the run has its result.
     NoMore,
     /// The run was cancelled.
-    Cancelled,
+    Cancelled {
+        /// Tests under way are to be ended.
+        ends_tests: bool,
+    },
 }
 
 /// Whether the run held its locks to the end of its execution: if not, what was not stored
@@ -91,6 +91,15 @@ struct Recorder {
     claims: Claims,
     running: Vec<UnitIndex>,
     waiting: Vec<Executed>,
+    /// The units that the worker has been dealt and did not give back yet.
+    dealt: HashSet<UnitIndex>,
+    /// The worker waits for an answer to its claim.
+    asked: bool,
+    /// When to look again for units that it may take.
+    again: Option<Instant>,
+    /// The worker was told that the run is cancelled.
+    cancelled: bool,
+    answers: mpsc::UnboundedSender<Dealt>,
     events: EventSink,
     pace: Pace,
 }
@@ -114,13 +123,25 @@ pub async fn record(
     share: Share,
     claims: Claims,
     mut requests: mpsc::UnboundedReceiver<Request>,
-    dealt: mpsc::UnboundedSender<Dealt>,
+    answers: mpsc::UnboundedSender<Dealt>,
     events: EventSink,
 ) -> Result<(Claims, LocksHeld)> {
     let undealt = share.plan.units().map(|(_, unit)| unit.estimate.unwrap_or(UNKNOWN)).sum();
     let pace = Pace { expected: Duration::ZERO, taken: Duration::ZERO, units: 0, undealt };
-    let mut recorder = Recorder { share, claims, running: Vec::new(), waiting: Vec::new(), events, pace };
-    match recorder.serve(&mut requests, &dealt).await {
+    let mut recorder = Recorder {
+        share,
+        claims,
+        running: Vec::new(),
+        waiting: Vec::new(),
+        dealt: HashSet::new(),
+        asked: false,
+        again: None,
+        cancelled: false,
+        answers,
+        events,
+        pace,
+    };
+    match recorder.serve(&mut requests).await {
         Ok(()) => Ok((recorder.claims, LocksHeld(true))),
         Err(RunError::LockLost(_)) => Ok((recorder.claims, LocksHeld(false))),
         Err(error) => Err(error),
@@ -128,36 +149,38 @@ pub async fn record(
 }
 
 impl Recorder {
-    async fn serve(
-        &mut self,
-        requests: &mut mpsc::UnboundedReceiver<Request>,
-        dealt: &mpsc::UnboundedSender<Dealt>,
-    ) -> Result<()> {
+    async fn serve(&mut self, requests: &mut mpsc::UnboundedReceiver<Request>) -> Result<()> {
         let mut due: Option<Instant> = None;
         loop {
-            let request = tokio::select! {
+            tokio::select! {
                 biased;
-                request = requests.recv() => request,
+                request = requests.recv() => match request {
+                    Some(Request::Claim { running }) => {
+                        (self.running, self.asked) = (running, true);
+                        self.answer().await?;
+                    }
+                    Some(Request::Store(executed)) => {
+                        self.take(executed);
+                        due.get_or_insert_with(|| Instant::now() + LINGER);
+                        // Nobody may be waiting for more than this to be stored.
+                        if self.asked && self.dealt.is_empty() {
+                            due = None;
+                            self.flush().await?;
+                            self.answer().await?;
+                        }
+                    }
+                    Some(Request::Stop(cancellation)) => self.stop(cancellation).await?,
+                    Some(Request::Leave) => self.leave().await?,
+                    None => return self.flush().await,
+                },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
                     self.flush().await?;
-                    continue;
                 }
-            };
-            match request {
-                Some(Request::Claim { running }) => {
-                    self.running = running;
-                    // A worker that has stopped needs no answer.
-                    let _ = dealt.send(self.claim().await?);
+                () = sleep_until(self.again.unwrap_or_else(Instant::now)), if self.again.is_some() => {
+                    self.answer().await?;
                 }
-                Some(Request::Store(executed)) => {
-                    self.pace.add(&executed, &self.share.plan);
-                    self.running.retain(|unit| *unit != executed.result.unit);
-                    self.waiting.push(executed);
-                    due.get_or_insert_with(|| Instant::now() + LINGER);
-                }
-                Some(Request::Stop { reason }) => self.stop(reason).await?,
-                None => return self.flush().await,
+                news = self.claims.news() => self.hear(news?).await?,
             }
             if self.waiting.len() >= BATCH || due.is_some_and(|due| due <= Instant::now()) {
                 due = None;
@@ -166,43 +189,159 @@ impl Recorder {
         }
     }
 
-    async fn claim(&mut self) -> Result<Dealt> {
+    fn take(&mut self, executed: Executed) {
+        self.pace.add(&executed, &self.share.plan);
+        let unit = executed.result.unit;
+        self.running.retain(|running| *running != unit);
+        self.dealt.remove(&unit);
+        self.waiting.push(executed);
+    }
+
+    /// Answers the worker's claim, if there is something to answer it with.
+    async fn answer(&mut self) -> Result<()> {
+        self.again = None;
+        while self.asked {
+            let answer = match self.claim().await? {
+                Claimed::Units(units, token) => {
+                    let taken = units.iter().map(|&unit| expected(&self.share.plan, unit)).sum();
+                    self.pace.undealt = self.pace.undealt.saturating_sub(taken);
+                    self.dealt.extend(&units);
+                    Dealt::Units(units, token)
+                }
+                Claimed::Alone(unit, token, losses) => {
+                    self.dealt.insert(unit);
+                    self.running = vec![unit];
+                    self.tell_taken_over(unit, losses);
+                    Dealt::Alone(unit, token)
+                }
+                Claimed::Crashed(unit, token, losses) => {
+                    self.crashed(unit, token, &losses);
+                    self.flush().await?;
+                    continue;
+                }
+                Claimed::Wait(again) => {
+                    self.again = again.map(|again| Instant::now() + again);
+                    break;
+                }
+                Claimed::Exhausted => Dealt::NoMore,
+                Claimed::Cancelled => {
+                    self.tell_cancelled();
+                    self.asked = false;
+                    break;
+                }
+            };
+            self.asked = false;
+            // A worker that has stopped needs no answer.
+            let _ = self.answers.send(answer);
+        }
+        self.tell_superseded();
+        Ok(())
+    }
+
+    async fn claim(&mut self) -> Result<Claimed> {
         let lanes = u32::try_from(self.share.lanes.get()).unwrap_or(u32::MAX);
         let factor = self.pace.factor();
         let wanted = SLICE.min(self.pace.undealt.mul_f64(factor) / lanes.saturating_mul(2));
-        let plan = self.share.plan.clone();
-        let expected = |unit| expected(&plan, unit);
-        let estimate = |unit| expected(unit).mul_f64(factor);
-        let claim = self.claims.claim(&plan, wanted, estimate, &self.running);
-        Ok(match patiently(claim, &self.events).await? {
-            Claimed::Units(units, fence) => {
-                let taken = units.iter().map(|&unit| expected(unit)).sum();
-                self.pace.undealt = self.pace.undealt.saturating_sub(taken);
-                Dealt::Units(units, fence)
-            }
-            Claimed::Exhausted => Dealt::NoMore,
-            Claimed::Cancelled => Dealt::Cancelled,
-        })
+        let plan = Arc::clone(&self.share.plan);
+        let estimate = |unit| expected(&plan, unit).mul_f64(factor);
+        let idle = self.dealt.is_empty();
+        let claim = self.claims.claim(&plan, wanted, estimate, &self.running, idle);
+        patiently(claim, &self.events).await
     }
 
-    async fn stop(&mut self, reason: String) -> Result<()> {
+    /// A unit that was lost so often that it is not begun any more gets its result.
+    fn crashed(&mut self, unit: UnitIndex, token: Fence, losses: &[Loss]) {
+        let Some(planned) = self.share.plan.unit(unit) else { return };
+        let attempt = |(number, loss): (u32, &Loss)| Attempt {
+            started: loss.noticed,
+            message: Some(format!("the worker {} was lost while it held this test", loss.worker)),
+            ..Attempt::begun(number, Outcome::Crashed)
+        };
+        let mut attempts: Vec<Attempt> = (1..).zip(losses).map(attempt).collect();
+        if let Some(last) = attempts.last_mut() {
+            last.message = Some(story(losses));
+        }
+        let worker = self.claims.membership().worker().id.clone();
+        let result = UnitResult { unit, outcome: Outcome::Crashed, reason: None, attempts, worker, token };
+        let _ = self.events.send(RunEvent::Finished {
+            unit: Unit::new(unit, planned),
+            result: result.clone(),
+            output: Arc::default(),
+            shown: OutputWhen::ImmediateFinal,
+        });
+        self.waiting.push(Executed { result, outputs: Vec::new() });
+    }
+
+    /// Acts upon what has happened elsewhere.
+    async fn hear(&mut self, news: News) -> Result<()> {
+        let events = self.events.clone();
+        match news {
+            News::Run => patiently(self.claims.look(), &events).await?,
+            News::LeaseLost => patiently(self.claims.renew(), &events).await?,
+            News::Shares => {}
+        }
+        self.tell_superseded();
+        if self.claims.membership().run().state == RunState::Cancelling {
+            self.tell_cancelled();
+        }
+        self.answer().await
+    }
+
+    fn tell_cancelled(&mut self) {
+        if !std::mem::replace(&mut self.cancelled, true) {
+            let cancelled = self.claims.membership().run().cancelled.clone();
+            let (reason, ends_tests) = match cancelled {
+                Some(Cancellation { reason, ends_tests }) => (reason, ends_tests),
+                None => ("somebody said so".into(), false),
+            };
+            let _ = self.events.send(RunEvent::Cancelled { reason });
+            let _ = self.answers.send(Dealt::Cancelled { ends_tests });
+        }
+    }
+
+    fn tell_taken_over(&self, unit: UnitIndex, losses: Vec<Loss>) {
+        if let (Some(planned), Some(loss)) = (self.share.plan.unit(unit), losses.last()) {
+            let (unit, worker) = (Unit::new(unit, planned), loss.worker.clone());
+            let _ = self.events.send(RunEvent::TakenOver { unit, worker });
+        }
+    }
+
+    /// Forgets the units that others took meanwhile, and says so.
+    fn tell_superseded(&mut self) {
+        let units = self.claims.take_superseded();
+        if units.is_empty() {
+            return;
+        }
+        let gone: HashSet<UnitIndex> = units.iter().copied().collect();
+        self.waiting.retain(|executed| !gone.contains(&executed.result.unit));
+        self.dealt.retain(|unit| !gone.contains(unit));
+        let _ = self.answers.send(Dealt::Withdrawn(units.clone()));
+        let _ = self.events.send(RunEvent::Superseded { units });
+    }
+
+    async fn stop(&mut self, cancellation: Cancellation) -> Result<()> {
         // Those that are the reason come first.
         self.flush().await?;
-        let _ = self.events.send(RunEvent::Cancelled { reason });
+        self.cancelled = true;
+        let _ = self.events.send(RunEvent::Cancelled { reason: cancellation.reason.clone() });
         let events = self.events.clone();
-        let cancel = self.claims.membership_mut().advance(
-            |run, _| {
-                let running = run.state == RunState::Running;
-                running.then(|| Run { state: RunState::Cancelling, ..run.clone() })
-            },
-            vec![],
-        );
-        patiently(cancel, &events).await.map(drop)
+        patiently(self.claims.membership_mut().cancel(cancellation), &events).await.map(drop)
+    }
+
+    async fn leave(&mut self) -> Result<()> {
+        self.flush().await?;
+        let others = self.claims.membership().others().await?.len();
+        if others == 0 {
+            return self.stop(Cancellation { reason: "it was interrupted".into(), ends_tests: true }).await;
+        }
+        let _ = self.events.send(RunEvent::Leaving { others });
+        Ok(())
     }
 
     /// Stores output first, then the results that name it.
     async fn flush(&mut self) -> Result<()> {
-        let units = self.waiting.iter().map(|executed| executed.result.unit).collect();
+        self.waiting.retain(|executed| self.claims.holds(executed.result.unit, executed.result.token));
+        let mut units: Vec<_> = self.waiting.iter().map(|executed| executed.result.unit).collect();
         let mut results = Vec::with_capacity(self.waiting.len());
         let mut writes = Vec::new();
         for mut executed in std::mem::take(&mut self.waiting) {
@@ -223,7 +362,15 @@ impl Recorder {
             }
             self.claims.flush(results, &self.running).await
         };
-        patiently(store, &events).await?;
+        match patiently(store, &events).await {
+            Ok(()) => {}
+            // Somebody finishes the run without this worker: nothing of it is its own any more.
+            Err(RunError::Superseded { .. }) => self.claims.look().await?,
+            Err(error) => return Err(error),
+        }
+        let superseded: HashSet<UnitIndex> = self.claims.superseded().iter().copied().collect();
+        units.retain(|unit| !superseded.contains(unit));
+        self.tell_superseded();
         let _ = events.send(RunEvent::Stored { units });
         Ok(())
     }
@@ -284,6 +431,17 @@ impl Pace {
         }
         (self.taken.as_secs_f64() / self.expected.as_secs_f64().max(1e-6)).clamp(1e-3, 1e3)
     }
+}
+
+/// What is told of a unit that was lost too often.
+fn story(losses: &[Loss]) -> String {
+    let workers: Vec<_> =
+        losses.iter().map(|loss| format!("{} (noticed at {})", loss.worker, loss.noticed)).collect();
+    format!(
+        "{} workers were lost while they held this test, and it is not tried again: {}",
+        losses.len(),
+        workers.join(", ")
+    )
 }
 
 fn expected(plan: &Plan, unit: UnitIndex) -> Duration {

@@ -37,6 +37,14 @@ impl Work {
         self.reservation.as_ref().is_some_and(|reservation| reservation.is_lost())
     }
 
+    /// Waits until it is known whether the reservation is held, though it counted as lost.
+    pub(super) async fn is_reserved_after_all(&self) -> bool {
+        match &self.reservation {
+            Some(reservation) => reservation.is_held_after_all().await,
+            None => true,
+        }
+    }
+
     /// Waits until the run's reservation must be taken as lost; for ever where it needs none.
     pub(super) async fn reservation_lost(&self) {
         match &self.reservation {

@@ -21,8 +21,8 @@ pub use result::{
     Attempt, Block, LatestResult, Outcome, RecentOutcome, Step, StoredOutput, UnitResult, Verdict,
 };
 pub use run::{
-    Claim, Commit, NextPosition, PlanChunk, PlannedUnit, Repetition, Run, RunState, RunSummary, Steward,
-    Worker,
+    Cancellation, Claim, Commit, Loss, NextPosition, PlanChunk, PlannedUnit, Repetition, Run, RunState,
+    RunSummary, Steward, Worker,
 };
 pub use secret::{SecretContent, StoredSecret};
 pub use test_case::{Code, Description, TestCase, TestCaseState, TestKind};

@@ -20,19 +20,27 @@ pub struct Judge {
     plan: Option<Plan>,
     /// How many units of each stripe were dealt.
     dealt: BTreeMap<usize, u32>,
-    /// What each worker holds: the units, each with its fencing token.
-    claims: BTreeMap<String, BTreeMap<UnitIndex, Revision>>,
+    /// What each worker holds.
+    claims: BTreeMap<String, BTreeMap<UnitIndex, Held>>,
     /// Where each unit has its result, and which.
     results: BTreeMap<UnitIndex, UnitResult>,
     /// The live workers, each with its create revision.
     workers: BTreeMap<String, Revision>,
     /// The locks of the run, each with its create revision.
     locks: BTreeMap<Key, Revision>,
-    /// Those that it had when its first units were dealt.
-    needed: Option<BTreeMap<Key, Revision>>,
+    /// How many it had when its first units were dealt.
+    needed: Option<usize>,
     reports: BTreeMap<Key, Vec<u8>>,
     latest: BTreeMap<Key, LatestResult>,
     wrong: Vec<Wrong>,
+}
+
+/// How a worker holds a unit.
+#[derive(Clone, Debug)]
+struct Held {
+    token: Revision,
+    /// The locks that the run had when the unit came to the worker.
+    locks: BTreeMap<Key, Revision>,
 }
 
 /// A promise that was broken.
@@ -298,8 +306,9 @@ impl Judge {
         let owner = Revision(claim.owner);
         // A worker that registered again goes on with what is still its own.
         let before = self.claims.remove(worker).unwrap_or_default();
-        let token = |unit: &UnitIndex| (*unit, before.get(unit).copied().unwrap_or(revision));
-        let units: BTreeMap<_, _> = claim.units.iter().map(|(unit, _)| token(unit)).collect();
+        let new = Held { token: revision, locks: self.locks.clone() };
+        let held = |unit: &UnitIndex| (*unit, before.get(unit).unwrap_or(&new).clone());
+        let units: BTreeMap<_, _> = claim.units.iter().map(held).collect();
         if units.len() != claim.units.len() {
             self.breaks(Promise::NoneTwice, format!("{worker} holds a unit twice: {:?}", claim.units));
         }
@@ -310,7 +319,9 @@ impl Judge {
             if self.run.as_ref().is_none_or(|run| run.state != RunState::Running) {
                 self.breaks(Promise::NoneStale, format!("{worker} took units of a run that is not running"));
             }
-            self.needed.get_or_insert_with(|| self.locks.clone());
+            if *self.needed.get_or_insert(self.locks.len()) != self.locks.len() {
+                self.breaks(Promise::NoneStale, format!("{worker} took units without the run's locks"));
+            }
         }
         self.claims.insert(worker.to_owned(), units);
     }
@@ -329,10 +340,6 @@ impl Judge {
         {
             self.breaks(Promise::NoneStale, format!("the block {name} came when the run was not running"));
         }
-        let holds = |(key, created): (&Key, &Revision)| self.locks.get(key) == Some(created);
-        if !self.needed.iter().flatten().all(holds) {
-            self.breaks(Promise::NoneStale, format!("the block {name} came when a lock was not held"));
-        }
         let writers = self.workers.iter().map(|(worker, identity)| format!("{worker}-{identity}."));
         if !writers.into_iter().any(|writer| name.starts_with(&writer)) {
             self.breaks(
@@ -342,15 +349,15 @@ impl Judge {
         }
         for result in block.results {
             let worker = result.worker.as_str();
-            let token = self.claims.get(worker).and_then(|held| held.get(&result.unit));
-            if token != Some(&Revision(result.token.0)) {
-                self.breaks(
-                    Promise::NoneStale,
-                    format!(
-                        "{worker} stored {} under the token {}, its token was {token:?}",
-                        result.unit, result.token.0
-                    ),
-                );
+            let held = self.claims.get(worker).and_then(|held| held.get(&result.unit));
+            let token = held.map(|held| held.token.0);
+            if held.is_some_and(|held| held.locks != self.locks) {
+                self.breaks(Promise::NoneStale, format!("{worker} stored {} without its locks", result.unit));
+            }
+            if token != Some(result.token.0) {
+                let (unit, told) = (result.unit, result.token.0);
+                let how = format!("{worker} stored {unit} under the token {told}, its token was {token:?}");
+                self.breaks(Promise::NoneStale, how);
             }
             if let Some(first) = self.results.insert(result.unit, result) {
                 self.breaks(

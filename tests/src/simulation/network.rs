@@ -71,7 +71,7 @@ impl Weather {
             unanswered: some(),
             twice: some(),
             slow: some() / 10,
-            fatal: 0 * some(),
+            fatal: some() / 10,
             skipped: some(),
         }
     }

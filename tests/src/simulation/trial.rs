@@ -22,7 +22,7 @@ use super::machine::Machine;
 use super::memory::MemoryStore;
 use super::network::{Link, Network, Weather};
 use super::seeds::in_virtual_time;
-use super::worker::{Job, work};
+use super::worker::{Fate, Job, work};
 
 /// For how long there is trouble.
 const TROUBLE: Duration = Duration::from_mins(3);
@@ -71,6 +71,7 @@ enum End {
     Done(Box<RunDetails>),
     Failed(String, RunError),
     Died,
+    Left,
 }
 
 impl Trial {
@@ -129,8 +130,11 @@ fn job() -> Job {
         plan_digest: plan.digest(),
         shuffle: None,
         summary: None,
+        cancelled: None,
     };
-    Job { run, plan, durations }
+    let reserves = fastrand::u8(..4) == 0;
+    let max_fail = (fastrand::u8(..8) == 0).then(|| fastrand::u32(1..3));
+    Job { run, plan, durations, reserves, max_fail }
 }
 
 impl World {
@@ -150,7 +154,7 @@ impl World {
     async fn work(self: &Arc<Self>) -> Vec<Wrong> {
         let mut wrong = Vec::new();
         let mut workers = JoinSet::new();
-        let first = fastrand::usize(1..=1);
+        let first = fastrand::usize(1..=5);
         for _ in 0..first {
             workers.spawn_local(self.clone().worker(Duration::from_secs(20)));
         }
@@ -162,7 +166,7 @@ impl World {
                 Ok(End::Failed(name, error)) => {
                     wrong.push(Wrong::new(Promise::Ends, format!("{name} failed: {error}")))
                 }
-                Ok(End::Died) => {
+                Ok(End::Died | End::Left) => {
                     let wanted = workers.is_empty() || fastrand::bool();
                     if wanted && started < WORKERS {
                         started += 1;
@@ -194,12 +198,15 @@ impl World {
         let machine = self.machine();
         self.network.note(|| format!("{} begins", machine.name()));
         let store: SharedStore = Arc::new(Link::new(self.network.clone(), machine.clone()));
+        let leaves = (fastrand::u8(..16) == 0).then(|| Duration::from_millis(fastrand::u64(..30_000)));
+        let fate = Fate { leaves };
         let (events, heard) = mpsc::unbounded_channel();
         let listener = self.listen(WorkerId::new(machine.name()), heard);
         let end = tokio::select! {
             biased;
             () = machine.dead() => End::Died,
-            done = work(&machine, store, &self.job, &events) => match done {
+            done = work(&machine, store, &self.job, fate, &events) => match done {
+                Err(RunError::Left(_)) => End::Left,
                 Ok(details) => End::Done(Box::new(details)),
                 Err(error) => End::Failed(machine.name().into(), error),
             },
@@ -209,13 +216,19 @@ impl World {
             End::Done(_) => format!("{} is done", machine.name()),
             End::Failed(_, error) => format!("{} failed: {error}", machine.name()),
             End::Died => format!("{} died", machine.name()),
+            End::Left => format!("{} left", machine.name()),
         });
         end
     }
 
     async fn listen(&self, worker: WorkerId, mut events: mpsc::UnboundedReceiver<RunEvent>) {
         while let Some(event) = events.recv().await {
-            self.network.note(|| format!("{worker} tells {event:?}"));
+            self.network.note(|| match &event {
+                RunEvent::Finished { result, .. } => {
+                    format!("{worker} tells {} {:?}", result.unit, result.outcome)
+                }
+                event => format!("{worker} tells {event:?}"),
+            });
             if let RunEvent::Stored { units } = event {
                 lock(&self.announced).extend(units.into_iter().map(|unit| (worker.clone(), unit)));
             }
@@ -225,10 +238,7 @@ impl World {
     /// What else happens meanwhile.
     async fn trouble(self: Arc<Self>) {
         let end = Instant::now() + TROUBLE;
-        let kinds: Vec<Trouble> = Trouble::ALL
-            .into_iter()
-            .filter(|kind| fastrand::bool() && !matches!(kind, Trouble::Death))
-            .collect();
+        let kinds: Vec<Trouble> = Trouble::ALL.into_iter().filter(|_| fastrand::bool()).collect();
         while Instant::now() < end && !kinds.is_empty() {
             sleep(Duration::from_millis(fastrand::u64(100..30_000))).await;
             self.make(kinds[fastrand::usize(..kinds.len())]).await;

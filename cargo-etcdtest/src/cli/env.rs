@@ -131,7 +131,9 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
     let reservations = Reservations::new(store.clone(), settings.store_timeout);
     match arguments.verb {
         EnvVerb::Apply { paths, name, message } => {
-            let files = environments.check(files(&paths, name)?).await?;
+            let mut files = files(&paths, name)?;
+            environments.check(&mut files).await?;
+            files.iter_mut().for_each(warn);
             let change = Change { author: &author(), message: &message };
             apply(&environments, &session.secrets(store)?, files, change, format).await?;
         }
@@ -179,7 +181,9 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
                 None => return Err(nothing_to_compare(&from.name)),
             };
             let (from, to) = (environments.chain(&from).await?, environments.chain(&to).await?);
-            print(&diff(&from.resolve(), &to.resolve(), format))?;
+            let (from, to) = (from.resolve(), to.resolve());
+            let compared = session.secrets(store)?.compare(&from.definition, &to.definition).await?;
+            print(&diff(&from, &to, &compared, format))?;
         }
         EnvVerb::Rollback { id, message } => {
             let Some(version) = id.version else { return Err(no_version(&id.name)) };
@@ -209,6 +213,13 @@ fn files(paths: &[PathBuf], name: Option<String>) -> Result<Vec<EnvironmentFile>
     }
 }
 
+/// Shows what of a file was probably meant otherwise.
+fn warn(file: &mut EnvironmentFile) {
+    for doubt in file.doubts.drain(..) {
+        anstream::eprintln!("{:?}", miette::Report::new(doubt));
+    }
+}
+
 async fn apply(
     environments: &Environments,
     secrets: &Secrets,
@@ -217,11 +228,9 @@ async fn apply(
     format: Format,
 ) -> Result<(), Failure> {
     // Nothing is written anywhere until all values are known.
-    let given = |file: EnvironmentFile| {
-        let data = GivenData::read(&file)?;
-        Ok((data, GivenSecrets::read(&file)?, file))
-    };
-    let given: Vec<_> = files.into_iter().map(given).collect::<Result<_, EnvironmentError>>()?;
+    let data = GivenData::read_all(&files)?;
+    let given = |(file, data): (EnvironmentFile, GivenData)| Ok((data, GivenSecrets::read(&file)?, file));
+    let given: Vec<_> = files.into_iter().zip(data).map(given).collect::<Result<_, EnvironmentError>>()?;
     let told = Redactor::new(given.iter().flat_map(|(_, secrets, _)| secrets.values()));
     let message = told.text(change.message.to_owned());
     let change = Change { message: &message, ..change };
@@ -270,16 +279,20 @@ async fn edit(
     format: Format,
 ) -> Result<String, Failure> {
     let seen = environments.get(name).await?;
-    let draft = Draft::new(&seen)?;
+    let (draft, editor) = (Draft::new(&seen)?, editor()?);
     let error = loop {
-        match edit_once(environments, secrets, &seen, &draft, change).await {
+        if let Err(error) = draft.open(&editor).await {
+            break error.into();
+        }
+        match take_draft(environments, secrets, &seen, &draft, change).await {
             Ok(applied) => return Ok(applied_text(&applied, format)),
-            Err(error @ EnvironmentError::File(_)) if somebody_is_there() => {
+            Err(error) if error.is_of_file() && somebody_is_there() => {
                 Failure::usage(error).print();
                 if !confirm("edit it again?") {
                     break Failure::usage(miette::miette!("`{name}` was not changed"));
                 }
             }
+            Err(error @ EnvironmentError::Abandoned { .. }) => return Err(error.into()),
             Err(error) => break error.into(),
         }
     };
@@ -289,16 +302,17 @@ async fn edit(
     Err(error)
 }
 
-async fn edit_once(
+/// Makes the environment what the draft says.
+async fn take_draft(
     environments: &Environments,
     secrets: &Secrets,
     seen: &Environment,
     draft: &Draft,
     change: Change<'_>,
 ) -> Result<Applied, EnvironmentError> {
-    let editor = editor()?;
-    draft.open(&editor).await?;
     let mut file = draft.read()?;
+    environments.check(std::slice::from_mut(&mut file)).await?;
+    warn(&mut file);
     let data = GivenData::read(&file)?;
     let given = GivenSecrets::read(&file)?.for_those_of(secrets, &seen.definition).await?;
     let given = encrypted_as_inherited(environments, secrets, given, &file).await?;

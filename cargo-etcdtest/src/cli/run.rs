@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::{CargoOptions, unless_interrupted};
@@ -17,6 +18,7 @@ use super::progress::{Progress, show};
 use super::report::write_file;
 use super::requirements::require;
 use super::session::Session;
+use super::store_gc::kept;
 use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs, verb};
 use crate::config::{
@@ -28,11 +30,14 @@ use crate::execution::{self, Entry, Leave, Order, Policy, RunError, Selected, Ti
 use crate::model::{Environment, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{SharedStore, Store, StoreError, gc};
 use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
 
 /// How long a display may take once nobody wants to wait any more.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How long old runs may be deleted for after a run.
+const TIDYING: Duration = Duration::from_secs(2);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -220,7 +225,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         timings,
     };
     let id = order.id.clone();
-    let ended = execute(&store, order, settings.format).await;
+    let (ended, interrupted) = execute(&store, order, settings.format).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
     | Err(RunError::Reservation(ReservationError::Lost { .. } | ReservationError::TakenAway { .. })) =
@@ -229,8 +234,22 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         write_junit(&store, &id, settings.junit.as_deref()).await?;
     }
     match ended {
-        Ok(details) => Ok(exit_of(&details)),
+        Ok(details) => {
+            tidy(&*store, &id, settings).await;
+            let not_run = details.run.summary.is_some_and(|summary| summary.not_run > 0);
+            Ok(if interrupted && not_run { Exit::Interrupted } else { exit_of(&details) })
+        }
         Err(error) => Err(failure_of(error, &id)),
+    }
+}
+
+/// Deletes a few old runs, as the settings say. It is no part of the run that has ended: what
+/// fails is told, and changes nothing else.
+async fn tidy(store: &dyn Store, ended: &RunId, settings: &Settings) {
+    let Some(keep) = kept(settings) else { return };
+    let tidied = tokio::time::timeout(TIDYING, gc::tidy(store, keep, ended, Timestamp::now())).await;
+    if let Ok(Err(error)) = tidied {
+        anstream::eprintln!("warning: old runs were not deleted: {error}");
     }
 }
 
@@ -286,8 +305,8 @@ fn nothing_to_run(list: &TestList, patterns: &[String]) -> Failure {
     Failure::new(Exit::NothingToRun, miette::miette!(help = help, "{message}"))
 }
 
-/// Executes the order, showing what happens.
-async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<RunDetails, RunError> {
+/// Executes the order, showing what happens, and says whether a signal came meanwhile.
+async fn execute(store: &SharedStore, order: Order, format: Format) -> (Result<RunDetails, RunError>, bool) {
     let (events, heard) = mpsc::unbounded_channel();
     let (leave, told) = watch::channel(Leave::ToFinish);
     let shown = tokio::task::spawn_blocking({
@@ -298,13 +317,14 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
         }
     });
     let signals = tokio::spawn(listen_to_signals(leave));
-    let result = execution::run(store.clone(), order, told, &events).await;
+    let result = execution::run(store.clone(), order, told.clone(), &events).await;
+    let interrupted = *told.borrow() > Leave::ToFinish;
     signals.abort();
     drop(events);
     // A display that failed has said so; the run itself went on without it.
     let patience = if matches!(result, Err(RunError::Interrupted(_))) { LAST_WORDS } else { Duration::MAX };
     let _ = tokio::time::timeout(patience, shown).await;
-    result
+    (result, interrupted)
 }
 
 /// The first signal lets tests end, a second one kills them, a third one ends the program.
@@ -329,13 +349,10 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
                 ),
             )
         }
-        RunError::Interrupted(_) => Failure::new(
-            Exit::Interrupted,
-            miette::miette!(
-                help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
-                "{error}"
-            ),
-        ),
+        RunError::Interrupted(_) => Failure::interrupted(miette::miette!(
+            help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
+            "{error}"
+        )),
         RunError::Store(error) => error.into(),
         RunError::NotReady(not_ready) => not_ready.into(),
         RunError::Data(error) => error.into(),

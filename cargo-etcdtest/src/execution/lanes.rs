@@ -19,16 +19,22 @@ pub(super) struct Needs {
 /// long as there are smaller ones. So nobody starves.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
-    free: usize,
+    /// Below zero where some begin before the lane is free that they wait for.
+    free: isize,
     capacities: BTreeMap<String, NonZeroUsize>,
     used: HashMap<String, usize>,
     queue: VecDeque<(Needs, T)>,
 }
 
+impl Needs {
+    /// A lane, and nothing else.
+    pub(super) const LANE: Self = Self { threads: 1, resource: None };
+}
+
 impl<T> Lanes<T> {
     /// So many lanes, and resources that several may use at once; any other only one.
     pub(super) fn new(lanes: NonZeroUsize, capacities: BTreeMap<String, NonZeroUsize>) -> Self {
-        Self { free: lanes.get(), capacities, used: HashMap::new(), queue: VecDeque::new() }
+        Self { free: lanes.get().cast_signed(), capacities, used: HashMap::new(), queue: VecDeque::new() }
     }
 
     /// Lets something wait behind all others.
@@ -44,20 +50,31 @@ impl<T> Lanes<T> {
     /// The next that may begin: it holds what it needs until that is given back.
     pub(super) fn begin(&mut self) -> Option<(Needs, T)> {
         let index = self.queue.iter().position(|(needs, _)| self.has_resource(needs))?;
-        if self.queue[index].0.threads > self.free {
+        if self.queue[index].0.threads.cast_signed() > self.free {
             return None;
         }
         let (needs, next) = self.queue.remove(index)?;
-        self.free -= needs.threads;
+        self.free -= needs.threads.cast_signed();
         if let Some(resource) = &needs.resource {
             *self.used.entry(resource.clone()).or_default() += 1;
         }
         Some((needs, next))
     }
 
+    /// The first of all that wait, where it needs a lane alone and is `wanted`: it begins as
+    /// the next lane comes free, whatever else waits.
+    pub(super) fn begin_early(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<(Needs, T)> {
+        let (needs, waiting) = self.queue.front()?;
+        if *needs != Needs::LANE || !wanted(waiting) {
+            return None;
+        }
+        self.free -= 1;
+        self.queue.pop_front()
+    }
+
     /// Takes back what something held.
     pub(super) fn give_back(&mut self, needs: &Needs) {
-        self.free += needs.threads;
+        self.free += needs.threads.cast_signed();
         if let Some(used) = needs.resource.as_ref().and_then(|resource| self.used.get_mut(resource)) {
             *used -= 1;
         }
@@ -137,6 +154,20 @@ mod tests {
         assert_eq!(begun(&mut lanes), ["e"]);
         lanes.give_back(&needs(1, "db"));
         assert_eq!(begun(&mut lanes), ["b"]);
+    }
+
+    #[test]
+    fn who_begins_early_has_the_next_lane() {
+        let mut lanes = lanes(2, &[("a", 1, ""), ("b", 1, ""), ("c", 1, ""), ("wide", 2, ""), ("d", 1, "")]);
+        assert_eq!(begun(&mut lanes), ["a", "b"]);
+        assert!(lanes.begin_early(|next| *next == "d").is_none());
+        assert_eq!(lanes.begin_early(|_| true).unwrap().1, "c");
+        assert!(lanes.begin_early(|_| true).is_none(), "who needs two lanes does not come early");
+        lanes.give_back(&Needs::LANE);
+        lanes.give_back(&Needs::LANE);
+        assert_eq!(begun(&mut lanes), [""; 0], "one lane is the early one's");
+        lanes.give_back(&Needs::LANE);
+        assert_eq!(begun(&mut lanes), ["wide"]);
     }
 
     proptest! {

@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
 use std::time::Duration;
 
-use etcdtest::protocol::{Event, Frame};
+use etcdtest::protocol::{Event, Frame, Outcome};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -145,8 +145,13 @@ impl Streams {
         }
     }
 
-    /// Takes in what comes while something else goes on.
-    pub(super) async fn read_during<T>(&mut self, other: impl Future<Output = T>) -> T {
+    /// Takes in what comes while something else goes on. `on_passed` hears where the test says
+    /// soon that it has passed.
+    pub(super) async fn read_during<T>(
+        &mut self,
+        other: impl Future<Output = T>,
+        on_passed: impl FnOnce(),
+    ) -> T {
         let mut other = pin!(other);
         // One that is shown is waited for by somebody, and one that was not told all yet waits.
         let at_once = self.show || self.conversation.as_ref().is_some_and(|other| !other.start.is_empty());
@@ -154,6 +159,7 @@ impl Streams {
             tokio::select! {
                 biased;
                 result = &mut other => return result,
+                () = self.passes(on_passed) => {}
                 () = sleep(ALONE) => {}
             }
         }
@@ -163,6 +169,21 @@ impl Streams {
             () = self.read() => {}
         }
         other.await
+    }
+
+    /// Says where an annotated test passes; what it prints is left alone. Never ends. May be
+    /// dropped at any time.
+    async fn passes(&mut self, on_passed: impl FnOnce()) {
+        if let Some(conversation) = &mut self.conversation {
+            while !conversation.socket.ended {
+                conversation.socket.changed(Interest::READABLE).await;
+                conversation.take_in();
+            }
+            if matches!(conversation.said.outcome, Some(Outcome::Passed | Outcome::Skipped(_))) {
+                on_passed();
+            }
+        }
+        std::future::pending::<()>().await;
     }
 
     /// The pipe, if some process has not closed it.

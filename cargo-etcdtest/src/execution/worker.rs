@@ -2,14 +2,16 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcdtest::protocol::{ENVIRONMENT_VARIABLE, SECRET_VARIABLES, Start};
+use rustix::process::Pid;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::attempt::{Launch, Leave};
+use super::attempt::{Launch, Leave, Progress, Ran};
 use super::claims::Claims;
 use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
@@ -57,6 +59,17 @@ enum Next {
     Again(Tried, Duration),
     /// It was stopped on the way: so it is as if it were not begun.
     Stopped(Tried),
+    /// It was to come after another process, which did not end in time.
+    NotYet(Tried),
+}
+
+/// What an attempt that is under way lets others begin.
+#[derive(Clone, Copy, Debug)]
+enum Opening {
+    /// Its test is over: the lane is free.
+    Lane,
+    /// A process may come right after this one.
+    After(Pid),
 }
 
 /// Why a worker executes no more.
@@ -106,6 +119,26 @@ pub async fn execute(
     let stop = |reason: String, ends_tests| {
         let _ = requests.send(Request::Stop(Cancellation { reason, ends_tests }));
     };
+    let (open, mut openings) = mpsc::unbounded_channel();
+    let attempt = |needs: Needs, unit: Tried, place: Place, leave: watch::Receiver<Leave>| {
+        let (work, events, open) = (work.clone(), events.clone(), open.clone());
+        async move {
+            let given_back = AtomicBool::new(false);
+            let on = |opening| {
+                // Others share nothing but lanes, and have none if there is only one.
+                let alone = needs != Needs::LANE || work.policy.show;
+                match opening {
+                    Opening::Lane if alone || work.policy.lanes.get() == 1 => return,
+                    Opening::Lane => given_back.store(true, Ordering::Relaxed),
+                    Opening::After(_) if alone || work.reservation.is_some() => return,
+                    Opening::After(_) => {}
+                }
+                let _ = open.send(opening);
+            };
+            let next = unit.attempt(&work, place, leave, &events, on).await;
+            (Some(needs).filter(|_| !given_back.into_inner()), next)
+        }
+    };
     loop {
         // A run is cancelled only where something is left that will not run.
         if !stopped && policy.max_fail.is_reached(failures) && lanes.waiting().any(Tried::is_fresh) {
@@ -133,11 +166,10 @@ pub async fn execute(
         }
         while !suspended && let Some((needs, unit)) = lanes.begin() {
             running.insert(unit.index);
-            let binary = unit.binary(work).map(std::ptr::from_ref);
-            let is_of_it = |next: &Tried| next.binary(work).map(std::ptr::from_ref) == binary;
-            let more = binary.is_some() && lanes.waiting().any(is_of_it);
-            let (work, leave, events) = (work.clone(), hear.clone(), events.clone());
-            attempts.spawn(async move { (needs, unit.attempt(&work, more, leave, &events).await) });
+            let more = unit.binary(work).is_some_and(|binary| {
+                lanes.waiting().any(|next| next.binary(work).is_some_and(|other| std::ptr::eq(other, binary)))
+            });
+            attempts.spawn(attempt(needs, unit, Place { more, after: None }, hear.clone()));
         }
         let few = lanes.is_idle() || lanes.waiting().len() < policy.lanes.get();
         if !stopped && !suspended && more && !asked && few {
@@ -152,13 +184,19 @@ pub async fn execute(
             Some(joined) = attempts.join_next() => {
                 let (needs, next) =
                     joined.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
-                lanes.give_back(&needs);
+                if let Some(needs) = needs {
+                    lanes.give_back(&needs);
+                }
                 match next {
                     Next::Stopped(unit) => {
                         running.remove(&unit.index);
                         if suspended && !stopped {
                             lanes.push_first(unit.needs(work), unit);
                         }
+                    }
+                    Next::NotYet(unit) => {
+                        running.remove(&unit.index);
+                        lanes.push_first(unit.needs(work), unit);
                     }
                     Next::Again(unit, Duration::ZERO) => lanes.push_first(unit.needs(work), unit),
                     Next::Again(unit, wait) => {
@@ -175,6 +213,21 @@ pub async fn execute(
                     }
                 }
             }
+            // Processes that never end would else become more and more.
+            Some(opening) = openings.recv(), if attempts.len() < policy.lanes.get() * 2 => match opening {
+                Opening::Lane => lanes.give_back(&Needs::LANE),
+                Opening::After(first) => {
+                    let follows = |next: &Tried| next.may_follow(work);
+                    if !stopped
+                        && !suspended
+                        && lanes.waiting().len() > policy.lanes.get()
+                        && let Some((needs, unit)) = lanes.begin_early(follows)
+                    {
+                        running.insert(unit.index);
+                        attempts.spawn(attempt(needs, unit, Place { more: false, after: Some(first) }, hear.clone()));
+                    }
+                }
+            },
             Some(waited) = waits.join_next() => {
                 // One that was told to leave waits no longer.
                 if let Ok(unit) = waited {
@@ -284,13 +337,25 @@ impl Tried {
         work.tests.get(&planned.test).map(|test| &*test.binary)
     }
 
-    /// The next attempt; whether `more` of its binary are to follow.
+    /// Whether its process may be started as that of another one ends, by whoever sees that
+    /// first.
+    fn may_follow(&self, work: &Work) -> bool {
+        let planned = work.plan.unit(self.index);
+        let test = planned.and_then(|planned| Some((planned, work.tests.get(&planned.test)?)));
+        self.is_fresh()
+            && test.is_some_and(|(planned, test)| {
+                test.code.kind == TestKind::Plain && !work.supply.has_own_services(&planned.environment)
+            })
+    }
+
+    /// The next attempt, in its place among others. `on` hears what it lets others begin.
     async fn attempt(
         mut self,
         work: &Work,
-        more: bool,
+        place: Place,
         leave: watch::Receiver<Leave>,
         events: &EventSink,
+        on: impl Fn(Opening),
     ) -> Next {
         let index = self.index;
         let Some(planned) = work.plan.unit(index) else { return Next::Stopped(self) };
@@ -305,14 +370,36 @@ impl Tried {
             };
         };
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
-        let on_slow = |elapsed| {
-            let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
+        let begin = || {
+            let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
         };
-        let executed =
-            execute_attempt(work, planned, test, &rules, self.token, number, more, &leave, on_slow);
-        let Some((mut attempt, output)) = executed.await else {
-            return Next::Stopped(Self { alone: self.alone, ..Self::new(work, index, self.token) });
+        if place.after.is_none() {
+            begin();
+        }
+        let on = |progress| match progress {
+            Progress::Started(process) => {
+                if place.after.is_some() {
+                    begin();
+                }
+                if test.code.kind == TestKind::Plain {
+                    on(Opening::After(process));
+                }
+            }
+            Progress::Slow(elapsed) => {
+                let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
+            }
+            Progress::Passed => on(Opening::Lane),
+        };
+        let ran = execute_attempt(work, planned, test, &rules, self.token, number, place, &leave, on);
+        let (mut attempt, output) = match ran.await {
+            Ran::ToItsEnd(attempt) => *attempt,
+            Ran::Stopped => {
+                return Next::Stopped(Self { alone: self.alone, ..Self::new(work, index, self.token) });
+            }
+            Ran::NotYet => {
+                self.rules = Some(rules);
+                return Next::NotYet(self);
+            }
         };
         if attempt.leaky && attempt.outcome == Outcome::Passed && rules.leaky_result == PassOrFail::Fail {
             attempt.outcome = Outcome::Failed;
@@ -362,8 +449,16 @@ impl Tried {
     }
 }
 
-/// One attempt in its environment, with services of its own where it has such. `None` where
-/// it was stopped on the way.
+/// An attempt's place among others.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Others of its binary are to follow.
+    more: bool,
+    /// It comes after this process, the moment that this one has ended with success.
+    after: Option<Pid>,
+}
+
+/// One attempt in its environment, with services of its own where it has such.
 #[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
 async fn execute_attempt(
     work: &Work,
@@ -372,31 +467,32 @@ async fn execute_attempt(
     rules: &TestPolicy,
     token: Fence,
     number: u32,
-    more: bool,
+    place: Place,
     leave: &watch::Receiver<Leave>,
-    on_slow: impl Fn(Duration),
-) -> Option<(Attempt, AttemptOutput)> {
+    on: impl Fn(Progress),
+) -> Ran {
     let mut leaving = leave.clone();
     let supplied = tokio::select! {
-        supplied = work.supply.for_attempt(&planned.environment) => supplied?,
-        Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return None,
+        supplied = work.supply.for_attempt(&planned.environment) => supplied,
+        Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return Ran::Stopped,
     };
     let supplied = match supplied {
-        Ok(supplied) => supplied,
-        Err(reason) => {
+        Some(Ok(supplied)) => supplied,
+        Some(Err(reason)) => {
             let attempt = Attempt { message: Some(reason), ..Attempt::begun(number, Outcome::Failed) };
-            return Some((attempt, AttemptOutput::default()));
+            return Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())));
         }
+        None => return Ran::Stopped,
     };
-    let launch = launch(work, &supplied, test, rules, token, number, more);
-    let mut executed = launch.run(&work.launcher, leave.clone(), on_slow).await;
-    if let Some((attempt, output)) = &mut executed
-        && attempt.outcome.is_failure()
+    let launch = launch(work, &supplied, test, rules, token, number, place);
+    let mut ran = launch.run(&work.launcher, leave.clone(), on).await;
+    if let Ran::ToItsEnd(ended) = &mut ran
+        && ended.0.outcome.is_failure()
     {
-        output.services = supplied.logs().await;
+        ended.1.services = supplied.logs().await;
     }
     supplied.stop(leave).await;
-    executed
+    ran
 }
 
 /// The process of one attempt.
@@ -407,14 +503,16 @@ fn launch(
     rules: &TestPolicy,
     token: Fence,
     attempt: u32,
-    more: bool,
+    place: Place,
 ) -> Launch {
     let mut command = test.binary.command();
     match test.code.kind {
         // How it is spoken to depends on how it is started.
         TestKind::Annotated => {}
         TestKind::Plain => {
-            command.args([&test.id.test, "--exact", "--nocapture"]);
+            // How many threads one test needs is nothing that each process has to look for; said
+            // to be one, its name would stand in front of what it prints.
+            command.args([&test.id.test, "--exact", "--nocapture", "--test-threads=2"]);
             if test.code.ignore.is_some() {
                 command.arg("--include-ignored");
             }
@@ -444,6 +542,7 @@ fn launch(
         grace: rules.grace,
         slow: rules.slow,
         show: work.policy.show,
-        more,
+        more: place.more,
+        after: place.after,
     }
 }

@@ -13,6 +13,9 @@ use tokio::sync::mpsc;
 use super::clock;
 use super::error::StoreError;
 
+/// How many keys are read at once to count them, where an engine has no better way.
+const COUNTED: usize = 10_000;
+
 /// A connection to a store, shared by everything in the process.
 pub type SharedStore = Arc<dyn Store>;
 
@@ -232,6 +235,20 @@ pub struct StoreStatus {
 pub trait Store: Send + Sync + fmt::Debug {
     /// Reads a range.
     async fn read(&self, read: Read) -> Result<Page>;
+
+    /// How many keys a range holds now.
+    async fn count(&self, range: KeyRange) -> Result<u64> {
+        let mut read = Read { limit: Some(COUNTED), keys_only: true, ..range.into() };
+        let mut count = 0;
+        loop {
+            let page = self.read(read.clone()).await?;
+            count += page.pairs.len() as u64;
+            match page.pairs.last() {
+                Some(last) if page.more => read.range.start = last.key.successor(),
+                _ => return Ok(count),
+            }
+        }
+    }
 
     /// Carries out a transaction. A key that is put twice, or put and deleted, in one
     /// branch is refused with [`StoreError::DuplicateKey`].

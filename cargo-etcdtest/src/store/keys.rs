@@ -16,11 +16,32 @@ pub const ENVIRONMENTS: &str = "/environments/";
 pub const RUNS: &str = "/runs/";
 /// `/results/`: the latest result of every test case in every environment.
 pub const RESULTS: &str = "/results/";
+/// `/secrets/`: all versions of all secrets.
+pub const SECRETS: &str = "/secrets/";
 /// `/workers/`: all live workers.
 pub const WORKERS: &str = "/workers/";
 
 /// `/locks/environments/`: everybody who reserves an environment, or waits for it.
 pub const LOCKS: &str = "/locks/environments/";
+
+/// What is stored of runs beside their records: below each of these, a segment for each run.
+pub const RUN_TREES: [&str; 3] = ["/execution/", "/logs/", "/reports/"];
+/// Everything that is stored, but for what hangs on leases. What others refer to comes
+/// before them, and a run before what is stored of it.
+pub const STORED: [&str; 10] = [
+    TEST_CASES,
+    "/data/",
+    SECRETS,
+    "/history/",
+    ENVIRONMENTS,
+    RESULTS,
+    RUNS,
+    "/execution/",
+    "/logs/",
+    "/reports/",
+];
+/// What hangs on leases.
+pub const LEASED: [&str; 2] = [WORKERS, "/locks/"];
 
 /// One segment of a key, escaped.
 pub fn segment(text: &str) -> String {
@@ -89,6 +110,11 @@ pub fn data_chunk(environment: &str, digest: &str, chunk: usize) -> Key {
 /// A run's record.
 pub fn run(run: &RunId) -> Key {
     format!("{RUNS}{}", segment(run.as_str())).into()
+}
+
+/// All that is stored of a run beside its record: one prefix for each of [`RUN_TREES`].
+pub fn run_trees(run: &RunId) -> [Key; 3] {
+    RUN_TREES.map(|tree| format!("{tree}{}/", segment(run.as_str())).into())
 }
 
 /// Everything about how a run is shared out.

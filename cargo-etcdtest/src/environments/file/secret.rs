@@ -1,5 +1,6 @@
 //! `[secrets]`: where each comes from, never what it is.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use toml::de::DeValue;
@@ -39,27 +40,28 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Secret> {
     let (path, place) = (node.0.clone(), node.1.span());
     if !matches!(node.1.get_ref(), DeValue::Table(_)) {
         let message = format!("`{path}` holds a value, which a file of an environment never does");
-        return Err(reader.document.mistake(message, place, "not shown here").with_help(FORMS.to_owned()));
+        let mistake = reader.document.mistake(message, place, "not shown here").with_help(FORMS.to_owned());
+        return Err(reader.tell(mistake));
     }
     let mut fields =
         reader.fields(node, "a secret", &["env", "file", "command", "prompt", "environment", "version"])?;
     if let Some(environment) = fields.take("environment") {
-        let environment = reader.filled(environment)?;
-        let version = fields.require(reader, "version")?;
-        let version = reader.number::<std::num::NonZeroU64>(version, "the number of a version")?.get();
+        let environment = reader.filled(environment);
+        let number = |reader: &mut Reader<'_>, node| {
+            reader.number::<NonZeroU64>(node, "the number of a version").map(NonZeroU64::get)
+        };
+        let version = fields.required(reader, "version", number);
         if let Some((kind, (_, value))) = KINDS.iter().find_map(|kind| Some((kind, fields.take(kind)?))) {
             let label = format!("`{kind}` beside a stored version");
             return Err(reader.wrong(&path, value.span(), label));
         }
-        return Ok(Secret::Stored(SecretVersion { environment, version }));
+        return Ok(Secret::Stored(SecretVersion { environment: environment?, version: version? }));
     }
     if let Some((_, version)) = fields.take("version") {
-        return Err(reader
-            .wrong(&path, version.span(), "`version` without `environment`")
-            .with_help(FORMS.to_owned()));
+        let label = "`version` without `environment`";
+        return Err(reader.wrong_as(&path, version.span(), label, Some(FORMS.to_owned())));
     }
-    let (kind, node) =
-        fields.take_one(reader, &KINDS).map_err(|mistake| mistake.with_help(FORMS.to_owned()))?;
+    let (kind, node) = fields.take_one(reader, &KINDS, Some(FORMS))?;
     Ok(Secret::Input(match kind.as_str() {
         "env" => SecretInput::Env(variable(reader, node)?),
         "file" => SecretInput::File(beside(reader.document, &reader.filled(node)?)),

@@ -31,7 +31,7 @@ fn an_empty_file_is_an_empty_environment() {
 }
 
 /// One wrong file each, with the name of its snapshot.
-const WRONG: [(&str, &str); 80] = [
+const WRONG: [(&str, &str); 91] = [
     ("unknown_top_level_key", "desciption = \"x\"\n"),
     ("config_outside_the_config_table", "orders_url = \"http://a\"\n"),
     ("header_misspelt", "[confg]\na = 1\n"),
@@ -144,6 +144,37 @@ const WRONG: [(&str, &str); 80] = [
         "[secrets]\ntoken = { env = \"T\" }\n[config]\na = \"${secrets.tokn}\"\n",
     ),
     ("reference_to_a_table_in_a_text", "[config]\na = \"x ${config.b}\"\nb = { c = 1 }\n"),
+    (
+        "reference_begun_wrongly",
+        "[config]\na = \"${service.orders.ulr}/v1\"\n[services.orders]\ncommand = \"o\"\n",
+    ),
+    ("service_at_no_url", "[services.orders]\ncommand = \"o\"\nurl = \"localhost:{port}\"\n"),
+    (
+        "service_ready_by_http_at_another_url",
+        "[services.db]\ncommand = \"d\"\nurl = \"postgres://localhost:{port}/shop\"\nready = { http = \"/\" }\n",
+    ),
+    ("probe_with_the_port_of_no_service", "[[probes]]\ntcp = \"localhost:{port}\"\n"),
+    ("services_under_config", "[config.services.orders]\ncommand = \"orders\"\n"),
+    (
+        "many_mistakes",
+        "descripton = \"x\"\ncapacity = 0\n[config]\nn = nan\nm = [inf, 1e999]\n[secrets]\n\"a.b\" = { evn = \"T\" }\n\
+        t = { env = \"A=B\" }\n[services.orders]\ncomand = \"o\"\nargs = [1, \"a\", 2]\nscope = \"suite\"\n\
+        stop-grace = 5\n[[probes]]\ntcp = \"a:1\"\nstatus = 200\nbody = \"x\"\n[[probes]]\nhtpp = \"http://a\"\n",
+    ),
+    (
+        "many_wrong_references",
+        "[config]\na = \"${config.b} ${config.c}\"\nb = \"${config.x}\"\nlist = [\"${config.b}\", \"${secrets.t}\"]\n\
+        one = \"${config.two}\"\ntwo = \"${config.three}\"\nthree = \"${config.one}\"\n\
+        [services.p]\ncommand = \"p\"\nneeds = [\"q\", \"r\"]\n[services.q]\ncommand = \"q\"\nneeds = [\"p\"]\n\
+        args = [\"${services.z.url}\", \"${HOME}\"]\n",
+    ),
+    ("service_needs_one_of_none", "[services.orders]\ncommand = \"o\"\nneeds = [\"stock\"]\n"),
+    (
+        "reference_to_a_service_misspelt",
+        "[config]\na = \"${services.stokc.url}\"\n[services.stock]\ncommand = \"s\"\n",
+    ),
+    ("stored_secret_in_data", "[data]\nt = { environment = \"staging\", version = 3 }\n"),
+    ("stored_secret_at_the_top", "t = { environment = \"staging\", version = 3 }\n[config]\na = 1\n"),
     ("service_at_its_own_url", "[services.a]\ncommand = \"a\"\nurl = \"${services.a.url}\"\n"),
 ];
 
@@ -151,9 +182,29 @@ const WRONG: [(&str, &str); 80] = [
 fn each_mistake_is_shown_at_its_place() {
     for (name, text) in WRONG {
         let error = parse(text).expect_err(name);
-        assert!(matches!(error, EnvironmentError::File(DocumentError::Mistake(_))), "{name}: {error:?}");
         insta::assert_snapshot!(name, rendered(&error), text);
     }
+}
+
+#[test]
+fn a_file_of_nothing_but_mistakes_shows_the_first_and_their_number() {
+    let text = format!(
+        "[config]\n{}",
+        "x = nan\n".replace('x', "list").replace("nan", &format!("[{}]", "nan, ".repeat(5000)))
+    );
+    let error = rendered(&parse(&text).unwrap_err());
+    assert!(error.contains("100 mistakes, the first 20 are shown"), "{error}");
+    assert_eq!(error.matches("staging.toml:2:").count(), 20);
+}
+
+#[test]
+fn what_is_probably_meant_otherwise_is_shown_as_a_warning() {
+    let text = "[config]\ncapacity = 1\nextends = \"base\"\nurl = [\"http://localhost:{port}/\"]\n\
+        [config.limits]\ncapacity = 3\n";
+    let file = parse(text).unwrap();
+    let shown: Vec<_> = file.doubts.iter().map(|doubt| rendered(doubt)).collect();
+    insta::assert_snapshot!(shown.join("\n\n"));
+    assert!(parse("capacity = 1\n[config]\nport = 1\n").unwrap().doubts.is_empty());
 }
 
 #[test]

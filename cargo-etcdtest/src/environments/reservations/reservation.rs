@@ -95,13 +95,13 @@ impl Reservation {
     pub(super) async fn wait(&mut self, mut on_wait: impl FnMut(&Waiting)) -> Result<()> {
         let queues: Vec<_> = self.environments().map(|name| KeyRange::prefix(keys::locks(name))).collect();
         let mut wake = Wake::new(self.store.as_ref(), queues, Revision(self.created.0 + 1)).await?;
-        let mut told = None;
+        let mut told: Option<Waiting> = None;
         loop {
             match self.standing().await? {
                 Standing::Held => break,
                 Standing::Gone => return Err(self.loss().await),
                 Standing::Waiting(waiting) => {
-                    if told.as_ref() != Some(&waiting) {
+                    if !told.as_ref().is_some_and(|told| waiting.is_like(told)) {
                         on_wait(&waiting);
                         told = Some(waiting);
                     }

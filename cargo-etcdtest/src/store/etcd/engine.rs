@@ -94,6 +94,19 @@ impl Store for EtcdStore {
         Ok(self.namespace.page(answer.0, read.limit))
     }
 
+    async fn count(&self, range: KeyRange) -> Result<u64> {
+        let (key, options) = self.namespace.read(&range.clone().into());
+        let subject = Subject::new(format!("counting {}", range.start));
+        let answer = self
+            .cluster
+            .call(Repeat::Freely, &subject, |connection| {
+                let (key, options) = (key.clone(), options.clone().with_count_only());
+                async move { connection.kv().get(key, Some(options)).await }
+            })
+            .await?;
+        Ok(answer.0.count.unsigned_abs())
+    }
+
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
         let operations = || txn.then.iter().chain(&txn.otherwise);
         let reads = operations().all(|op| matches!(op, Op::Get(_)));

@@ -3,6 +3,7 @@
 pub mod certificates;
 pub mod conformance;
 pub mod etcd;
+pub mod faults;
 mod fresh_copy;
 #[cfg(target_os = "linux")]
 pub mod leftovers;

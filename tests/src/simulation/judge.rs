@@ -5,8 +5,8 @@ use std::fmt;
 
 use cargo_etcdtest::execution::Plan;
 use cargo_etcdtest::model::{
-    Claim, LatestResult, NextPosition, Outcome, PlanChunk, Record, Run, RunId, RunState, UnitIndex,
-    UnitResult, WorkerId,
+    Claim, LatestResult, NextPosition, Outcome, PlanChunk, Record, Run, RunId, RunState, TestCaseId,
+    UnitIndex, UnitResult, WorkerId,
 };
 use cargo_etcdtest::store::{Change, Key, KeyValue, Revision, decode, decode_block, keys};
 
@@ -110,6 +110,12 @@ impl Judge {
     /// The run as it was at the end.
     pub fn run(&self) -> Option<&Run> {
         self.run.as_ref()
+    }
+
+    /// The results, each with its test.
+    pub fn results(&self) -> impl Iterator<Item = (&TestCaseId, &UnitResult)> {
+        let plan = self.plan.as_ref();
+        self.results.iter().filter_map(move |(unit, result)| Some((&plan?.unit(*unit)?.test, result)))
     }
 
     /// What is wrong at the end, where these units' results were announced as stored, each by

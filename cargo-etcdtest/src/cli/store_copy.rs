@@ -148,7 +148,7 @@ impl From<CopyError> for Failure {
                     },
                 )
             }
-            CopyError::InUse { .. } => Self::usage(error),
+            CopyError::InUse { .. } | CopyError::Changing => Self::usage(error),
         }
     }
 }

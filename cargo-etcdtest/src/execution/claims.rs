@@ -3,6 +3,7 @@
 //! A unit is at any time in exactly one of three places: undealt, in one claim record, or
 //! in a block of results. Each move is one transaction, so nothing is lost or doubled.
 
+mod inherit;
 mod orphans;
 mod takeover;
 
@@ -101,8 +102,7 @@ impl Claims {
     /// # Errors
     /// As for any read of the store.
     pub async fn new(membership: Membership) -> Result<Self> {
-        let next = KeyRange::prefix(keys::next_positions(membership.id()));
-        let page = membership.read(next.into()).await?;
+        let page = membership.read(KeyRange::prefix(keys::next_positions(membership.id())).into()).await?;
         let next = positions(&page)?;
         let owner = membership.identity();
         Ok(Self {

@@ -278,6 +278,11 @@ pub trait Store: Send + Sync + fmt::Debug {
     fn now(&self) -> Duration {
         clock::now()
     }
+
+    /// The id that a cluster gave itself, where there is one that may be known.
+    fn cluster_id(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl Key {

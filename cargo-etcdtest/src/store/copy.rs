@@ -53,6 +53,10 @@ pub enum CopyError {
         #[source]
         source: StoreError,
     },
+    /// The source forgot the moment that was being copied.
+    #[error("the source was written to for so long that it forgot the moment that was being copied")]
+    #[diagnostic(help("copy it while no run goes on"))]
+    Changing,
     /// The target holds something else than an earlier copy of the source.
     #[error("the target is in use: its record {key} is not what the source holds there")]
     #[diagnostic(help(
@@ -68,7 +72,10 @@ pub enum CopyError {
 type Result<T> = std::result::Result<T, CopyError>;
 
 fn source(source: StoreError) -> CopyError {
-    CopyError::Store { side: "source", source }
+    match source {
+        StoreError::Compacted(_) => CopyError::Changing,
+        source => CopyError::Store { side: "source", source },
+    }
 }
 
 fn target(source: StoreError) -> CopyError {
@@ -89,7 +96,7 @@ struct Selection<'a> {
 /// nothing but what an earlier copy of the same records wrote there.
 ///
 /// # Errors
-/// [`CopyError::InUse`], or what one of the stores said.
+/// [`CopyError::InUse`], [`CopyError::Changing`], or what one of the stores said.
 pub async fn copy(from: &dyn Store, to: &dyn Store, secrets: bool) -> Result<Copied> {
     let mut copied = Copied::default();
     let selection = Selection::new(from, secrets, &mut copied).await?;

@@ -9,7 +9,7 @@ use cargo_etcdtest::store::{Change, Key, KeyRange, Notice, Op, Revision, Store, 
 use tokio::runtime::Runtime;
 
 /// A revision of the store with its changes.
-pub type Written = (Revision, Vec<Change>);
+pub(super) type Written = (Revision, Vec<Change>);
 
 /// The key that is written last.
 const END: &str = "/end";
@@ -18,7 +18,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A watch over the whole of an etcd, from its beginning.
 #[derive(Debug)]
-pub struct Witness {
+pub(super) struct Witness {
     options: EtcdOptions,
     written: mpsc::Receiver<Written>,
     thread: JoinHandle<()>,
@@ -26,7 +26,7 @@ pub struct Witness {
 
 impl Witness {
     /// Begins to watch.
-    pub fn of(options: EtcdOptions) -> Self {
+    pub(super) fn of(options: EtcdOptions) -> Self {
         let (tell, written) = mpsc::channel();
         let thread = std::thread::spawn({
             let options = options.clone();
@@ -39,7 +39,7 @@ impl Witness {
     ///
     /// # Panics
     /// The store is away, or the watch ended.
-    pub fn end(self) -> Vec<Written> {
+    pub(super) fn end(self) -> Vec<Written> {
         runtime().block_on(async {
             let store = EtcdStore::connect(self.options).await.expect("the store is back");
             let put = Txn { then: vec![Op::put(END, "")], ..Txn::default() };

@@ -7,17 +7,17 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cargo_etcdtest::config::StoreOutput;
 use cargo_etcdtest::environments::{Reservations, Wanted};
 use cargo_etcdtest::execution::{
-    AttemptOutput, Claims, Dealt, Ended, EventSink, Executed, Latest, LocksHeld, Membership, Output, Plan,
-    Proposal, Request, Result, Share, conclude, give_back, record,
+    Claims, Dealt, Ended, EventSink, Executed, Latest, LocksHeld, Membership, Plan, Proposal, Request,
+    Result, Share, conclude, give_back, record,
 };
 use cargo_etcdtest::model::{
-    Attempt, Cancellation, Fence, Holder, Outcome, Run, RunState, UnitIndex, UnitResult, Worker, WorkerId,
+    Attempt, Cancellation, Fence, Holder, Outcome, Run, RunState, StoredOutput, UnitIndex, UnitResult,
+    Worker, WorkerId,
 };
 use cargo_etcdtest::reports::RunDetails;
-use cargo_etcdtest::store::SharedStore;
+use cargo_etcdtest::store::{SharedStore, encode_output};
 use futures::StreamExt;
 use futures::stream::FuturesUnordered;
 use jiff::Timestamp;
@@ -70,7 +70,7 @@ pub(super) async fn work(
     let (mut membership, plan) = Membership::enter(store, registered, proposal, PATIENCE).await?;
     if membership.run().state == RunState::Running {
         membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
-        let share = Share { plan: Arc::new(plan.clone()), lanes, store_output: StoreOutput::All };
+        let share = Share { plan: Arc::new(plan.clone()), lanes, journal: None };
         let claims = Claims::new(membership).await?;
         let (requests, inbox) = mpsc::unbounded_channel();
         let (outbox, dealt) = mpsc::unbounded_channel();
@@ -203,14 +203,15 @@ impl Lanes<'_> {
         sleep(duration).await;
         self.machine.awake().await;
         let outcome = if unit.0 % 7 == 6 { Outcome::Failed } else { Outcome::Passed };
-        let attempt = Attempt { started, duration, ..Attempt::begun(1, outcome) };
-        let mut printed = Output::default();
+        let mut attempt = Attempt { started, duration, ..Attempt::begun(1, outcome) };
+        let mut output = Vec::new();
         if unit.0.is_multiple_of(3) {
-            printed.push(b"said");
+            output = encode_output(&self.job.run.id, unit, token, 1, "output", b"said");
+            let (name, chunks) = ("output".into(), output.len());
+            attempt.output.push(StoredOutput { name, size: 4, left_out: 0, chunks });
         }
-        let output = AttemptOutput { printed, ..AttemptOutput::default() };
         let worker = WorkerId::new(self.machine.name());
         let result = UnitResult { unit, outcome, reason: None, attempts: vec![attempt], worker, token };
-        (Executed { result, outputs: vec![Arc::new(output)] }, lanes)
+        (Executed { result, output }, lanes)
     }
 }

@@ -119,3 +119,14 @@ async fn a_run_that_cannot_be_read_stays() {
     assert_eq!(copied.runs_left, [RunId::new("b")]);
     assert!(!content(&*to.store).await.contains_key("/runs/b"));
 }
+
+#[tokio::test]
+async fn a_source_that_forgets_what_is_being_copied_is_told() {
+    let (from, to) = (full().await, TestStore::new());
+    let mut copied = Copied::default();
+    let selection = Selection::new(&*from.store, true, &mut copied).await.unwrap();
+    from.put(vec![("/testcases/p/b/new".into(), vec![])]).await;
+    from.store.compact(from.store.status().await.unwrap().revision).await.unwrap();
+    let error = selection.copy(&*to.store, keys::TEST_CASES, &mut copied).await.unwrap_err();
+    assert!(matches!(error, CopyError::Changing), "{error}");
+}

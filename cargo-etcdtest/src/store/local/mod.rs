@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+pub use self::place::make_folder;
 use self::threads::Threads;
 use super::api::{
     KeyRange, Lease, LeaseId, Page, Read, Result, Revision, Store, StoreStatus, Txn, TxnOutcome, Watch,
@@ -246,12 +247,12 @@ mod tests {
         store.txn(delete).await.unwrap();
         let mut behind = store.watch(KeyRange::prefix("key"), first).await.unwrap();
 
-        overwrite(&store, 1500).await;
+        overwrite(&store, 700).await;
         // What is forgotten after a write is forgotten before the next one.
         overwrite(&store, 50).await;
         let position = store.threads.read(history::position).await.unwrap();
         let kept = position.revision.0 - position.compacted.0;
-        assert!((1000..=1150).contains(&kept), "{kept}");
+        assert!((300..=450).contains(&kept), "{kept}");
         let all = KeyRange { start: "a".into(), end: Some("z".into()) };
         let read = |at| store.read(Read { at: Some(Revision(at)), ..all.clone().into() });
         assert!(matches!(read(position.compacted.0 - 1).await, Err(StoreError::Compacted(_))));
@@ -264,7 +265,7 @@ mod tests {
         assert!(rows <= kept + 1 + 8, "{rows} rows for {kept} revisions and 8 keys");
 
         let full = pages(&store).await;
-        overwrite(&store, 1000).await;
+        overwrite(&store, 800).await;
         let later = pages(&store).await;
         assert!(later < full + full / 5, "{later} pages after {full}");
         // A watch that was overtaken says so, and goes on.

@@ -310,7 +310,7 @@ async fn a_run_that_waits_says_for_whom_and_leaves_when_it_is_told_to() {
     third.signal(Signal::INT);
     third
         .end()
-        .refuses(102, &["interrupted while waiting for the environment `staging`", "held by run holder"]);
+        .refuses(130, &["interrupted while waiting for the environment `staging`", "held by run holder"]);
     let queue = application.etcdtest(&["env", "show", "staging", "--format", "json"]);
     let queue: Value = serde_json::from_str(&queue.stdout).unwrap();
     assert_eq!(queue["reserved"]["holders"][0]["run"], "holder");
@@ -344,7 +344,10 @@ async fn a_run_whose_environment_is_taken_away_ends_its_tests_and_says_who_did_i
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let refused = application.etcdtest(&["env", "release", "staging"]);
-    refused.refuses(102, &["you have not reserved the environment `staging`: held by run victim", "--force"]);
+    refused.refuses(
+        102,
+        &["you have not reserved the environment `staging`: it is held by run victim", "--force"],
+    );
     let released = application.etcdtest(&["env", "release", "staging", "--force"]);
     assert!(released.stdout.starts_with("staging released: run victim of ann@"), "{released:?}");
     let ended = victim.end();

@@ -17,10 +17,9 @@ use crate::author::author;
 use crate::config::{Flags, Format};
 use crate::environments::{
     Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, GivenData,
-    GivenSecrets, Reservations, Secrets, editor, read_files,
+    GivenSecrets, KnownSecrets, Reservations, Secrets, editor, read_files,
 };
 use crate::model::Environment;
-use crate::redact::Redactor;
 use crate::store::SharedStore;
 
 /// Manage the environments that tests run against
@@ -229,16 +228,15 @@ async fn apply(
 ) -> Result<(), Failure> {
     // Nothing is written anywhere until all values are known.
     let data = GivenData::read_all(&files)?;
-    let given = |(file, data): (EnvironmentFile, GivenData)| Ok((data, GivenSecrets::read(&file)?, file));
-    let given: Vec<_> = files.into_iter().zip(data).map(given).collect::<Result<_, EnvironmentError>>()?;
-    let told = Redactor::new(given.iter().flat_map(|(_, secrets, _)| secrets.values()));
-    let message = told.text(change.message.to_owned());
-    let change = Change { message: &message, ..change };
-    for (data, secrets_given, mut file) in given {
+    let values = GivenSecrets::read_all(&files)?;
+    let known = KnownSecrets::of(files.iter().zip(&values), environments, secrets).await?;
+    let told = files.iter().zip(&data).filter_map(|(file, data)| known.check(file, data).err());
+    EnvironmentError::all(told.collect())?;
+    let change = Change { message: &known.without(change.message), ..change };
+    for ((mut file, data), values) in files.into_iter().zip(data).zip(values) {
         let current = environments.find(&file.name).await?;
         let current = current.as_ref().map(|current| &current.definition);
-        let secrets_given = encrypted_as_inherited(environments, secrets, secrets_given, &file).await?;
-        for name in secrets_given.store(secrets, &mut file, current).await? {
+        for name in values.store(environments, secrets, &mut file, current).await? {
             let name = painted(STRONG, name);
             anstream::eprintln!("the secret {name} was not given, and stays as it is stored");
         }
@@ -246,18 +244,6 @@ async fn apply(
         print(&applied_text(&environments.apply(&file, change).await?, format))?;
     }
     Ok(())
-}
-
-/// Secrets for which the file names no recipients are for those of what it extends.
-async fn encrypted_as_inherited(
-    environments: &Environments,
-    secrets: &Secrets,
-    given: GivenSecrets,
-    file: &EnvironmentFile,
-) -> Result<GivenSecrets, EnvironmentError> {
-    let Some(base) = &file.definition.extends else { return Ok(given) };
-    let base = environments.chain(&EnvironmentId::current(base)).await?.resolve();
-    Ok(given.for_those_of(secrets, &base.definition).await?)
 }
 
 fn nothing_to_compare(name: &str) -> Failure {
@@ -314,9 +300,11 @@ async fn take_draft(
     environments.check(std::slice::from_mut(&mut file)).await?;
     warn(&mut file);
     let data = GivenData::read(&file)?;
-    let given = GivenSecrets::read(&file)?.for_those_of(secrets, &seen.definition).await?;
-    let given = encrypted_as_inherited(environments, secrets, given, &file).await?;
-    given.store(secrets, &mut file, Some(&seen.definition)).await?;
+    let given = GivenSecrets::read(&file)?;
+    let known = KnownSecrets::of([(&file, &given)], environments, secrets).await?;
+    known.check(&file, &data)?;
+    let change = Change { message: &known.without(change.message), ..change };
+    given.store(environments, secrets, &mut file, Some(&seen.definition)).await?;
     data.store(&environments.data_sets(), &mut file).await?;
     environments.replace(seen, &file, change).await
 }

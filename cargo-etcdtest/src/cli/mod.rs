@@ -23,6 +23,7 @@ mod session;
 mod store;
 mod store_copy;
 mod store_gc;
+mod store_sync;
 mod stream;
 pub mod style;
 mod table;
@@ -146,7 +147,7 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
         }
         Verb::Runs(args) => {
             let session = Session::new(global, Flags::default(), None)?;
-            runs::run(args, session.store().await?, session.settings.format).await
+            runs::run(args, session.store().await?, &session.settings).await
         }
         Verb::Report(args) => {
             let session = Session::new(global, Flags::default(), None)?;

@@ -26,7 +26,7 @@ use crate::config::{
     Value,
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
-use crate::execution::{self, Entry, Leave, Order, Policy, RunError, Selected, Timings};
+use crate::execution::{self, Entry, Kept, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
@@ -112,9 +112,13 @@ struct HowArgs {
     /// How long environments are waited for that others have reserved
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     reserve_timeout: Option<Duration>,
-    /// Id of the run, instead of one made from the time
+    /// Id of the run, instead of one made from the time. Whoever types the same command with the same
+    /// id, on this machine or another, takes part in the same run
     #[arg(long, value_name = "ID", value_parser = parse_run_id)]
     run_id: Option<RunId>,
+    /// Exit with the outcome of the tests that this machine ran, instead of that of the whole run
+    #[arg(long, requires = "run_id")]
+    own_results: bool,
 }
 
 impl HowArgs {
@@ -222,9 +226,10 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         built: program_folders,
         commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
+        journals: session.journals(&*store),
         timings,
     };
-    let id = order.id.clone();
+    let (id, worker) = (order.id.clone(), order.worker.clone());
     let (ended, interrupted) = execute(&store, order, settings.format).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
@@ -237,8 +242,13 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         Ok(details) => {
             tidy(&*store, &id, settings).await;
             let not_run = details.run.summary.is_some_and(|summary| summary.not_run > 0);
-            Ok(if interrupted && not_run { Exit::Interrupted } else { exit_of(&details) })
+            Ok(match interrupted && not_run {
+                true => Exit::Interrupted,
+                false if how.own_results => exit_of_worker(&details, &worker),
+                false => exit_of(&details),
+            })
         }
+        Err(RunError::Unsent { cause, kept }) => Err(failure_of(*cause, &id).with_help(&unsent(&kept))),
         Err(error) => Err(failure_of(error, &id)),
     }
 }
@@ -337,7 +347,16 @@ pub(super) async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::R
     std::future::pending().await
 }
 
-fn failure_of(error: RunError, run: &RunId) -> Failure {
+/// Where results are that are not stored, and how they get there.
+fn unsent(kept: &Kept) -> String {
+    let (are, them) = if kept.results == 1 { ("1 result is", "it") } else { ("{} results are", "them") };
+    let are = are.replace("{}", &kept.results.to_string());
+    let path = kept.path.display();
+    format!("{are} only in {path}: `cargo etcdtest store sync` sends {them} once the store is back")
+}
+
+/// What a run that failed exits with.
+pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
     match error {
         RunError::Store(error @ (StoreError::Unavailable { .. } | StoreError::UnknownOutcome { .. })) => {
             Failure::new(
@@ -350,7 +369,7 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
             )
         }
         RunError::Interrupted(_) => Failure::interrupted(miette::miette!(
-            help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
+            help = format!("what was stored before is safe: `cargo etcdtest runs show {run}` shows it"),
             "{error}"
         )),
         RunError::Store(error) => error.into(),
@@ -365,16 +384,21 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
             "{error}"
         )),
         RunError::Reservation(error) => error.into(),
+        RunError::Unsent { cause, .. } => failure_of(*cause, run),
         RunError::Differs { .. } => Failure::usage(miette::miette!(
             help = "choose another --run-id, or run the same command on the same code",
             "{error}"
         )),
-        RunError::Left(_) => Failure::new(
-            Exit::Interrupted,
-            miette::miette!(help = "`cargo etcdtest runs cancel {run}` ends it for all", "{error}"),
-        ),
+        RunError::Over { .. } | RunError::Ending(_) => Failure::usage(miette::miette!(
+            help = format!("`cargo etcdtest runs show {run}` shows what came of it"),
+            "{error}"
+        )),
+        RunError::Left(_) => Failure::interrupted(miette::miette!(
+            help = format!("`cargo etcdtest runs cancel {run}` ends it for all"),
+            "{error}"
+        )),
         RunError::Unplanned(_) => Failure::usage(miette::miette!(
-            help = "type the command that began it again, with `--run-id {run}`",
+            help = format!("type the command that began it again, with `--run-id {run}`"),
             "{error}"
         )),
         RunError::LockLost(_) | RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {
@@ -404,6 +428,13 @@ async fn write_junit(store: &SharedStore, run: &RunId, path: Option<&Path>) -> R
 pub(super) fn exit_of(details: &RunDetails) -> Exit {
     let summary = details.run.summary.unwrap_or_default();
     exit_of_summary(&summary)
+}
+
+/// What one worker's part of a finished run exits with.
+fn exit_of_worker(details: &RunDetails, worker: &WorkerId) -> Exit {
+    let own = details.units.iter().filter_map(|unit| unit.result.as_ref());
+    let mut own = own.filter(|result| result.worker == *worker);
+    if own.any(|result| result.outcome.is_failure()) { Exit::TestsFailed } else { Exit::Passed }
 }
 
 /// What a run that came to this exits with.

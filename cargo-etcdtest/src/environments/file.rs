@@ -2,6 +2,7 @@
 
 mod doubts;
 mod hidden;
+mod literal;
 mod probe;
 mod reader;
 mod secret;
@@ -54,8 +55,6 @@ pub struct EnvironmentFile {
     pub secrets: BTreeMap<String, SecretInput>,
     /// The files of its data sets, by their names.
     pub data: BTreeMap<String, PathBuf>,
-    /// For whom its secrets are encrypted; for nobody in particular if there are none.
-    pub recipients: Vec<String>,
     /// What of it was probably meant otherwise.
     pub doubts: Vec<Doubt>,
     document: Document,
@@ -70,7 +69,6 @@ impl EnvironmentFile {
             definition,
             secrets: BTreeMap::new(),
             data: BTreeMap::new(),
-            recipients: vec![],
             doubts: vec![],
             document: Document::new("", ""),
             places: BTreeMap::new(),
@@ -137,7 +135,12 @@ impl EnvironmentFile {
                     }
                 }
             }
-            "recipients" => self.recipients = reader.texts(node)?,
+            "recipients" => {
+                let mut recipients = reader.list(node, "a list of texts", secret::recipient)?;
+                recipients.sort();
+                recipients.dedup();
+                definition.recipients = recipients;
+            }
             "services" => {
                 definition.services = reader.each_named(node, "a table, `[services.NAME]`", service::read)?;
             }
@@ -169,7 +172,7 @@ impl EnvironmentFile {
     pub(super) fn whole(&self) -> Definition {
         let mut definition = self.definition.clone();
         for name in self.secrets.keys() {
-            let secret = SecretVersion { environment: self.name.clone(), version: 0 };
+            let secret = SecretVersion { environment: self.name.clone(), version: 0, encrypted: false };
             definition.secrets.insert(name.clone(), secret);
         }
         definition

@@ -52,6 +52,11 @@ impl GivenData {
         EnvironmentError::all(errors).map(|()| read)
     }
 
+    /// They, by name.
+    pub fn contents(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, content)| (name.as_str(), content.as_slice()))
+    }
+
     /// Stores them, and notes in the file's definition where.
     ///
     /// # Errors

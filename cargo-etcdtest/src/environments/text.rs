@@ -30,6 +30,8 @@ struct TopText<'a> {
     extends: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     capacity: Option<u32>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    recipients: &'a [String],
 }
 
 /// What is told by where it is stored: each a line of its own. Without the header such a
@@ -103,6 +105,7 @@ impl<'a> From<&'a Definition> for FileText<'a> {
                 description: &definition.description,
                 extends: definition.extends.as_deref(),
                 capacity: definition.capacity.map(Into::into),
+                recipients: &definition.recipients,
             },
             stored: StoredText { secrets: &definition.secrets, data: &definition.data },
             tables: TablesText {

@@ -145,14 +145,14 @@ impl Launch {
             return Ran::Stopped;
         }
         attempt.leaky = settle(&process, &mut streams).await && stopped.is_none();
-        let (printed, Said { mut steps, attachments, outcome, .. }) = streams.end().await;
+        let (printed, closing, Said { mut steps, attachments, outcome, .. }) = streams.end().await;
         let output = AttemptOutput { printed, attachments, services: Vec::new() };
         let ending = match (stopped, &status) {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),
             (None, Err(error)) => Ending::crashed(format!("its process was lost: {error}")),
             (None, Ok(status)) => match self.kind {
                 TestKind::Annotated => verdict::annotated(outcome, *status, self.start.exit_code, &output),
-                TestKind::Plain => verdict::plain(*status, &output),
+                TestKind::Plain => verdict::plain(*status, &closing, &output),
             },
         };
         if let Some(last) = steps.last_mut()

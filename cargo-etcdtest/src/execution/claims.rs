@@ -3,6 +3,7 @@
 //! A unit is at any time in exactly one of three places: undealt, in one claim record, or
 //! in a block of results. Each move is one transaction, so nothing is lost or doubled.
 
+mod inherit;
 mod orphans;
 mod takeover;
 
@@ -17,7 +18,7 @@ use super::plan::Plan;
 use crate::model::{Block, Claim, Fence, Loss, NextPosition, RunState, UnitIndex, UnitResult};
 use crate::store::{
     Commit, Compare, Key, KeyRange, KeyValue, Op, Page, Read, Revision, Txn, Wake, commit, compress, decode,
-    encode, keys, list,
+    encode, keys,
 };
 
 /// The most units one claim takes: bounds the size of the claim record.
@@ -101,8 +102,7 @@ impl Claims {
     /// # Errors
     /// As for any read of the store.
     pub async fn new(membership: Membership) -> Result<Self> {
-        let page = list(membership.store().as_ref(), KeyRange::prefix(keys::next_positions(membership.id())))
-            .await?;
+        let page = membership.read(KeyRange::prefix(keys::next_positions(membership.id())).into()).await?;
         let next = positions(&page)?;
         let owner = membership.identity();
         Ok(Self {
@@ -226,6 +226,7 @@ impl Claims {
             self.run_changes = Some(Wake::new(self.membership.store().as_ref(), [run], after).await?);
         }
         Ok(tokio::select! {
+            biased;
             changed = changed(&mut self.run_changes) => changed.map(|()| News::Run)?,
             changed = changed(&mut self.shares) => changed.map(|()| News::Shares)?,
             () = self.membership.lease_lost() => News::LeaseLost,

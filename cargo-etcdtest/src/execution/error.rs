@@ -1,5 +1,6 @@
 //! Why a run could not go on.
 
+use super::journal::Kept;
 use super::services::NotReady;
 use crate::environments::{DataError, ReservationError};
 use crate::model::{RunId, WorkerId};
@@ -29,6 +30,17 @@ pub enum RunError {
         /// The differences, one a line.
         differences: String,
     },
+    /// Nothing can be done to a run that is over.
+    #[error("the run `{run}` is over: it was {how}")]
+    Over {
+        /// The run.
+        run: RunId,
+        /// `finished` or `cancelled`.
+        how: &'static str,
+    },
+    /// Its workers are ending the run.
+    #[error("the run `{0}` is just being ended by its workers")]
+    Ending(RunId),
     /// This worker was told to leave, and others go on.
     #[error("this worker has left the run `{0}`; others go on with it")]
     Left(RunId),
@@ -61,6 +73,14 @@ pub enum RunError {
     /// The data of an environment cannot be given to tests, and so none was begun.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The worker ended with results that are only in its journal.
+    #[error("{cause}")]
+    Unsent {
+        /// Why it ended.
+        cause: Box<RunError>,
+        /// What stays where.
+        kept: Kept,
+    },
     /// A process or file that the run needs could not be had.
     #[error("failed to {what}: {source}")]
     Io {

@@ -2,6 +2,7 @@
 
 mod attempt;
 mod batches;
+mod cancel;
 mod claims;
 mod code;
 mod differences;
@@ -9,9 +10,11 @@ mod differences;
 mod direct;
 mod error;
 mod events;
+mod executed;
 mod finish;
 mod frames;
 mod groups;
+mod journal;
 #[cfg(target_os = "linux")]
 mod keeper;
 mod lanes;
@@ -28,6 +31,7 @@ mod run;
 mod said;
 mod services;
 mod streams;
+mod sync;
 mod timings;
 mod verdict;
 mod watch;
@@ -35,13 +39,16 @@ mod work;
 mod worker;
 
 pub use attempt::{Launch, Leave};
+pub use cancel::{Cancelled, cancel, resume};
 pub use claims::{Claimed, Claims, News};
 pub use code::commit_of;
 #[cfg(not(target_os = "linux"))]
 pub use direct::serve_as_keeper;
 pub use error::{Result, RunError};
 pub use events::{AttemptOutput, RunEvent, Unit};
+pub use executed::Executed;
 pub use finish::{Latest, conclude};
+pub use journal::{Header, Journal, JournalError, JournalFolder, Kept, LeftBehind, StoreName, Unreadable};
 #[cfg(target_os = "linux")]
 pub use keeper::serve_as_keeper;
 pub use launcher::Launcher;
@@ -53,7 +60,8 @@ pub use recorder::{Dealt, LocksHeld, Request, Share, record};
 pub use requirements::{Requirements, Unmet, requirements};
 pub use run::{Entry, Order, Selected, run};
 pub use services::{Ground, NotReady, Part, ServiceLog, Supplied, Supply, check};
+pub use sync::{Superseded, Synced, sync};
 pub use timings::Timings;
 pub use watch::follow;
 pub use work::Work;
-pub use worker::{Ended, EventSink, Executed, execute};
+pub use worker::{Ended, EventSink, execute};

@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use super::frames::{CHUNK, Frames};
 use super::output::Output;
 use super::said::Said;
+use super::verdict::CLOSING;
 use crate::model::TestKind;
 use crate::redact::{RedactedStream, Redactor};
 
@@ -39,6 +40,9 @@ pub(super) struct Streams {
     /// On its way to the output and to whoever looks.
     redacted: RedactedStream,
     output: Output,
+    /// The end of what a plain test printed, as it was: libtest says there how it went, in
+    /// words of which one may be a secret.
+    closing: Option<Vec<u8>>,
     show: bool,
     /// What was read and not shown yet.
     to_show: Vec<u8>,
@@ -99,7 +103,8 @@ impl Streams {
         let stderr = stdout.try_clone()?;
         let pipe = Source::new(ours, Kind::Pipe)?;
         let (redacted, output) = (redactor.stream(), Output::default());
-        let streams = Self { pipe, redacted, output, show, to_show: Vec::new(), conversation };
+        let closing = (kind == TestKind::Plain).then(Vec::new);
+        let streams = Self { pipe, redacted, output, closing, show, to_show: Vec::new(), conversation };
         Ok((streams, [stdin, stdout, stderr]))
     }
 
@@ -191,15 +196,14 @@ impl Streams {
         self.pipe.watched.descriptor().filter(|_| !self.pipe.ended)
     }
 
-    /// What was printed and said until now.
-    pub(super) async fn end(mut self) -> (Output, Said) {
+    /// What was printed until now, what of it may be the closing line of libtest, and what was
+    /// said.
+    pub(super) async fn end(mut self) -> (Output, String, Said) {
         let held = self.redacted.end();
         self.keep(&held);
         self.show().await;
-        if !self.redacted.is_idle() {
-            self.output.change(|bytes| self.redacted.passed(bytes));
-        }
-        (self.output, self.conversation.map(|conversation| conversation.said).unwrap_or_default())
+        let closing = String::from_utf8_lossy(&self.closing.unwrap_or_default()).into_owned();
+        (self.output, closing, self.conversation.map(|conversation| conversation.said).unwrap_or_default())
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -228,6 +232,10 @@ impl Streams {
         let mut read = 0;
         while read < TURN && !self.pipe.ended {
             let Some(length) = self.pipe.take(|pipe| pipe.read(&mut buffer)) else { break };
+            if let Some(closing) = &mut self.closing {
+                closing.extend_from_slice(&buffer[length.saturating_sub(CLOSING)..length]);
+                closing.drain(..closing.len().saturating_sub(CLOSING));
+            }
             let passed = self.redacted.push(&buffer[..length]).into_owned();
             self.keep(&passed);
             read += 1;

@@ -271,6 +271,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// What the store says of itself.
     async fn status(&self) -> Result<StoreStatus>;
+
+    /// The id that a cluster gave itself, where there is one that may be known.
+    fn cluster_id(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl Key {

@@ -274,6 +274,18 @@ impl<'d> Reader<'d> {
         self.list(node, "a list of texts", Self::text)
     }
 
+    /// True or false.
+    pub(super) fn truth(&mut self, (path, value): Node<'_>) -> Read<bool> {
+        let place = value.span();
+        match value.into_inner() {
+            DeValue::Boolean(truth) => {
+                self.note(&path, place);
+                Ok(truth)
+            }
+            other => Err(self.wrong(&path, place, unlike("true or false", &other))),
+        }
+    }
+
     /// A program with its arguments.
     pub(super) fn command(&mut self, node: Node<'_>) -> Read<Vec<String>> {
         let (path, place) = (node.0.clone(), node.1.span());

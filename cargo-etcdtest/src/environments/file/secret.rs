@@ -5,6 +5,7 @@ use std::path::PathBuf;
 
 use toml::de::DeValue;
 
+use super::super::sealing::check_recipient;
 use super::reader::{Node, Read, Reader};
 use crate::document::Document;
 use crate::model::SecretVersion;
@@ -44,7 +45,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Secret> {
         return Err(reader.tell(mistake));
     }
     let mut fields =
-        reader.fields(node, "a secret", &["env", "file", "command", "prompt", "environment", "version"])?;
+        reader.fields(node, "a secret", &[&KINDS[..], &["environment", "version", "encrypted"]].concat())?;
     if let Some(environment) = fields.take("environment") {
         let environment = reader.filled(environment);
         let number = |reader: &mut Reader<'_>, node| {
@@ -55,11 +56,14 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Secret> {
             let label = format!("`{kind}` beside a stored version");
             return Err(reader.wrong(&path, value.span(), label));
         }
-        return Ok(Secret::Stored(SecretVersion { environment: environment?, version: version? }));
+        let encrypted = fields.optional(reader, "encrypted", Reader::truth).unwrap_or_default();
+        return Ok(Secret::Stored(SecretVersion { environment: environment?, version: version?, encrypted }));
     }
-    if let Some((_, version)) = fields.take("version") {
-        let label = "`version` without `environment`";
-        return Err(reader.wrong_as(&path, version.span(), label, Some(FORMS.to_owned())));
+    for alone in ["version", "encrypted"] {
+        if let Some((_, value)) = fields.take(alone) {
+            let label = format!("`{alone}` without `environment`");
+            return Err(reader.wrong_as(&path, value.span(), label, Some(FORMS.to_owned())));
+        }
     }
     let (kind, node) = fields.take_one(reader, &KINDS, Some(FORMS))?;
     Ok(Secret::Input(match kind.as_str() {
@@ -71,6 +75,17 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Secret> {
             _ => return Err(reader.wrong(&node.0, node.1.span(), "expected `true`")),
         },
     }))
+}
+
+/// Somebody for whom secrets are encrypted.
+pub(super) fn recipient(reader: &mut Reader<'_>, node: Node<'_>) -> Read<String> {
+    let (path, place) = (node.0.clone(), node.1.span());
+    let text = reader.text(node)?;
+    check_recipient(&text).map_err(|reason| {
+        let help = "`age-keygen -y IDENTITY-FILE` shows the recipient of an identity: `age1…`";
+        let mistake = reader.document.mistake(format!("`{path}` is no recipient of age"), place, reason);
+        reader.tell(mistake.with_help(help.to_owned()))
+    })
 }
 
 /// The name of a variable.

@@ -228,10 +228,32 @@ fn a_mistake_never_shows_what_stands_under_secrets() {
         "[secrets.token]\nenv = [\"hunter2\"]\n",
         "wrong = 1\n[secrets]\ntoken = \"hunter2\"\n",
         "secrets = [\"hunter2\nx\"]",
+        // An identity is a secret wherever it stands.
+        "# created: today\nAGE-SECRET-KEY-1hunter2\n",
+        "recipients = [\n  \"AGE-SECRET-KEY-1hunter2\"\n]\n",
+        "[config]\nkey = \"age-secret-key-1hunter2\"\nkey = 1\n",
     ] {
         let error = rendered(&parse(text).unwrap_err());
         assert!(!error.contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn what_is_no_recipient_is_shown_at_its_place() {
+    let first = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    for (name, text) in [
+        ("recipient_is_no_key", format!("recipients = [\"{first}\", \"age1x\"]\n")),
+        ("recipient_is_an_identity", "recipients = [\"AGE-SECRET-KEY-1X\"]\n".into()),
+        ("secret_is_encrypted_by_nobody", "[secrets]\ntoken = { encrypted = true }\n".into()),
+        (
+            "secret_is_somehow_encrypted",
+            "[secrets]\ntoken = { environment = \"a\", version = 1, encrypted = \"yes\" }\n".into(),
+        ),
+    ] {
+        insta::assert_snapshot!(name, rendered(&parse(&text).unwrap_err()), &text);
+    }
+    let both = format!("recipients = [\"{first}\", \" {first} \"]\n");
+    assert_eq!(parse(&both).unwrap().definition.recipients, [first]);
 }
 
 #[test]
@@ -287,7 +309,7 @@ fn a_file_says_all_that_an_environment_is() {
         description = "the shop"
         extends = "base"
         capacity = 1
-        recipients = ["age1x"]
+        recipients = ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]
         [labels]
         team = "orders"
         [config]
@@ -298,6 +320,7 @@ fn a_file_says_all_that_an_environment_is() {
         c = { command = ["pass", "show", "c"] }
         d = { prompt = true }
         e = { environment = "base", version = 3 }
+        f = { environment = "staging", version = 1, encrypted = true }
         [services.orders]
         command = "orders"
         args = ["--port", "{port}"]
@@ -324,7 +347,7 @@ fn a_file_says_all_that_an_environment_is() {
         old = { environment = "base", digest = "abc", size = 7 }
     "#;
     let file = parse(text).unwrap();
-    insta::assert_debug_snapshot!((file.definition, file.secrets, file.data, file.recipients));
+    insta::assert_debug_snapshot!((file.definition, file.secrets, file.data));
 }
 
 #[test]

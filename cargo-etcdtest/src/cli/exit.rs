@@ -44,6 +44,13 @@ impl Failure {
         Self::new(Exit::Usage, report)
     }
 
+    /// The same, with what can be done about it first.
+    #[must_use]
+    pub fn with_help(self, first: &str) -> Self {
+        let then = self.report.help().map(|help| format!("; {help}")).unwrap_or_default();
+        Self::new(self.exit, miette::miette!(help = format!("{first}{then}"), "{}", self.report))
+    }
+
     /// A signal came first.
     pub fn interrupted(report: impl Into<miette::Report>) -> Self {
         Self::new(Exit::Interrupted, report)

@@ -23,6 +23,7 @@ mod session;
 mod store;
 mod store_copy;
 mod store_gc;
+mod store_sync;
 mod stream;
 pub mod style;
 mod table;

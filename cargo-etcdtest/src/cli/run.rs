@@ -26,7 +26,7 @@ use crate::config::{
     Value,
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
-use crate::execution::{self, Entry, Leave, Order, Policy, RunError, Selected, Timings};
+use crate::execution::{self, Entry, Kept, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
@@ -226,6 +226,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         built: program_folders,
         commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
+        journals: session.journals(&*store),
         timings,
     };
     let (id, worker) = (order.id.clone(), order.worker.clone());
@@ -241,12 +242,13 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         Ok(details) => {
             tidy(&*store, &id, settings).await;
             let not_run = details.run.summary.is_some_and(|summary| summary.not_run > 0);
-            Ok(match (interrupted && not_run, how.own_results) {
-                (true, _) => Exit::Interrupted,
-                (false, true) => exit_of_worker(&details, &worker),
-                (false, false) => exit_of(&details),
+            Ok(match interrupted && not_run {
+                true => Exit::Interrupted,
+                false if how.own_results => exit_of_worker(&details, &worker),
+                false => exit_of(&details),
             })
         }
+        Err(RunError::Unsent { cause, kept }) => Err(failure_of(*cause, &id).with_help(&unsent(&kept))),
         Err(error) => Err(failure_of(error, &id)),
     }
 }
@@ -345,6 +347,14 @@ pub(super) async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::R
     std::future::pending().await
 }
 
+/// Where results are that are not stored, and how they get there.
+fn unsent(kept: &Kept) -> String {
+    let (are, them) = if kept.results == 1 { ("1 result is", "it") } else { ("{} results are", "them") };
+    let are = are.replace("{}", &kept.results.to_string());
+    let path = kept.path.display();
+    format!("{are} only in {path}: `cargo etcdtest store sync` sends {them} once the store is back")
+}
+
 /// What a run that failed exits with.
 pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
     match error {
@@ -374,6 +384,7 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
             "{error}"
         )),
         RunError::Reservation(error) => error.into(),
+        RunError::Unsent { cause, .. } => failure_of(*cause, run),
         RunError::Differs { .. } => Failure::usage(miette::miette!(
             help = "choose another --run-id, or run the same command on the same code",
             "{error}"
@@ -382,10 +393,10 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
             help = format!("`cargo etcdtest runs show {run}` shows what came of it"),
             "{error}"
         )),
-        RunError::Left(_) => Failure::new(
-            Exit::Interrupted,
-            miette::miette!(help = format!("`cargo etcdtest runs cancel {run}` ends it for all"), "{error}"),
-        ),
+        RunError::Left(_) => Failure::interrupted(miette::miette!(
+            help = format!("`cargo etcdtest runs cancel {run}` ends it for all"),
+            "{error}"
+        )),
         RunError::Unplanned(_) => Failure::usage(miette::miette!(
             help = format!("type the command that began it again, with `--run-id {run}`"),
             "{error}"

@@ -10,9 +10,10 @@ use serde_json::{Value, json};
 use super::print::{json_line, print};
 use super::store_copy::CopyArgs;
 use super::store_gc::GcArgs;
+use super::store_sync::SyncArgs;
 use super::style::{FAINT, STRONG, WARNING, painted};
 use super::table::Table;
-use super::{Exit, Failure, Session, store_copy, store_gc};
+use super::{Exit, Failure, Session, store_copy, store_gc, store_sync};
 use crate::config::{Format, Origin, Setting};
 use crate::store::{KeyRange, StoreError, StoreStatus, connect, keys};
 
@@ -31,6 +32,8 @@ enum StoreVerb {
     Gc(GcArgs),
     /// Copy a store into another one
     Copy(CopyArgs),
+    /// Send results that runs on this machine could not store
+    Sync(SyncArgs),
 }
 
 /// What a store says of itself, and how many records it has below each prefix, where that may
@@ -59,6 +62,7 @@ pub(crate) async fn run(arguments: StoreArgs, session: &Session) -> Result<Exit,
         }
         StoreVerb::Gc(args) => store_gc::run(&args, session).await,
         StoreVerb::Copy(args) => store_copy::run(args, session).await,
+        StoreVerb::Sync(args) => store_sync::run(&args, session).await,
     }
 }
 

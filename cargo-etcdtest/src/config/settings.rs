@@ -145,7 +145,7 @@ settings! {
     /// Prefix of all keys, for several projects in one cluster
     namespace: Option<String> = "",
     /// How long a store that does not answer is waited for
-    store_timeout: Duration = "30s",
+    store_timeout: Duration = "2m",
     /// Environment that tests run against if none is chosen
     default_environment: String = "local",
     /// How long environments are waited for that others have reserved

@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -18,6 +18,7 @@ use super::differences::Differences;
 use super::error::{Result, RunError};
 use super::events::RunEvent;
 use super::finish::{Latest, conclude};
+use super::journal::{Journal, JournalFolder};
 use super::launcher::Launcher;
 use super::membership::{Membership, Proposal};
 use super::plan::{Histories, History, Plan};
@@ -76,6 +77,8 @@ pub struct Order {
     pub commit: Option<Commit>,
     /// How long an unreachable store is waited for.
     pub patience: Duration,
+    /// Where results are kept until a store elsewhere has them.
+    pub journals: Option<JournalFolder>,
     /// What was done before the run.
     pub timings: Timings,
 }
@@ -114,6 +117,9 @@ pub async fn run(
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
+    if let Some(text) = order.journals.as_ref().and_then(JournalFolder::reminder) {
+        let _ = events.send(RunEvent::Notice { text });
+    }
     let (id, worker, quit) = (order.id.clone(), order.worker.clone(), leave.clone());
     if let Some(over) = unless(Leave::ToQuit, leave.clone(), &id, over(&store, &order)).await? {
         let tests: HashSet<_> = over.units.iter().map(|unit| &unit.planned.test).collect();
@@ -122,7 +128,9 @@ pub async fn run(
         return Ok(over);
     }
     let reservation = reserve(&store, &order, leave.clone(), events).await?.map(Arc::new);
-    let reserved = Box::pin(run_reserved(store.clone(), order, reservation.clone(), leave, events));
+    let journal = OnceLock::new();
+    let reserved = run_reserved(store.clone(), order, reservation.clone(), leave, &journal, events);
+    let reserved = Box::pin(reserved);
     let result = unless(Leave::ToQuit, quit, &id, reserved).await;
     if let Some(reservation) = reservation {
         // It is the run's, not this worker's: whoever is left keeps it.
@@ -130,7 +138,13 @@ pub async fn run(
             reservation.release().await;
         }
     }
-    result
+    // What is not stored of a run that has ended, or lost its environments, never will be.
+    let is_over = matches!(result, Ok(_) | Err(RunError::Reservation(_) | RunError::Gone(_)));
+    let kept = journal.get().and_then(|journal: &Arc<Journal>| journal.end(is_over));
+    match (result, kept) {
+        (Err(cause), Some(kept)) => Err(RunError::Unsent { cause: Box::new(cause), kept }),
+        (result, _) => result,
+    }
 }
 
 /// The run, where it is over already.
@@ -201,6 +215,7 @@ async fn run_reserved(
     mut order: Order,
     reservation: Option<Arc<Reservation>>,
     leave: watch::Receiver<Leave>,
+    journal: &OnceLock<Arc<Journal>>,
     events: &EventSink,
 ) -> Result<RunDetails> {
     let mut timings = std::mem::replace(&mut order.timings, Timings::start());
@@ -259,7 +274,7 @@ async fn run_reserved(
     let open = membership.run().state == RunState::Running;
     let (mut membership, lost) = if open {
         membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
-        let Order { policy, secrets, root, built, environments, .. } = order;
+        let Order { policy, secrets, root, built, environments, journals, .. } = order;
         let ground = Ground::new(Arc::clone(&launcher), root, built, secrets, events.clone());
         let supply = match Supply::provide(ground, &environments, data, folder, &leave).await {
             Ok(supply) => supply,
@@ -270,9 +285,16 @@ async fn run_reserved(
             }
         };
         timings.end("provide");
+        if let Some(begun) = journals.map(|journals| journals.begin(&membership)) {
+            match begun {
+                Ok(begun) => drop(journal.set(Arc::new(begun))),
+                Err(error) => drop(events.send(RunEvent::Notice { text: error.to_string() })),
+            }
+        }
+        let journal = journal.get().cloned();
         let (run, worker) = (id.clone(), membership.worker().id.clone());
         let (plan, reservation) = (Arc::new(plan.clone()), reservation.clone());
-        let work = Work { run, worker, plan, tests: by_id, supply, policy, launcher, reservation };
+        let work = Work { run, worker, plan, tests: by_id, supply, policy, launcher, reservation, journal };
         let claims = Claims::new(membership).await?;
         let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
         timings.end("execute");
@@ -297,7 +319,10 @@ async fn run_reserved(
 
 /// Gives back what the worker still holds, and has the run be cancelled where nobody is left to
 /// execute it.
-async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
+///
+/// # Errors
+/// [`RunError::Left`] where others go on; what the store said, where it failed for good.
+pub async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
     // What is recorded was recorded while the locks were held; the rest needs none.
     claims.membership_mut().hold(vec![]);
     if ended == Ended::Lost {

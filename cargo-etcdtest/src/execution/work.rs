@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::journal::Journal;
 use super::launcher::Launcher;
 use super::plan::Plan;
 use super::policy::Policy;
@@ -29,6 +30,8 @@ pub struct Work {
     pub launcher: Arc<Launcher>,
     /// The run's reservation of its environments, if they need one.
     pub reservation: Option<Arc<Reservation>>,
+    /// Where results are kept until a store elsewhere has them.
+    pub journal: Option<Arc<Journal>>,
 }
 
 impl Work {

@@ -15,6 +15,7 @@ use super::attempt::{Launch, Leave, Progress, Ran};
 use super::claims::Claims;
 use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
+use super::executed::Executed;
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, LocksHeld, Request, Share};
@@ -27,15 +28,6 @@ use crate::testcases::{Binary, ListedTest};
 
 /// Where events go. A display that went away is no reason to stop.
 pub type EventSink = mpsc::UnboundedSender<RunEvent>;
-
-/// A unit that was executed to its end.
-#[derive(Debug)]
-pub struct Executed {
-    /// Its result.
-    pub result: UnitResult,
-    /// What each attempt printed, in the order of attempts.
-    pub outputs: Vec<Arc<AttemptOutput>>,
-}
 
 /// A unit that waits for its next attempt, or is at it.
 #[derive(Debug)]
@@ -97,11 +89,12 @@ pub async fn execute(
     mut leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<(Claims, Ended)> {
+    let patience = claims.membership().patience().clone();
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let mut recorder = JoinSet::new();
-    let share =
-        Share { plan: work.plan.clone(), lanes: work.policy.lanes, store_output: work.policy.store_output };
+    let journal = work.journal.clone();
+    let share = Share { plan: work.plan.clone(), lanes: work.policy.lanes, journal };
     recorder.spawn(recorder::record(share, claims, inbox, outbox, events.clone()));
     // Attempts go as far as `leave` says, and no further once nothing can be recorded, or
     // the time of the run is over.
@@ -177,6 +170,7 @@ pub async fn execute(
             more = asked;
         }
         let idle = attempts.is_empty() && waits.is_empty() && lanes.waiting().len() == 0;
+        patience.set_busy(!idle);
         if idle && !suspended && (stopped || !more) {
             break;
         }
@@ -430,7 +424,7 @@ impl Tried {
         Next::Done(self.done(work, unit, outcome, reason, shown, events))
     }
 
-    /// The unit with its result, which is announced.
+    /// The unit with its result, which is announced once it is kept.
     fn done(
         self,
         work: &Work,
@@ -443,9 +437,11 @@ impl Tried {
         let Self { index, token, attempts, outputs, .. } = self;
         let worker = work.worker.clone();
         let result = UnitResult { unit: index, outcome, reason, attempts, worker, token };
+        let executed = Executed::new(&work.run, work.policy.store_output, result.clone(), &outputs);
+        executed.keep(work.journal.as_deref(), events);
         let output = outputs.last().cloned().unwrap_or_default();
-        let _ = events.send(RunEvent::Finished { unit, result: result.clone(), output, shown });
-        Executed { result, outputs }
+        let _ = events.send(RunEvent::Finished { unit, result, output, shown });
+        executed
     }
 }
 

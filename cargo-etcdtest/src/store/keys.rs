@@ -177,6 +177,11 @@ pub fn blocks(run: &RunId) -> Key {
     execution_child(run, "results/")
 }
 
+/// All result blocks that a worker wrote, in whichever of its lives.
+pub fn blocks_of(run: &RunId, worker: &WorkerId) -> Key {
+    execution_child(run, &format!("results/{}-", segment(worker.as_str())))
+}
+
 /// One block of results: `number` counts over the whole process of the worker whose key
 /// was created at `identity`.
 pub fn block(run: &RunId, worker: &WorkerId, identity: i64, number: u64) -> Key {

@@ -28,6 +28,8 @@ const GREETINGS: usize = 3;
 pub struct EtcdStore {
     cluster: Arc<Cluster>,
     namespace: Namespace,
+    /// The cluster's own id, if it may be known.
+    id: Option<u64>,
 }
 
 impl EtcdStore {
@@ -59,7 +61,8 @@ impl EtcdStore {
                     cluster.prefer(index);
                     drop(asked);
                     let namespace = Namespace::new(&options.namespace);
-                    return Ok(Self { cluster: Arc::new(cluster), namespace });
+                    let id = answer.as_ref().and_then(|answer| Some(answer.header()?.cluster_id()));
+                    return Ok(Self { cluster: Arc::new(cluster), namespace, id });
                 }
                 Err(error) => failures.push(error),
             }
@@ -181,6 +184,10 @@ impl Store for EtcdStore {
 
     async fn status(&self) -> Result<StoreStatus> {
         status::status(&self.cluster, self.revision(&KeyRange::key("/"))).await
+    }
+
+    fn cluster_id(&self) -> Option<u64> {
+        self.id
     }
 }
 

@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+pub use self::place::make_folder;
 use self::threads::Threads;
 use super::api::{
     KeyRange, Lease, LeaseId, Page, Read, Result, Revision, Store, StoreStatus, Txn, TxnOutcome, Watch,

@@ -83,7 +83,6 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         commit: None,
         journals: None,
         patience: Duration::from_secs(30),
-        journals: None,
         timings: Timings::start(),
     }
 }

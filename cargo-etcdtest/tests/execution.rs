@@ -81,7 +81,9 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         root: "/".into(),
         built: vec![],
         commit: None,
+        journals: None,
         patience: Duration::from_secs(30),
+        journals: None,
         timings: Timings::start(),
     }
 }

@@ -108,6 +108,7 @@ impl Reservation {
                 }
             }
             tokio::select! {
+                biased;
                 changed = wake.changed() => changed?,
                 () = self.lease.lost() => return Err(self.loss().await),
             }
@@ -172,6 +173,7 @@ impl Reservation {
     pub async fn lost(&self) {
         let mut gone = self.gone.clone();
         tokio::select! {
+            biased;
             () = self.lease.lost() => {}
             // The sender lives as long as this does.
             _ = gone.wait_for(|&gone| gone) => {}
@@ -183,6 +185,7 @@ impl Reservation {
     pub async fn is_held_after_all(&self) -> bool {
         let mut gone = self.gone.clone();
         tokio::select! {
+            biased;
             alive = self.lease.is_alive_after_all() => alive && !*self.gone.borrow(),
             _ = gone.wait_for(|&gone| gone) => false,
         }

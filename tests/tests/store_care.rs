@@ -140,6 +140,37 @@ async fn fill(store: &EtcdStore) {
     }
 }
 
+/// Does what is told to do about an etcd without space.
+fn recover(subject: &Subject, endpoint: &str) {
+    let gc = ["store", "gc", "--keep-runs", "10", "--compact", "--format", "json", "--endpoints", endpoint];
+    let gc = json(&subject.etcdtest(&gc));
+    assert!(gc["remains"].as_u64().unwrap() > 50, "{gc}");
+    for arguments in [&["defrag"][..], &["alarm", "disarm"]] {
+        let mut etcdctl = Command::new(etcd::folder().join("etcdctl"));
+        let done = etcdctl.args(["--endpoints", endpoint]).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_waits_for_space_and_then_stores_what_it_could_not() {
+    let etcd = Etcd::with(&["--quota-backend-bytes=8000000"]);
+    let endpoint = etcd.endpoint();
+    let subject = Subject::new();
+    let gate = ["run", "gate::", "--format", "json", "--endpoints", &endpoint, "--run-id", "waits"];
+    let mut under_way = subject.start(&gate);
+    under_way.line_with("unit-finished").expect("a test ends");
+    fill(&etcd.connect().await).await;
+    fs::write(subject.meeting("go"), "").unwrap();
+    under_way.line_with("store-away").expect("it cannot store results");
+    recover(&subject, &endpoint);
+    let ran = under_way.end();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let summary = ["report", "export", "waits", "--format", "json", "--endpoints", &endpoint];
+    let counts = &json(&subject.etcdtest(&summary))["counts"];
+    assert_eq!((&counts["passed"], &counts["not_run"]), (&20.into(), &0.into()), "{counts}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_etcd_without_space_is_explained_and_recovers_by_the_commands_that_are_told() {
     let etcd = Etcd::with(&["--quota-backend-bytes=8000000"]);
@@ -157,15 +188,8 @@ async fn an_etcd_without_space_is_explained_and_recovers_by_the_commands_that_ar
     let warnings = json(&status)["store"]["warnings"].to_string();
     assert!(commands.iter().chain(&["NOSPACE"]).all(|text| warnings.contains(text)), "{warnings}");
 
-    let gc = ["store", "gc", "--keep-runs", "10", "--compact", "--format", "json"];
-    let gc = json(&subject.etcdtest(&[&gc[..], &on_etcd].concat()));
-    assert!(gc["remains"].as_u64().unwrap() > 50, "{gc}");
+    recover(&subject, &endpoint);
     assert!(store.read(KeyRange::prefix("/logs/gone/").into()).await.unwrap().pairs.is_empty());
-    for arguments in [&["defrag"][..], &["alarm", "disarm"]] {
-        let mut etcdctl = Command::new(etcd::folder().join("etcdctl"));
-        let done = etcdctl.args(["--endpoints", &endpoint]).args(arguments).output().unwrap();
-        assert!(done.status.success(), "{done:?}");
-    }
     run(&subject, "after", &on_etcd);
     let found = runs(&subject, &on_etcd);
     assert!(found.starts_with(&["after".into()]) && found.contains(&"before".into()), "{found:?}");

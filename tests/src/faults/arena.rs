@@ -147,7 +147,7 @@ impl Arena {
             let worker = workers.get(&process).cloned();
             units.into_iter().filter_map(move |unit| Some((worker.clone()?, unit)))
         });
-        let judge = Judge::of(&RunId::new(RUN), &log);
+        let judge = Judge::of(&RunId::new(RUN), &log, &BTreeMap::new());
         wrong.extend(judge.results().filter(|(_, result)| result.outcome != Outcome::Crashed).filter_map(
             |(test, result)| {
                 let Fence(token) = result.token;

@@ -26,6 +26,12 @@ pub struct Judge {
     results: BTreeMap<UnitIndex, UnitResult>,
     /// The live workers, each with its create revision.
     workers: BTreeMap<String, Revision>,
+    /// All that ever were.
+    known: BTreeSet<String>,
+    /// Somebody deleted the run.
+    deleted: bool,
+    /// When the run was created.
+    created: Revision,
     /// The locks of the run, each with its create revision.
     locks: BTreeMap<Key, Revision>,
     /// How many it had when its first units were dealt.
@@ -50,6 +56,14 @@ pub struct Wrong {
     pub promise: Promise,
     /// How.
     pub how: String,
+}
+
+/// The key that a change is of.
+fn key_of(change: &Change) -> &Key {
+    match change {
+        Change::Put(pair) => &pair.key,
+        Change::Deleted(key) => key,
+    }
 }
 
 /// What is promised of a run.
@@ -79,8 +93,8 @@ impl Wrong {
 }
 
 impl Judge {
-    /// Plays a store's history.
-    pub fn of(id: &RunId, log: &[(Revision, Vec<Change>)]) -> Self {
+    /// Plays a store's history. `writers` says who wrote what, as far as that is known.
+    pub fn of(id: &RunId, log: &[(Revision, Vec<Change>)], writers: &BTreeMap<Revision, String>) -> Self {
         let mut judge = Self {
             id: id.clone(),
             run: None,
@@ -90,6 +104,9 @@ impl Judge {
             claims: BTreeMap::new(),
             results: BTreeMap::new(),
             workers: BTreeMap::new(),
+            known: BTreeSet::new(),
+            deleted: false,
+            created: Revision(0),
             locks: BTreeMap::new(),
             needed: None,
             reports: BTreeMap::new(),
@@ -97,7 +114,7 @@ impl Judge {
             wrong: Vec::new(),
         };
         for (revision, changes) in log {
-            judge.play(*revision, changes);
+            judge.play(*revision, changes, writers.get(revision));
         }
         judge
     }
@@ -122,11 +139,13 @@ impl Judge {
     /// a worker.
     pub fn end(mut self, announced: &BTreeSet<(WorkerId, UnitIndex)>) -> Vec<Wrong> {
         let Some(run) = self.run.clone() else {
-            self.breaks(Promise::Ends, "there is no run");
+            if !self.deleted {
+                self.breaks(Promise::Ends, "there is no run");
+            }
             return self.wrong;
         };
         for (worker, unit) in announced {
-            if self.results.get(unit).is_none_or(|result| result.worker != *worker) {
+            if !self.deleted && self.results.get(unit).is_none_or(|result| result.worker != *worker) {
                 self.breaks(Promise::NoneLost, format!("what {worker} announced of {unit} is lost"));
             }
         }
@@ -138,7 +157,7 @@ impl Judge {
         if !cancelled && self.results.len() != units {
             self.breaks(Promise::NoneLost, format!("{} of {units} units have a result", self.results.len()));
         }
-        if !self.claims.values().all(|held| cancelled || held.is_empty()) {
+        if !cancelled && self.claims.values().any(|held| !held.is_empty()) {
             self.breaks(Promise::NoneLost, format!("units are still held: {:?}", self.claims));
         }
         let count = |outcome| self.results.values().filter(|result| result.outcome == outcome).count();
@@ -158,41 +177,53 @@ impl Judge {
                 format!("the summary is {summary:?}, the results are {:?}", self.results),
             );
         }
-        if self.reports.is_empty() {
+        if self.reports.is_empty() && self.plan.is_some() {
             self.breaks(Promise::Ends, "there is no report");
         }
-        self.check_latest(&run);
         self.wrong
     }
 
-    /// The latest result of each test is that of this run, where it has one.
-    fn check_latest(&mut self, run: &Run) {
-        let Some(plan) = &self.plan else { return };
-        let wrong = self.results.iter().filter_map(|(unit, result)| {
-            let planned = plan.unit(*unit)?;
-            let key = keys::latest_result(&planned.test, &planned.environment);
-            let latest = self.latest.get(&key);
-            let right = latest.is_some_and(|latest| latest.run == run.id && latest.result == *result);
-            (!right).then(|| format!("the latest result of {key} is {latest:?}"))
+    /// What is wrong with the latest results that several runs left: each is that of the
+    /// newest run that has one.
+    pub fn latest(judges: &[Self]) -> Vec<Wrong> {
+        let mut newest: BTreeMap<Key, (&RunId, &UnitResult)> = BTreeMap::new();
+        let mut judges: Vec<&Self> = judges.iter().filter(|judge| !judge.deleted).collect();
+        judges.sort_by_key(|judge| judge.created);
+        for judge in &judges {
+            let Some(plan) = &judge.plan else { continue };
+            for (unit, result) in &judge.results {
+                let Some(planned) = plan.unit(*unit) else { continue };
+                let key = keys::latest_result(&planned.test, &planned.environment);
+                newest.insert(key, (&judge.id, result));
+            }
+        }
+        let Some(judge) = judges.last() else { return Vec::new() };
+        let wrong = newest.into_iter().filter_map(|(key, (run, result))| {
+            let latest = judge.latest.get(&key);
+            let right = latest.is_some_and(|latest| latest.run == *run && latest.result == *result);
+            (!right).then(|| Wrong::new(Promise::Ends, format!("the latest result of {key} is {latest:?}")))
         });
-        let wrong = wrong.map(|how| Wrong::new(Promise::Ends, how)).collect::<Vec<_>>();
-        self.wrong.extend(wrong);
+        wrong.collect()
     }
 
     fn breaks(&mut self, promise: Promise, how: impl Into<String>) {
         self.wrong.push(Wrong::new(promise, how));
     }
 
-    fn play(&mut self, revision: Revision, changes: &[Change]) {
+    fn play(&mut self, revision: Revision, changes: &[Change], writer: Option<&String>) {
         let before = self.wrong.len();
         let mut moved = false;
+        let stale =
+            writer.filter(|writer| self.known.contains(*writer) && !self.workers.contains_key(*writer));
+        if let Some(writer) = stale
+            && let Some(key) = changes.iter().map(key_of).find(|key| self.is_of_run(key))
+        {
+            self.breaks(Promise::NoneStale, format!("{writer} wrote {key} when it was not registered"));
+        }
         // Results first: they are of units that the same transaction gives back.
         for results in [true, false] {
             for change in changes {
-                let key = match change {
-                    Change::Put(pair) => &pair.key,
-                    Change::Deleted(key) => key,
-                };
+                let key = key_of(change);
                 if key.to_string().starts_with(&keys::blocks(&self.id).to_string()) == results {
                     let pair = if let Change::Put(pair) = change { Some(pair) } else { None };
                     moved |= self.change(revision, key, pair);
@@ -215,7 +246,10 @@ impl Judge {
         let over = self.run.as_ref().is_some_and(Run::is_over);
         match segments[..] {
             ["workers", worker] => match pair {
-                Some(pair) => drop(self.workers.insert(worker.into(), pair.created)),
+                Some(pair) => {
+                    self.known.insert(worker.into());
+                    self.workers.insert(worker.into(), pair.created);
+                }
                 None => drop(self.workers.remove(worker)),
             },
             ["locks", "environments", _, holder] if own(holder) => match pair {
@@ -227,7 +261,13 @@ impl Judge {
                     self.latest.insert(key.clone(), latest);
                 }
             }
-            ["runs", run] if own(run) => self.advance(pair),
+            ["runs", run] if own(run) && pair.is_none() => self.forget(),
+            ["runs", run] if own(run) => self.advance(revision, pair),
+            ["execution" | "reports" | "logs", run, ..] if own(run) && self.run.is_none() => {
+                if pair.is_some() {
+                    self.breaks(Promise::NoneStale, format!("{key} was written when there was no run"));
+                }
+            }
             ["execution" | "reports" | "logs", run, ..] if own(run) && over => {
                 self.breaks(Promise::NoneStale, format!("{key} was written when the run was over"));
             }
@@ -267,24 +307,53 @@ impl Judge {
         }
     }
 
+    /// The run was deleted: one that is created later is another one.
+    fn forget(&mut self) {
+        self.deleted = true;
+        (self.run, self.plan, self.needed) = (None, None, None);
+        self.chunks.clear();
+        self.dealt.clear();
+        self.claims.clear();
+        self.results.clear();
+        self.reports.clear();
+    }
+
+    fn is_of_run(&self, key: &Key) -> bool {
+        let trees = [keys::execution(&self.id), keys::logs(&self.id), keys::reports(&self.id)];
+        *key == keys::run(&self.id) || trees.iter().any(|tree| key.as_bytes().starts_with(tree.as_bytes()))
+    }
+
     /// The run's record was written.
-    fn advance(&mut self, pair: Option<&KeyValue>) {
+    fn advance(&mut self, revision: Revision, pair: Option<&KeyValue>) {
         let Some(next) = self.read::<Run>(pair) else {
-            self.breaks(Promise::Ends, "the run was deleted");
             return;
         };
         let (from, to) = (self.run.as_ref().map(|run| &run.state), &next.state);
         let allowed = match (from, to) {
             (None | Some(RunState::Planning { .. }), RunState::Planning { .. }) => true,
             (Some(RunState::Planning { .. } | RunState::Running), RunState::Running) => true,
+            // It is resumed.
+            (
+                Some(
+                    RunState::Cancelling
+                    | RunState::Finishing { .. }
+                    | RunState::Finished { cancelled: true },
+                ),
+                RunState::Running,
+            ) => true,
             (Some(RunState::Running | RunState::Cancelling), RunState::Cancelling) => true,
             (
                 Some(RunState::Running | RunState::Cancelling | RunState::Finishing { .. }),
                 RunState::Finishing { .. },
             ) => true,
             (Some(RunState::Finishing { .. }), RunState::Finished { .. }) => true,
+            // It was cancelled before it began.
+            (Some(RunState::Planning { .. }), RunState::Finished { cancelled: true }) => true,
             _ => false,
         };
+        if from.is_none() {
+            self.created = revision;
+        }
         if !allowed {
             self.breaks(Promise::NoneStale, format!("the run went from {from:?} to {to:?}"));
         }

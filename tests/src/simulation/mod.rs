@@ -12,6 +12,7 @@ mod memory;
 mod network;
 mod seeds;
 mod trial;
+mod trouble;
 mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,13 +1,13 @@
 //! The network between the machines and the store: it delays, loses, repeats, and delivers
 //! when nobody waits any more.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use cargo_etcdtest::store::{
-    KeyRange, Lease, LeaseId, Notice, Page, Read, Result, Revision, Store, StoreError, StoreStatus, Txn,
+    KeyRange, Lease, LeaseId, Notice, Op, Page, Read, Result, Revision, Store, StoreError, StoreStatus, Txn,
     TxnOutcome, Watch,
 };
 use tokio::sync::mpsc;
@@ -49,6 +49,8 @@ pub struct Network {
     /// The store is away until then.
     outage: Mutex<Instant>,
     met: Mutex<BTreeSet<Guard>>,
+    /// Which machine wrote what.
+    writers: Mutex<BTreeMap<Revision, String>>,
     trace: Option<Mutex<Vec<String>>>,
     started: Instant,
 }
@@ -86,6 +88,7 @@ impl Network {
             without,
             outage: Mutex::new(Instant::now()),
             met: Mutex::default(),
+            writers: Mutex::default(),
             trace: trace.then(Mutex::default),
             started: Instant::now(),
         }
@@ -109,6 +112,11 @@ impl Network {
     /// Every compare that was sent.
     pub fn met(&self) -> BTreeSet<Guard> {
         lock(&self.met).clone()
+    }
+
+    /// Which machine wrote which revision.
+    pub fn writers(&self) -> BTreeMap<Revision, String> {
+        lock(&self.writers).clone()
     }
 
     /// What was noted.
@@ -200,7 +208,13 @@ impl Link {
 
     async fn deliver(&self, txn: Txn, how: &str) -> Result<TxnOutcome> {
         let what = self.network.trace.is_some().then(|| deed(&txn, self.machine.name()));
+        let writes = txn.then.iter().any(|op| !matches!(op, Op::Get(_)));
         let outcome = self.network.store.txn(txn).await;
+        if let Ok(TxnOutcome { succeeded: true, revision, .. }) = outcome
+            && writes
+        {
+            lock(&self.network.writers).entry(revision).or_insert_with(|| self.machine.name().to_owned());
+        }
         self.network.note(|| {
             let name = self.machine.name();
             let outcome = match &outcome {

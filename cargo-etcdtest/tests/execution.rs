@@ -81,8 +81,8 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         root: "/".into(),
         built: vec![],
         commit: None,
-        patience: Duration::from_secs(30),
         journals: None,
+        patience: Duration::from_secs(30),
         timings: Timings::start(),
     }
 }

@@ -424,6 +424,7 @@ async fn patiently<T>(
 ) -> Result<T> {
     tokio::pin!(request);
     tokio::select! {
+        biased;
         done = &mut request => return done,
         () = sleep(AWAY) => {}
     }

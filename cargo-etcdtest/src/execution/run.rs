@@ -24,11 +24,12 @@ use super::membership::{Membership, Proposal};
 use super::plan::{Histories, History, Plan};
 use super::policy::Policy;
 use super::reserve::reserve;
+use super::resources::Resources;
 use super::services::{Ground, Supply};
 use super::timings::Timings;
 use super::work::Work;
 use super::worker::{Ended, EventSink, execute};
-use crate::environments::{DataFiles, DataSets, Reservation, SecretValues};
+use crate::environments::{DataFiles, DataSets, Reservation, Reservations, SecretValues};
 use crate::model::{
     Cancellation, Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState,
     TestCaseId, TestKind, Worker, WorkerId,
@@ -294,7 +295,24 @@ async fn run_reserved(
         let journal = journal.get().cloned();
         let (run, worker) = (id.clone(), membership.worker().id.clone());
         let (plan, reservation) = (Arc::new(plan.clone()), reservation.clone());
-        let work = Work { run, worker, plan, tests: by_id, supply, policy, launcher, reservation, journal };
+        let resources = Resources {
+            reservations: Reservations::new(membership.store().clone(), patience),
+            worker: worker.clone(),
+            author: order.author,
+            ttl: policy.reserve_ttl,
+        };
+        let work = Work {
+            run,
+            worker,
+            plan,
+            tests: by_id,
+            supply,
+            policy,
+            launcher,
+            resources,
+            reservation,
+            journal,
+        };
         let claims = Claims::new(membership).await?;
         let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
         timings.end("execute");
@@ -319,7 +337,10 @@ async fn run_reserved(
 
 /// Gives back what the worker still holds, and has the run be cancelled where nobody is left to
 /// execute it.
-async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
+///
+/// # Errors
+/// [`RunError::Left`] where others go on; what the store said, where it failed for good.
+pub async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
     // What is recorded was recorded while the locks were held; the rest needs none.
     claims.membership_mut().hold(vec![]);
     if ended == Ended::Lost {

@@ -211,6 +211,7 @@ pub(super) async fn without_tests<T>(
 }
 
 /// The run, once its environments are reserved.
+#[expect(clippy::too_many_lines, reason = "the way of a worker through a run reads best in one piece")]
 async fn run_reserved(
     store: SharedStore,
     mut order: Order,

@@ -287,13 +287,7 @@ async fn run_reserved(
             }
         };
         timings.end("provide");
-        if let Some(begun) = journals.map(|journals| journals.begin(&membership)) {
-            match begun {
-                Ok(begun) => drop(journal.set(Arc::new(begun))),
-                Err(error) => drop(events.send(RunEvent::Notice { text: error.to_string() })),
-            }
-        }
-        let journal = journal.get().cloned();
+        let journal = begin_journal(journals, &membership, journal, events);
         let (run, worker) = (id.clone(), membership.worker().id.clone());
         let (plan, reservation) = (Arc::new(plan.clone()), reservation.clone());
         let resources = Resources {
@@ -333,6 +327,22 @@ async fn run_reserved(
     match reservation {
         Some(reservation) if lost && cancelled => Err(reservation.loss().await.into()),
         _ => Ok(details),
+    }
+}
+
+/// Begins the journal of the worker, where it is to have one.
+fn begin_journal(
+    journals: Option<JournalFolder>,
+    membership: &Membership,
+    journal: &OnceLock<Arc<Journal>>,
+    events: &EventSink,
+) -> Option<Arc<Journal>> {
+    match journals?.begin(membership) {
+        Ok(begun) => Some(journal.get_or_init(|| Arc::new(begun)).clone()),
+        Err(error) => {
+            let _ = events.send(RunEvent::Notice { text: error.to_string() });
+            None
+        }
     }
 }
 

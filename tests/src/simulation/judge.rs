@@ -274,6 +274,9 @@ impl Judge {
             ["execution" | "reports" | "logs", run, ..] if own(run) && over => {
                 self.breaks(Promise::NoneStale, format!("{key} was written when the run was over"));
             }
+            ["execution", run, "plan", _] if own(run) && self.plan.is_some() => {
+                self.breaks(Promise::NoneStale, format!("{key} was written when the run was planned"));
+            }
             ["execution", run, "plan", _] if own(run) => match self.read::<PlanChunk>(pair) {
                 Some(chunk) => drop(self.chunks.insert(key.clone(), chunk)),
                 None => drop(self.chunks.remove(key)),

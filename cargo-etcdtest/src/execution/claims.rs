@@ -206,13 +206,11 @@ impl Claims {
             compares.push(Compare::modified(key.clone(), self.next[stripe].1));
             then.push(Op::put(key, encode(&NextPosition { dealt })));
         }
-        let Some(revision) = self.attempt(compares, then).await? else { return Ok(None) };
+        let Some(revision) = self.attempt(compares, then, record).await? else { return Ok(None) };
         for &(stripe, dealt) in positions {
             self.next[stripe] = (dealt, revision);
         }
-        let token = Fence(revision.0);
-        self.held.extend(units.iter().map(|&unit| (unit, Held { token, losses: Vec::new() })));
-        Ok(Some(token))
+        Ok(Some(Fence(revision.0)))
     }
 
     /// Waits for something to act upon. It may be given up and called again.
@@ -265,8 +263,8 @@ impl Claims {
                 self.lose_all();
                 break;
             }
-            let then = vec![Op::put(self.key(), encode(&self.record()))];
-            self.attempt(self.fence(), then).await?;
+            let record = self.record();
+            self.attempt(self.fence(), vec![Op::put(self.key(), encode(&record))], record).await?;
         }
         self.owner = self.membership.identity();
         Ok(())
@@ -284,7 +282,8 @@ impl Claims {
             }
             self.running.clear();
             let record = Claim { left: true, ..self.record() };
-            if self.attempt(self.fence(), vec![Op::put(self.key(), encode(&record))]).await?.is_some() {
+            let then = vec![Op::put(self.key(), encode(&record))];
+            if self.attempt(self.fence(), then, record).await?.is_some() {
                 self.held.clear();
             }
         }
@@ -338,13 +337,12 @@ impl Claims {
         } else {
             Op::put(self.key(), encode(&record))
         };
-        if self.attempt(compares, vec![Op::put(block_key, block), claim]).await?.is_none() {
+        if self.attempt(compares, vec![Op::put(block_key, block), claim], record).await?.is_none() {
             return Ok(false);
         }
         if nothing_left {
             self.revision = Revision(0);
         }
-        self.held.retain(|unit, _| !done.contains(unit));
         Ok(true)
     }
 
@@ -383,9 +381,14 @@ impl Claims {
         self.superseded.extend(std::mem::take(&mut self.held).into_keys());
     }
 
-    /// Carries out one move; its first write is the proof that it was made. `None` where a
-    /// compare did not hold: what has changed is known then.
-    async fn attempt(&mut self, compares: Vec<Compare>, then: Vec<Op>) -> Result<Option<Revision>> {
+    /// Carries out one move, after which this is the claim record; its first write is the proof
+    /// that it was made. `None` where a compare did not hold: what has changed is known then.
+    async fn attempt(
+        &mut self,
+        compares: Vec<Compare>,
+        then: Vec<Op>,
+        record: Claim,
+    ) -> Result<Option<Revision>> {
         let Some(Op::Put { key: proof, .. }) = then.first().cloned() else { return Ok(None) };
         let mut otherwise = self.membership.questions();
         otherwise.push(Op::Get(Read::key(self.key())));
@@ -398,12 +401,14 @@ impl Claims {
         self.storing += asked.elapsed();
         match commit? {
             Commit::Applied(revision) => {
-                (self.revision, self.owner) = (revision, self.membership.identity());
-                self.seq += 1;
+                self.settle(record, revision);
                 Ok(Some(revision))
             }
             Commit::Refused(outcome) => {
-                self.refused(outcome.pages()).await?;
+                let landed = self.refused(outcome.pages(), record).await?;
+                if landed.is_some() {
+                    return Ok(landed);
+                }
                 let pause = Duration::from_millis(fastrand::u64(0..20));
                 tokio::time::sleep(pause).await;
                 Ok(None)
@@ -411,11 +416,37 @@ impl Claims {
         }
     }
 
-    /// Takes in what a refused transaction read.
-    async fn refused(&mut self, mut pages: impl Iterator<Item = Page>) -> Result<()> {
+    /// Takes in what was written: from now on this is what the worker holds.
+    fn settle(&mut self, mut record: Claim, revision: Revision) {
+        let mut before = std::mem::take(&mut self.held);
+        let new = |losses| Held { token: Fence(revision.0), losses };
+        let mut held = |unit| match before.remove(&unit) {
+            Some(held) => (unit, held),
+            None => (unit, new(record.lost.remove(&unit).unwrap_or_default())),
+        };
+        self.held = record.units.into_iter().map(&mut held).collect();
+        (self.revision, self.owner, self.seq) = (revision, Revision(record.owner), record.seq);
+    }
+
+    /// Takes in what a refused transaction read, which was to write this record. Gives a
+    /// revision where it was written all the same, by a copy whose answer was lost, and others
+    /// have taken units out of it since.
+    async fn refused(
+        &mut self,
+        mut pages: impl Iterator<Item = Page>,
+        wanted: Claim,
+    ) -> Result<Option<Revision>> {
         let registered = self.membership.take_answers(&mut pages)?;
         let record = pages.next().and_then(|mut page| page.pairs.pop());
-        if record.as_ref().map_or(Revision(0), |pair| pair.modified) != self.revision {
+        let mut landed = None;
+        if let Some(pair) = &record
+            && pair.modified != self.revision
+            && decode::<Claim>(pair)?.seq == wanted.seq
+        {
+            landed = Some(pair.modified);
+            self.settle(wanted, pair.modified);
+        }
+        if landed.is_some() || record.as_ref().map_or(Revision(0), |pair| pair.modified) != self.revision {
             self.adopt(record.as_ref())?;
         }
         if let Some(page) = pages.next() {
@@ -424,7 +455,7 @@ impl Claims {
         if !registered {
             self.membership.register_again().await?;
         }
-        Ok(())
+        Ok(landed)
     }
 
     /// Takes in the own claim record, out of which others took units meanwhile.

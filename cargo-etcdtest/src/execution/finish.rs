@@ -10,7 +10,7 @@ use jiff::Timestamp;
 
 use super::batches::batches;
 use super::error::{Result, RunError};
-use super::membership::{Membership, is_gone};
+use super::membership::{Duty, Membership, is_gone};
 use super::plan::Plan;
 use crate::model::{
     Claim, EnvironmentVersion, LatestResult, NextPosition, RecentOutcome, Run, RunId, RunState, Steward,
@@ -183,7 +183,7 @@ async fn finish(membership: &mut Membership, latest: &Latest) -> Result<RunDetai
     let reports = async {
         for (name, content) in &rendered {
             for (proof, then) in report_writes(membership.id(), name, content) {
-                membership.write(&proof, then).await?;
+                membership.write(Duty::Finish, &proof, then).await?;
             }
         }
         Ok(())

@@ -36,6 +36,17 @@ pub struct Membership {
     patience: Patience,
 }
 
+/// What a worker writes for: each is done in one state of the run, and no other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Duty {
+    /// The plan, which is this worker's to write.
+    Plan,
+    /// What its tests do.
+    Execute,
+    /// The reports, which are this worker's to write.
+    Finish,
+}
+
 /// The run that a worker creates where there is none of its id.
 #[derive(Clone, Copy, Debug)]
 pub struct Proposal<'a> {
@@ -358,15 +369,18 @@ impl Membership {
         Steward { worker: self.worker.id.clone(), identity: self.identity.0 }
     }
 
-    /// Makes sure that the run, as last read, is one that this worker may still write to.
+    /// Makes sure that the run, as last read, is in a state in which this may be done by this
+    /// worker.
     ///
     /// # Errors
     /// [`RunError::Superseded`] where somebody else plans, finishes or has finished it.
-    pub fn check_open(&self) -> Result<()> {
-        let open = match &self.run.state {
-            RunState::Planning { by } | RunState::Finishing { by, .. } => by.worker == self.worker.id,
-            RunState::Running | RunState::Cancelling => true,
-            RunState::Finished { .. } => false,
+    fn check(&self, duty: Duty) -> Result<()> {
+        let open = match (duty, &self.run.state) {
+            (Duty::Plan, RunState::Planning { by }) | (Duty::Finish, RunState::Finishing { by, .. }) => {
+                by.worker == self.worker.id
+            }
+            (Duty::Execute, RunState::Running | RunState::Cancelling) => true,
+            _ => false,
         };
         if open { Ok(()) } else { Err(self.superseded()) }
     }
@@ -390,22 +404,19 @@ impl Membership {
         }
     }
 
-    /// Writes one key of the run under the fence, as [`Membership::write`] does.
-    ///
-    /// # Errors
-    /// As [`Membership::write`].
-    pub async fn put(&mut self, key: Key, value: Vec<u8>) -> Result<()> {
-        self.write(&key.clone(), vec![Op::put(key, value)]).await
+    /// Writes one key of the run that it plans, as [`Membership::write`] does.
+    async fn put(&mut self, key: Key, value: Vec<u8>) -> Result<()> {
+        self.write(Duty::Plan, &key.clone(), vec![Op::put(key, value)]).await
     }
 
     /// Carries out writes under the fence; again if the run changed meanwhile or the worker
     /// had to register again. `proof` is one of the keys put.
     ///
     /// # Errors
-    /// [`RunError::Superseded`] where the run is no longer open to this worker.
-    pub async fn write(&mut self, proof: &Key, then: Vec<Op>) -> Result<()> {
+    /// [`RunError::Superseded`] where the run is no longer in the state for it.
+    pub(super) async fn write(&mut self, duty: Duty, proof: &Key, then: Vec<Op>) -> Result<()> {
         loop {
-            self.check_open()?;
+            self.check(duty)?;
             if self.attempt(proof, vec![], then.clone()).await?.is_some() {
                 return Ok(());
             }

@@ -15,6 +15,7 @@ use super::error::{Result, RunError};
 use super::events::{RunEvent, Unit};
 use super::executed::Executed;
 use super::journal::Journal;
+use super::membership::Duty;
 use super::plan::Plan;
 use super::worker::EventSink;
 use crate::config::OutputWhen;
@@ -377,7 +378,7 @@ pub(super) async fn store(claims: &mut Claims, units: Vec<Executed>, running: &[
     for batch in batches(output.into_iter().flatten(), OUTPUT_OPERATIONS, OUTPUT_BYTES, size) {
         let Some((proof, _)) = batch.last().cloned() else { continue };
         let puts = batch.into_iter().map(|(key, value)| Op::put(key, value)).collect();
-        claims.membership_mut().write(&proof, puts).await?;
+        claims.membership_mut().write(Duty::Execute, &proof, puts).await?;
     }
     claims.flush(results, running).await
 }

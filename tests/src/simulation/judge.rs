@@ -220,6 +220,10 @@ impl Judge {
         {
             self.breaks(Promise::NoneStale, format!("{writer} wrote {key} when it was not registered"));
         }
+        // With the run goes all that belongs to it.
+        if changes.contains(&Change::Deleted(keys::run(&self.id))) {
+            self.forget();
+        }
         // Results first: they are of units that the same transaction gives back.
         for results in [true, false] {
             for change in changes {
@@ -261,7 +265,6 @@ impl Judge {
                     self.latest.insert(key.clone(), latest);
                 }
             }
-            ["runs", run] if own(run) && pair.is_none() => self.forget(),
             ["runs", run] if own(run) => self.advance(revision, pair),
             ["execution" | "reports" | "logs", run, ..] if own(run) && self.run.is_none() => {
                 if pair.is_some() {
@@ -270,6 +273,9 @@ impl Judge {
             }
             ["execution" | "reports" | "logs", run, ..] if own(run) && over => {
                 self.breaks(Promise::NoneStale, format!("{key} was written when the run was over"));
+            }
+            ["execution", run, "plan", _] if own(run) && self.plan.is_some() => {
+                self.breaks(Promise::NoneStale, format!("{key} was written when the run was planned"));
             }
             ["execution", run, "plan", _] if own(run) => match self.read::<PlanChunk>(pair) {
                 Some(chunk) => drop(self.chunks.insert(key.clone(), chunk)),
@@ -429,7 +435,8 @@ impl Judge {
             if held.is_some_and(|held| held.locks != self.locks) {
                 self.breaks(Promise::NoneStale, format!("{worker} stored {} without its locks", result.unit));
             }
-            if token != Some(result.token.0) {
+            // A worker that hears late that units are its own has a later one.
+            if token.is_none_or(|token| token > result.token.0) {
                 let (unit, told) = (result.unit, result.token.0);
                 let how = format!("{worker} stored {unit} under the token {told}, its token was {token:?}");
                 self.breaks(Promise::NoneStale, how);

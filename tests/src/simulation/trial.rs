@@ -63,6 +63,8 @@ pub(super) struct World {
     announced: Mutex<BTreeSet<(RunId, WorkerId, UnitIndex)>>,
     /// Runs that somebody from outside has meddled with: not all their workers end alike.
     pub(super) meddled: Mutex<BTreeSet<RunId>>,
+    /// Those of them that were deleted: who works for one then may fail as it likes.
+    pub(super) deleted: Mutex<BTreeSet<RunId>>,
 }
 
 /// How a worker ended.
@@ -90,6 +92,7 @@ impl Trial {
             machines: Mutex::default(),
             announced: Mutex::default(),
             meddled: Mutex::default(),
+            deleted: Mutex::default(),
         });
         let trouble = tokio::task::spawn_local(world.clone().trouble());
         let all = async {
@@ -191,11 +194,9 @@ impl World {
                 workers.spawn_local(self.clone().worker(job, Duration::from_secs(40)));
                 continue;
             };
-            let meddled = lock(&self.meddled).contains(run);
             match ended {
                 Ok(End::Done(run)) => outcomes.push((run.state, run.summary)),
-                // The run was deleted, and perhaps another of its id begun.
-                Ok(End::Failed(_, RunError::Gone(_) | RunError::Superseded { .. })) if meddled => {}
+                Ok(End::Failed(..)) if lock(&self.deleted).contains(run) => {}
                 Ok(End::Failed(name, error)) => {
                     wrong.push(Wrong::new(Promise::Ends, format!("{name} failed: {error}")));
                 }

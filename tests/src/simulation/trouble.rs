@@ -142,6 +142,7 @@ impl World {
     /// Deletes a run as it stands: first its record, then the rest.
     async fn delete(&self, run: RunId) {
         lock(&self.meddled).insert(run.clone());
+        lock(&self.deleted).insert(run.clone());
         let trees = [keys::execution(&run), keys::logs(&run), keys::reports(&run)];
         let trees = trees.map(|tree| Op::Delete(KeyRange::prefix(tree)));
         let then = [vec![Op::Delete(KeyRange::key(keys::run(&run)))], trees.to_vec()].concat();

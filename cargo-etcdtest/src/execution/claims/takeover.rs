@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::orphans::{Orphan, View};
-use super::{Claimed, Claims, Held, MAX_UNITS};
+use super::{Claimed, Claims, MAX_UNITS};
 use crate::execution::error::Result;
 use crate::model::{Fence, Loss, RunState, UnitIndex};
 use crate::store::{KeyRange, Op, Revision, Wake, encode, keys};
@@ -102,11 +102,8 @@ impl Claims {
         compares.extend(orphan.compares());
         let moved: HashSet<UnitIndex> = units.iter().map(|(unit, _)| *unit).collect();
         let then = vec![Op::put(self.key(), encode(&record)), orphan.without(&moved)];
-        let Some(revision) = self.attempt(compares, then).await? else { return Ok(None) };
-        let token = Fence(revision.0);
-        let held = units.iter().map(|(unit, losses)| (*unit, Held { token, losses: losses.clone() }));
-        self.held.extend(held);
-        Ok(Some(token))
+        let revision = self.attempt(compares, then, record).await?;
+        Ok(revision.map(|revision| Fence(revision.0)))
     }
 
     /// Who holds what: read at one revision, from which on changes are told as news.

@@ -14,7 +14,7 @@ use cargo_etcdtest::config::{Flags, MaxFail, Retries, Settings};
 use cargo_etcdtest::environments::SecretValues;
 use cargo_etcdtest::execution::{Leave, Order, Policy, Result as RunResult, Selected, Timings, run};
 use cargo_etcdtest::model::{
-    Attempt, Code, Definition, Description, Environment, Outcome, RunId, TestCaseId, TestKind,
+    Attempt, Build, Code, Definition, Description, Environment, Labels, Outcome, RunId, TestCaseId, TestKind,
 };
 use cargo_etcdtest::reports::RunDetails;
 use cargo_etcdtest::store::local::LocalStore;
@@ -54,6 +54,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
                 retries: None,
                 environments: Vec::new(),
                 exclusive: None,
+                needs: Labels::default(),
                 ignore: None,
                 file: None,
                 line: None,
@@ -72,6 +73,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         policy,
         shuffle: None,
         repetitions: NonZeroU32::MIN,
+        labels: Labels::default(),
         command: vec![],
         author: "ann@desk".into(),
         host: "desk".into(),
@@ -79,6 +81,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         root: "/".into(),
         built: vec![],
         commit: None,
+        build: Build::default(),
         patience: Duration::from_secs(30),
         timings: Timings::start(),
     }

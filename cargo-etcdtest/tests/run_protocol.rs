@@ -8,10 +8,10 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cargo_etcdtest::execution::{Claimed, Claims, Histories, Latest, Membership, Plan, finish};
+use cargo_etcdtest::execution::{Claimed, Claims, Histories, Membership, Plan, finish};
 use cargo_etcdtest::model::{
-    Block, Fence, NextPosition, Outcome, PlannedUnit, Run, RunId, RunState, TestCaseId, UnitIndex,
-    UnitResult, Worker, WorkerId,
+    Block, Build, Fence, Labels, NextPosition, Outcome, PlannedUnit, Run, RunId, RunState, TestCaseId,
+    UnitIndex, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{
@@ -180,9 +180,10 @@ fn record(id: &RunId, plan: &Plan, state: RunState) -> Run {
         command: vec![],
         author: "ann@desk".into(),
         commit: None,
+        build: Build::default(),
         environments: vec![],
         units: UNITS,
-        stripes: u32::try_from(plan.stripes()).unwrap(),
+        stripes: plan.stripes_by_group(),
         tests_digest: String::new(),
         plan_digest: plan.digest(),
         shuffle: None,
@@ -199,6 +200,7 @@ async fn work(store: SharedStore, id: &RunId, plan: &Plan) -> cargo_etcdtest::ex
         run: id.clone(),
         since: Timestamp::now(),
         lanes: 1,
+        labels: Labels::default(),
     };
     let describe = |state| record(id, plan, state);
     let membership = Membership::create(store, worker, plan, &[], PATIENCE, describe).await?;
@@ -221,7 +223,7 @@ async fn work(store: SharedStore, id: &RunId, plan: &Plan) -> cargo_etcdtest::ex
     };
     claims.flush(held, &[]).await?;
     let mut membership = claims.into_membership();
-    finish(&mut membership, &Latest::new(), cancelled).await?;
+    finish(&mut membership, cancelled).await?;
     Ok(cancelled)
 }
 
@@ -233,10 +235,11 @@ async fn check(seed: u64) {
         test: TestCaseId::new("p", "b", format!("t{n}")),
         environment: "local".into(),
         repetition: None,
+        needs: Labels::default(),
         estimate: None,
         skip: None,
     });
-    let plan = Plan::new(units, &Histories::new(), None);
+    let plan = Plan::new(units, &Histories::default(), None);
     let faulty = Arc::new(Faulty {
         inner: inner.clone(),
         random: Mutex::new(Rng::with_seed(seed)),

@@ -28,6 +28,7 @@ mod testcase;
 mod testcase_text;
 mod verb;
 mod watch;
+mod worker_text;
 
 use std::ffi::OsString;
 

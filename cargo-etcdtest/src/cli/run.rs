@@ -25,7 +25,7 @@ use crate::config::{
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
 use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
-use crate::model::{Environment, RunId};
+use crate::model::{Environment, Labels, RunId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
 use crate::store::{SharedStore, StoreError};
@@ -56,6 +56,9 @@ struct HowArgs {
     /// beginning of one, or `latest`
     #[arg(long, value_name = "RUN", conflicts_with = "environments")]
     env_from: Option<String>,
+    /// What this machine has that tests may need, with commas between
+    #[arg(long, value_name = "LABELS")]
+    labels: Option<Labels>,
     /// How many tests run at once: a number, `num-cpus`, or a negative number to leave cores free
     #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true)]
     test_threads: Option<TestThreads>,
@@ -116,6 +119,7 @@ impl HowArgs {
     /// What these flags say of the settings.
     fn flags(&self) -> Flags {
         Flags {
+            labels: self.labels.clone(),
             test_threads: self.test_threads,
             retries: self.retries,
             flaky_result: self.flaky_result,
@@ -206,12 +210,14 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         policy: how.policy(settings),
         shuffle: how.shuffle,
         repetitions: how.stress,
+        labels: settings.labels.clone(),
         command: without_password(arguments),
         author: crate::author::author(),
         host: crate::author::host(),
         keeper: this_program(),
         root: session.root.clone(),
         built: program_folders,
+        build: cargo.portable(&session.root),
         commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
         timings,

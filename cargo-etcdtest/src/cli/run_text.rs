@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::runs::state_word;
 use super::style::{FAINT, Label, STRONG, WARNING, ago, local_time, painted, seconds};
+use super::worker_text::workers_text;
 use crate::model::{Attempt, Commit, Environment, EnvironmentVersion, Run, RunState, RunSummary, Verdict};
 use crate::reports::{RunDetails, UnitDetails, story, text};
 use crate::store::StoreError;
@@ -45,6 +46,7 @@ pub(crate) fn run_text(details: &RunDetails, detail: &Detail<'_>) -> String {
         text.push('\n');
         text += &unit_story(details, unit);
     }
+    text += &workers_text(details, detail.all);
     if detail.all {
         section(&mut text, "Units", details, &details.units.iter().collect::<Vec<_>>());
     } else {

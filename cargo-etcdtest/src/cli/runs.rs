@@ -193,7 +193,7 @@ mod tests {
 
     use super::*;
     use crate::cli::GlobalArgs;
-    use crate::model::{Commit, EnvironmentVersion, Outcome, RunId, Worker, WorkerId};
+    use crate::model::{Commit, EnvironmentVersion, Labels, Outcome, RunId, Worker, WorkerId};
     use crate::reports::sample::{self, TestStore, at, attempt, every_kind, unit};
     use crate::store::{Op, Txn, encode, keys};
 
@@ -226,7 +226,8 @@ mod tests {
         named.run.id = RunId::new("aaa-nightly");
         named.run.created = at(3600);
         named.run.environments[0].version = 0;
-        named.run.commit = Some(Commit { id: "ab".into(), branch: None, dirty: false });
+        named.run.commit =
+            Some(Commit { id: "ab".into(), branch: None, folder: String::new(), dirty: false });
         store.write(&named).await;
         let mut stalled = named.clone();
         stalled.run.id = RunId::new("zzz");
@@ -271,6 +272,7 @@ mod tests {
             run: run.id.clone(),
             since: at(0),
             lanes: 4,
+            labels: Labels::default(),
         };
         store.write(&details).await;
         store.put(vec![(keys::worker(&worker.id), encode(&worker))]).await;

@@ -1,6 +1,6 @@
 //! Who may begin next: pure, without a runtime.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::num::NonZeroUsize;
 
 /// What something needs for as long as it goes on.
@@ -12,6 +12,20 @@ pub(super) struct Needs {
     pub(super) resource: Option<String>,
 }
 
+/// What somebody holds who has begun.
+#[derive(Debug)]
+pub(super) struct Held {
+    resource: Option<String>,
+    lanes: Vec<u32>,
+}
+
+impl Held {
+    /// The first of its lanes, from 1.
+    pub(super) fn lane(&self) -> u32 {
+        self.lanes.first().map_or(1, |lane| lane + 1)
+    }
+}
+
 /// The lanes of a worker, and those who wait for them.
 ///
 /// They begin in the order of the queue, but for those whose resource is in use: they let
@@ -19,7 +33,8 @@ pub(super) struct Needs {
 /// long as there are smaller ones. So nobody starves.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
-    free: usize,
+    /// The lanes that nobody has, numbered from 0.
+    free: BTreeSet<u32>,
     capacities: BTreeMap<String, NonZeroUsize>,
     used: HashMap<String, usize>,
     queue: VecDeque<(Needs, T)>,
@@ -28,7 +43,8 @@ pub(super) struct Lanes<T> {
 impl<T> Lanes<T> {
     /// So many lanes, and resources that several may use at once; any other only one.
     pub(super) fn new(lanes: NonZeroUsize, capacities: BTreeMap<String, NonZeroUsize>) -> Self {
-        Self { free: lanes.get(), capacities, used: HashMap::new(), queue: VecDeque::new() }
+        let lanes = u32::try_from(lanes.get()).unwrap_or(u32::MAX);
+        Self { free: (0..lanes).collect(), capacities, used: HashMap::new(), queue: VecDeque::new() }
     }
 
     /// Lets something wait behind all others.
@@ -42,30 +58,31 @@ impl<T> Lanes<T> {
     }
 
     /// The next that may begin: it holds what it needs until that is given back.
-    pub(super) fn begin(&mut self) -> Option<(Needs, T)> {
+    pub(super) fn begin(&mut self) -> Option<(Held, T)> {
         let index = self.queue.iter().position(|(needs, _)| self.has_resource(needs))?;
-        if self.queue[index].0.threads > self.free {
+        if self.queue[index].0.threads > self.free.len() {
             return None;
         }
         let (needs, next) = self.queue.remove(index)?;
-        self.free -= needs.threads;
+        let lanes: Vec<u32> = self.free.iter().copied().take(needs.threads).collect();
+        self.free.retain(|lane| !lanes.contains(lane));
         if let Some(resource) = &needs.resource {
             *self.used.entry(resource.clone()).or_default() += 1;
         }
-        Some((needs, next))
+        Some((Held { resource: needs.resource, lanes }, next))
     }
 
     /// Takes back what something held.
-    pub(super) fn give_back(&mut self, needs: &Needs) {
-        self.free += needs.threads;
-        if let Some(used) = needs.resource.as_ref().and_then(|resource| self.used.get_mut(resource)) {
+    pub(super) fn give_back(&mut self, held: Held) {
+        self.free.extend(held.lanes);
+        if let Some(used) = held.resource.as_ref().and_then(|resource| self.used.get_mut(resource)) {
             *used -= 1;
         }
     }
 
     /// Whether any lane is free.
     pub(super) fn is_idle(&self) -> bool {
-        self.free > 0
+        !self.free.is_empty()
     }
 
     /// Those who wait, the first first.
@@ -105,38 +122,51 @@ mod tests {
         Needs { threads, resource: (!resource.is_empty()).then(|| resource.to_owned()) }
     }
 
-    fn begun(lanes: &mut Lanes<&'static str>) -> Vec<&'static str> {
-        std::iter::from_fn(|| lanes.begin()).map(|(_, name)| name).collect()
+    /// What begins now, as `name@lane`, and is kept in `held`.
+    fn begun(lanes: &mut Lanes<&'static str>, held: &mut Vec<(Held, &'static str)>) -> Vec<String> {
+        let begun: Vec<_> = std::iter::from_fn(|| lanes.begin()).collect();
+        let told = begun.iter().map(|(held, name)| format!("{name}@{}", held.lane())).collect();
+        held.extend(begun);
+        told
+    }
+
+    fn end(lanes: &mut Lanes<&'static str>, held: &mut Vec<(Held, &'static str)>, name: &str) {
+        let place = held.iter().position(|(_, known)| *known == name).unwrap();
+        lanes.give_back(held.remove(place).0);
     }
 
     #[test]
     fn they_begin_in_order_as_lanes_come_free() {
         let mut lanes = lanes(2, &[("a", 1, ""), ("b", 1, ""), ("c", 1, ""), ("d", 1, "")]);
-        assert_eq!(begun(&mut lanes), ["a", "b"]);
-        lanes.give_back(&needs(1, ""));
-        assert_eq!(begun(&mut lanes), ["c"]);
+        let mut held = Vec::new();
+        assert_eq!(begun(&mut lanes, &mut held), ["a@1", "b@2"]);
+        assert!(!lanes.is_idle());
+        end(&mut lanes, &mut held, "b");
+        assert_eq!(begun(&mut lanes, &mut held), ["c@2"]);
         assert!(!lanes.is_idle());
     }
 
     #[test]
     fn who_needs_many_lanes_is_not_passed_by_smaller_ones() {
         let mut lanes = lanes(3, &[("a", 1, ""), ("wide", 3, ""), ("b", 1, "")]);
-        assert_eq!(begun(&mut lanes), ["a"]);
-        lanes.give_back(&needs(1, ""));
-        assert_eq!(begun(&mut lanes), ["wide"]);
-        lanes.give_back(&needs(3, ""));
-        assert_eq!(begun(&mut lanes), ["b"]);
+        let mut held = Vec::new();
+        assert_eq!(begun(&mut lanes, &mut held), ["a@1"]);
+        end(&mut lanes, &mut held, "a");
+        assert_eq!(begun(&mut lanes, &mut held), ["wide@1"]);
+        end(&mut lanes, &mut held, "wide");
+        assert_eq!(begun(&mut lanes, &mut held), ["b@1"]);
     }
 
     #[test]
     fn a_resource_is_used_by_as_many_as_it_takes_and_others_pass_meanwhile() {
         let wanted = [("a", 1, "db"), ("b", 1, "db"), ("c", 1, "pool"), ("d", 1, "pool"), ("e", 1, "pool")];
         let mut lanes = lanes(8, &[&wanted[..], &[("f", 1, "")]].concat());
-        assert_eq!(begun(&mut lanes), ["a", "c", "d", "f"]);
-        lanes.give_back(&needs(1, "pool"));
-        assert_eq!(begun(&mut lanes), ["e"]);
-        lanes.give_back(&needs(1, "db"));
-        assert_eq!(begun(&mut lanes), ["b"]);
+        let mut held = Vec::new();
+        assert_eq!(begun(&mut lanes, &mut held), ["a@1", "c@2", "d@3", "f@4"]);
+        end(&mut lanes, &mut held, "c");
+        assert_eq!(begun(&mut lanes, &mut held), ["e@2"]);
+        end(&mut lanes, &mut held, "a");
+        assert_eq!(begun(&mut lanes, &mut held), ["b@1"]);
     }
 
     proptest! {
@@ -150,18 +180,20 @@ mod tests {
                 let resource = resource.map(|name| name.to_string());
                 lanes.push(Needs { threads: *threads, resource }, ());
             }
-            let (mut begun, mut held): (usize, Vec<Needs>) = (0, Vec::new());
+            let (mut begun, mut held): (usize, Vec<Held>) = (0, Vec::new());
             for index in order {
-                while let Some((needs, ())) = lanes.begin() {
+                while let Some((one, ())) = lanes.begin() {
                     begun += 1;
-                    held.push(needs);
+                    held.push(one);
                 }
-                prop_assert!(held.iter().map(|needs| needs.threads).sum::<usize>() <= 4);
-                let mut resources: Vec<_> = held.iter().filter_map(|needs| needs.resource.as_ref()).collect();
+                let mut taken: Vec<u32> = held.iter().flat_map(|held| held.lanes.clone()).collect();
+                taken.sort_unstable();
+                prop_assert!(taken.windows(2).all(|pair| pair[0] < pair[1]) && taken.last() < Some(&4));
+                let mut resources: Vec<_> = held.iter().filter_map(|held| held.resource.as_ref()).collect();
                 resources.sort();
                 prop_assert!(resources.windows(2).all(|pair| pair[0] != pair[1]));
                 if !held.is_empty() {
-                    lanes.give_back(&held.swap_remove(index.index(held.len())));
+                    lanes.give_back(held.swap_remove(index.index(held.len())));
                 }
             }
             prop_assert_eq!(begun, wanted.len());

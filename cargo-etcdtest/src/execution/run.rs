@@ -1,6 +1,6 @@
 //! One run, from its plan to its reports, by the worker that created it.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::HashMap;
 use std::fs::Permissions;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,15 +11,17 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::attempt::{Leave, told};
 use super::claims::Claims;
 use super::error::{Result, RunError};
 use super::events::RunEvent;
-use super::finish::{Latest, finish};
+use super::finish::finish;
+use super::latest::read_histories;
 use super::launcher::Launcher;
 use super::membership::Membership;
-use super::plan::{Histories, History, Plan};
+use super::plan::Plan;
 use super::policy::Policy;
 use super::reserve::reserve;
 use super::services::{Ground, Supply};
@@ -28,11 +30,11 @@ use super::work::Work;
 use super::worker::{Ended, EventSink, execute};
 use crate::environments::{DataFiles, DataSets, Reservation, SecretValues};
 use crate::model::{
-    Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, TestKind,
+    Build, Commit, Environment, Labels, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, TestKind,
     Worker, WorkerId,
 };
 use crate::reports::RunDetails;
-use crate::store::{KeyRange, SharedStore, decode, keys, list};
+use crate::store::SharedStore;
 use crate::testcases::ListedTest;
 
 /// A run that somebody wants.
@@ -54,6 +56,8 @@ pub struct Order {
     pub shuffle: Option<u64>,
     /// How often each test is run.
     pub repetitions: NonZeroU32,
+    /// What this worker has that not every worker has.
+    pub labels: Labels,
     /// What was typed.
     pub command: Vec<String>,
     /// Who typed it: `user@host`.
@@ -66,6 +70,8 @@ pub struct Order {
     pub root: PathBuf,
     /// The folders of the programs that cargo built.
     pub built: Vec<PathBuf>,
+    /// How the tests were built.
+    pub build: Build,
     /// The code.
     pub commit: Option<Commit>,
     /// How long an unreachable store is waited for.
@@ -143,9 +149,11 @@ async fn run_reserved(
     if reservation.is_some() {
         timings.end("reserve");
     }
-    let latest = without_tests(&leave, &id, read_latest(&store, &tests)).await?;
-    let histories: Histories = histories(&latest, &tests, &environments);
-    let plan = Plan::new(units(&tests, &environments, repetitions.get()), &histories, shuffle);
+    let ids: Vec<&TestCaseId> = tests.iter().map(|selected| &selected.test.id).collect();
+    let names: Vec<&str> = environments.iter().map(|environment| environment.name.as_str()).collect();
+    let histories = without_tests(&leave, &id, read_histories(&store, &ids, &names, patience)).await?;
+    let plan = Plan::new(units(&tests, &environments, repetitions.get(), &policy), &histories, shuffle);
+    drop(histories);
     timings.end("plan");
 
     let worker = Worker {
@@ -155,6 +163,7 @@ async fn run_reserved(
         run: id.clone(),
         since: Timestamp::now(),
         lanes: u32::try_from(policy.lanes.get()).unwrap_or(u32::MAX),
+        labels: order.labels,
     };
     let redactor = secrets.redactor();
     let command = order.command.into_iter().map(|word| redactor.text(word)).collect();
@@ -166,9 +175,10 @@ async fn run_reserved(
         command,
         author: order.author,
         commit: order.commit,
+        build: order.build,
         environments: environments.iter().map(Environment::identity).collect(),
         units: u32::try_from(plan.len()).unwrap_or(u32::MAX),
-        stripes: u32::try_from(plan.stripes()).unwrap_or(u32::MAX),
+        stripes: plan.stripes_by_group(),
         tests_digest: order.tests_digest,
         plan_digest: plan.digest(),
         shuffle,
@@ -199,7 +209,7 @@ async fn run_reserved(
         Ok(supply) => supply,
         Err(error) => {
             launcher.close().await;
-            give_up(&mut membership, &latest, &error, events).await?;
+            give_up(&mut membership, &error, events).await?;
             membership.leave().await;
             return Err(error);
         }
@@ -208,6 +218,8 @@ async fn run_reserved(
     let work = Arc::new(Work {
         run: membership.id().clone(),
         worker: membership.worker().id.clone(),
+        host: membership.worker().host.as_str().into(),
+        since: Instant::now(),
         plan,
         tests: by_id,
         supply,
@@ -222,7 +234,7 @@ async fn run_reserved(
     let mut membership = claims.into_membership();
     // What is recorded was recorded while the locks were held; the rest needs none.
     membership.hold(vec![]);
-    let finished = finish(&mut membership, &latest, ended != Ended::Complete);
+    let finished = finish(&mut membership, ended != Ended::Complete);
     let details = without_tests(&leave, &id, finished).await?;
     membership.leave().await;
     timings.end("finish");
@@ -236,15 +248,17 @@ async fn run_reserved(
 }
 
 /// Each test in each environment, so many times.
-fn units(tests: &[Selected], environments: &[Environment], of: u32) -> Vec<PlannedUnit> {
+fn units(tests: &[Selected], environments: &[Environment], of: u32, policy: &Policy) -> Vec<PlannedUnit> {
+    let needs: Vec<Labels> = tests.iter().map(|selected| policy.of(&selected.test).needs).collect();
     let mut units = Vec::new();
     for repetition in (1..=of).map(|number| (of > 1).then_some(Repetition { number, of })) {
         for environment in environments {
-            units.extend(tests.iter().map(|selected| PlannedUnit {
+            units.extend(tests.iter().zip(&needs).map(|(selected, needs)| PlannedUnit {
                 test: selected.test.id.clone(),
                 environment: environment.name.clone(),
                 estimate: None,
                 repetition,
+                needs: needs.clone(),
                 skip: selected.skipped.get(&environment.name).cloned(),
             }));
         }
@@ -274,18 +288,13 @@ async fn files(
 }
 
 /// Ends a run of which no test can begin.
-async fn give_up(
-    membership: &mut Membership,
-    latest: &Latest,
-    error: &RunError,
-    events: &EventSink,
-) -> Result<()> {
+async fn give_up(membership: &mut Membership, error: &RunError, events: &EventSink) -> Result<()> {
     let reason = match error {
         RunError::NotReady(not_ready) => not_ready.headline(),
         error => error.to_string(),
     };
     let _ = events.send(RunEvent::Cancelled { reason });
-    let details = finish(membership, latest, true).await?;
+    let details = finish(membership, true).await?;
     end(&details, events);
     Ok(())
 }
@@ -296,35 +305,4 @@ fn end(details: &RunDetails, events: &EventSink) {
         summary: details.run.summary.unwrap_or_default(),
         cancelled: details.run.state == RunState::Finished { cancelled: true },
     });
-}
-
-/// The latest results of all tests of the selected tests' binaries.
-async fn read_latest(store: &SharedStore, tests: &[Selected]) -> Result<Latest> {
-    let binaries: BTreeSet<(&str, &str)> = tests
-        .iter()
-        .map(|selected| (selected.test.id.package.as_str(), selected.test.id.binary.as_str()))
-        .collect();
-    let mut latest = Latest::new();
-    for (package, binary) in binaries {
-        let page = list(store.as_ref(), KeyRange::prefix(keys::latest_results_of(package, binary))).await?;
-        for pair in page.pairs {
-            // What cannot be read tells nothing of the past.
-            if let Ok(result) = decode::<LatestResult>(&pair) {
-                latest.insert(pair.key, (result, pair.modified));
-            }
-        }
-    }
-    Ok(latest)
-}
-
-fn histories(latest: &Latest, tests: &[Selected], environments: &[Environment]) -> Histories {
-    let units = environments.iter().flat_map(|environment| {
-        tests.iter().map(|selected| (selected.test.id.clone(), environment.name.clone()))
-    });
-    units
-        .filter_map(|unit| {
-            let (result, _) = latest.get(&keys::latest_result(&unit.0, &unit.1))?;
-            Some((unit, History::of(result)))
-        })
-        .collect()
 }

@@ -3,13 +3,33 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::launcher::Launcher;
 use super::plan::Plan;
 use super::policy::Policy;
 use super::services::Supply;
 use crate::environments::Reservation;
-use crate::model::{RunId, TestCaseId, WorkerId};
+use crate::model::{Place, RunId, TestCaseId, WorkerId};
 use crate::testcases::ListedTest;
+
+/// Where an attempt is executed.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// The machine.
+    pub host: Arc<str>,
+    /// The lane, from 1.
+    pub lane: u32,
+    /// When the worker began.
+    pub since: Instant,
+}
+
+impl Seat {
+    /// The place of an attempt that begins now.
+    pub fn place(&self) -> Place {
+        Place { host: self.host.to_string(), lane: self.lane, offset: self.since.elapsed() }
+    }
+}
 
 /// A run as one worker sees it. It holds secrets, so it does not print.
 pub struct Work {
@@ -17,6 +37,10 @@ pub struct Work {
     pub run: RunId,
     /// The worker.
     pub worker: WorkerId,
+    /// Its machine.
+    pub host: Arc<str>,
+    /// When it began.
+    pub since: Instant,
     /// All units.
     pub plan: Plan,
     /// The tests that the units name.

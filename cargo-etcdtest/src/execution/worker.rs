@@ -18,7 +18,7 @@ use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, LocksHeld, Request};
 use super::run::without_tests;
 use super::services::Supplied;
-use super::work::Work;
+use super::work::{Seat, Work};
 use crate::config::{OutputWhen, PassOrFail};
 use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
 use crate::testcases::{Binary, ListedTest};
@@ -122,13 +122,14 @@ pub async fn execute(
             lanes.retain(|_| false);
             waits.abort_all();
         }
-        while let Some((needs, unit)) = lanes.begin() {
+        while let Some((held, unit)) = lanes.begin() {
             running.insert(unit.index);
             let binary = unit.binary(work).map(std::ptr::from_ref);
             let is_of_it = |next: &Tried| next.binary(work).map(std::ptr::from_ref) == binary;
             let more = binary.is_some() && lanes.waiting().any(is_of_it);
+            let seat = Seat { host: work.host.clone(), lane: held.lane(), since: work.since };
             let (work, leave, events) = (work.clone(), hear.clone(), events.clone());
-            attempts.spawn(async move { (needs, unit.attempt(&work, more, leave, &events).await) });
+            attempts.spawn(async move { (held, unit.attempt(&work, seat, more, leave, &events).await) });
         }
         let few = lanes.is_idle() || lanes.waiting().len() < policy.lanes.get();
         if !stopped && more && !asked && few {
@@ -141,9 +142,9 @@ pub async fn execute(
         }
         tokio::select! {
             Some(joined) = attempts.join_next() => {
-                let (needs, next) =
+                let (held, next) =
                     joined.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
-                lanes.give_back(&needs);
+                lanes.give_back(held);
                 match next {
                     Next::Stopped(index) => {
                         running.remove(&index);
@@ -251,6 +252,7 @@ impl Tried {
     async fn attempt(
         mut self,
         work: &Work,
+        seat: Seat,
         more: bool,
         leave: watch::Receiver<Leave>,
         events: &EventSink,
@@ -273,7 +275,7 @@ impl Tried {
             let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
         };
         let executed =
-            execute_attempt(work, planned, test, &rules, self.token, number, more, &leave, on_slow);
+            execute_attempt(work, seat, planned, test, &rules, self.token, number, more, &leave, on_slow);
         let Some((mut attempt, output)) = executed.await else { return Next::Stopped(index) };
         if attempt.leaky && attempt.outcome == Outcome::Passed && rules.leaky_result == PassOrFail::Fail {
             attempt.outcome = Outcome::Failed;
@@ -328,6 +330,7 @@ impl Tried {
 #[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
 async fn execute_attempt(
     work: &Work,
+    seat: Seat,
     planned: &PlannedUnit,
     test: &ListedTest,
     rules: &TestPolicy,
@@ -345,11 +348,12 @@ async fn execute_attempt(
     let supplied = match supplied {
         Ok(supplied) => supplied,
         Err(reason) => {
-            let attempt = Attempt { message: Some(reason), ..Attempt::begun(number, Outcome::Failed) };
+            let begun = Attempt::begun(number, Outcome::Failed);
+            let attempt = Attempt { message: Some(reason), place: Some(seat.place()), ..begun };
             return Some((attempt, AttemptOutput::default()));
         }
     };
-    let launch = launch(work, &supplied, test, rules, token, number, more);
+    let launch = launch(work, seat, &supplied, test, rules, token, number, more);
     let mut executed = launch.run(&work.launcher, leave.clone(), on_slow).await;
     if let Some((attempt, output)) = &mut executed
         && attempt.outcome.is_failure()
@@ -361,8 +365,10 @@ async fn execute_attempt(
 }
 
 /// The process of one attempt.
+#[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
 fn launch(
     work: &Work,
+    seat: Seat,
     supplied: &Supplied,
     test: &ListedTest,
     rules: &TestPolicy,
@@ -406,5 +412,6 @@ fn launch(
         slow: rules.slow,
         show: work.policy.show,
         more,
+        seat,
     }
 }

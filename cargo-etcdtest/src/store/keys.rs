@@ -120,6 +120,11 @@ pub fn snapshot(run: &RunId, environment: &str) -> Key {
     execution_child(run, &format!("environments/{}", segment(environment)))
 }
 
+/// The rules of a run.
+pub fn rules(run: &RunId) -> Key {
+    execution_child(run, "rules")
+}
+
 /// All stripes' next positions.
 pub fn next_positions(run: &RunId) -> Key {
     execution_child(run, "next/")

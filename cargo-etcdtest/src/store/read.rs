@@ -1,6 +1,6 @@
 //! Reading records: one, or all of a range in pages.
 
-use super::api::{Key, KeyRange, KeyValue, Page, Read, Result, Revision, Store};
+use super::api::{Key, KeyRange, KeyValue, Op, Page, Read, Result, Revision, Store, Txn};
 use super::error::StoreError;
 use super::records::decode;
 use crate::model::Record;
@@ -17,6 +17,16 @@ const PAGE_OF_CHUNKS: usize = 16;
 /// As [`Store::read`].
 pub async fn get(store: &dyn Store, key: Key) -> Result<Option<KeyValue>> {
     Ok(store.read(Read::key(key)).await?.pairs.pop())
+}
+
+/// Reads several keys, at most 100, all of one revision.
+///
+/// # Errors
+/// As [`Store::read`].
+pub async fn get_each(store: &dyn Store, keys: &[Key]) -> Result<Vec<Option<KeyValue>>> {
+    let then = keys.iter().cloned().map(|key| Op::Get(Read::key(key))).collect();
+    let outcome = store.txn(Txn { then, ..Txn::default() }).await?;
+    Ok(outcome.pages().map(|mut page| page.pairs.pop()).collect())
 }
 
 /// Reads one record, with the pair it came in.

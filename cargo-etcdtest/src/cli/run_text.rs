@@ -109,7 +109,10 @@ fn snapshot_text(snapshot: &Environment) -> String {
 fn unit_story(details: &RunDetails, unit: &UnitDetails) -> String {
     let mut text = unit_line(details, unit);
     let Some(result) = &unit.result else { return text };
-    text += &indented(&painted(FAINT, format!("by {}", result.worker)), INDENT - 2);
+    let place = result.attempts.last().and_then(|last| last.place.as_ref());
+    let place = place.map(|place| format!(" on {}, lane {}", one_line(&place.host), place.lane));
+    let by = format!("by {}{}", result.worker, place.unwrap_or_default());
+    text += &indented(&painted(FAINT, by), INDENT - 2);
     for attempt in result.attempts.iter().filter(|attempt| attempt.outcome.is_failure()) {
         if result.attempts.len() > 1 {
             let label = Label::from(attempt).painted(0);

@@ -8,7 +8,7 @@ use super::latest::store_latest;
 use super::membership::Membership;
 use crate::model::{Run, RunId, RunState, Steward};
 use crate::reports::history::{self, Found, Shown};
-use crate::reports::{ReportError, RunDetails, render_all, report_writes};
+use crate::reports::{REPORTS, ReportError, RunDetails, report_writes};
 use crate::store::{KeyRange, SharedStore, StoreError, keys, pauses};
 
 /// Finishes a run whose units all have a result, or that was cancelled.
@@ -39,10 +39,11 @@ pub async fn finish(membership: &mut Membership, cancelled: bool) -> Result<RunD
     details.run.finished = Some(Timestamp::now());
     details.run.summary = Some(details.summary());
 
-    let rendered = render_all(&details)?;
     let reports = async {
-        for (name, content) in &rendered {
-            for (proof, then) in report_writes(membership.id(), name, content) {
+        for (name, render) in REPORTS {
+            // One after the other: they may be large.
+            let content = render(&details)?;
+            for (proof, then) in report_writes(membership.id(), name, &content) {
                 membership.write(&proof, then).await?;
             }
         }

@@ -32,7 +32,7 @@ const AT_ONCE: usize = 4;
 ///
 /// # Errors
 /// As for any read of the store.
-pub(super) async fn read_histories(
+pub async fn read_histories(
     store: &SharedStore,
     tests: &[&TestCaseId],
     environments: &[&str],

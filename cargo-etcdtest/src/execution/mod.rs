@@ -49,6 +49,7 @@ pub use finish::finish;
 pub use history::{Histories, History};
 #[cfg(target_os = "linux")]
 pub use keeper::serve_as_keeper;
+pub use latest::read_histories;
 pub use launcher::Launcher;
 pub use membership::Membership;
 pub use output::Output;

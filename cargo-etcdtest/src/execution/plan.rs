@@ -15,7 +15,8 @@ use crate::store::encode;
 const CHUNK: usize = 2000;
 /// How many bytes one chunk holds at the most; escaped in JSON they may become more.
 const CHUNK_BYTES: usize = 256 << 10;
-/// The largest number of stripes of a group: so many workers can claim at once without meeting.
+/// How many stripes there are about at the most: so many workers can claim at once without
+/// meeting, and so few that one transaction can compare them all.
 const MAX_STRIPES: usize = 64;
 /// How many units a stripe should hold at least.
 const STRIPE: usize = 32;
@@ -99,10 +100,11 @@ impl Plan {
         ordered.sort_by(|(a_turn, a), (b_turn, b)| {
             a_turn.cmp(b_turn).then_with(|| (&a.test, &a.environment).cmp(&(&b.test, &b.environment)))
         });
-        let units = ordered.into_iter().map(|(_, unit)| unit).collect();
         // Which of several stripes deals first is left to the workers.
-        let stripes = |units| if seed.is_some() { 1 } else { usize::clamp(units / STRIPE, 1, MAX_STRIPES) };
-        Self::grouped(units, |_, units| stripes(units))
+        let all = ordered.len().max(1);
+        let stripes = |units: usize| (units / STRIPE).min(MAX_STRIPES * units / all).max(1);
+        let units = ordered.into_iter().map(|(_, unit)| unit).collect();
+        Self::grouped(units, |_, units| if seed.is_some() { 1 } else { stripes(units) })
     }
 
     /// Puts a plan together again from its chunks, which come in order, and the number of

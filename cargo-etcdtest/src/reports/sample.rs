@@ -148,7 +148,7 @@ pub(crate) fn run(units: Vec<UnitDetails>) -> RunDetails {
 /// A run with one unit of every kind.
 pub(crate) fn every_kind() -> RunDetails {
     let mut passed = unit(0, "orders::paid", vec![attempt(1, Outcome::Passed, "")]);
-    passed.case = Some(case("orders::paid"));
+    passed.case = Some(case("orders::paid").into());
 
     let mut flaky = unit(
         1,
@@ -167,7 +167,7 @@ pub(crate) fn every_kind() -> RunDetails {
         Step { name: "ship it".into(), ok: None, duration: Duration::ZERO },
     ];
     let mut failed = unit(2, "orders::refused", vec![attempt(1, Outcome::TimedOut, ""), last]);
-    failed.case = Some(case("orders::refused"));
+    failed.case = Some(case("orders::refused").into());
     print(&mut failed, 2, "output", "id\tstate\n1\topen\n");
     print(&mut failed, 2, "attachments/order.json", "{}");
 
@@ -233,7 +233,7 @@ impl TestStore {
         }
         for (number, unit) in (0..).zip(&details.units) {
             if let Some(case) = &unit.case {
-                pairs.push((keys::test_case(&case.id), encode(case)));
+                pairs.push((keys::test_case(&case.id), encode(case.as_ref())));
             }
             let Some(result) = &unit.result else { continue };
             let block = Block { results: vec![result.clone()] };

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::details::{RunDetails, UnitDetails, message};
 use super::text;
@@ -13,9 +13,9 @@ use crate::model::{
     TestCaseId, UnitResult, Verdict, WorkerId,
 };
 
-/// The document. Times are RFC 3339 in UTC, durations seconds to the microsecond.
+/// The document, with its units as a list or as something that is written like one. Times are RFC 3339 in UTC, durations seconds to the microsecond.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SummaryReport {
+pub struct SummaryReport<Units = Vec<UnitSummary>> {
     /// Grows when a field changes its meaning or goes away; fields may be added at any time.
     pub schema: u64,
     /// The run.
@@ -44,7 +44,7 @@ pub struct SummaryReport {
     #[serde(default)]
     pub workers: Vec<WorkerSummary>,
     /// The units in the order of the plan.
-    pub units: Vec<UnitSummary>,
+    pub units: Units,
 }
 
 impl Record for SummaryReport {
@@ -171,17 +171,32 @@ pub struct StepSummary {
 
 /// A run as `summary.json`; indented, so that people can read and compare it as well.
 pub fn summary(details: &RunDetails) -> Vec<u8> {
-    let report = SummaryReport::from(details);
+    let report = SummaryReport::with(details, Written(&details.units));
     let mut bytes = serde_json::to_vec_pretty(&report).expect("the document is maps with text keys");
     bytes.push(b'\n');
     bytes
 }
 
+/// Units that are written one after the other: there may be a hundred thousand.
+struct Written<'a>(&'a [UnitDetails]);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(UnitSummary::from))
+    }
+}
+
 impl From<&RunDetails> for SummaryReport {
     fn from(details: &RunDetails) -> Self {
+        Self::with(details, details.units.iter().map(UnitSummary::from).collect())
+    }
+}
+
+impl<Units> SummaryReport<Units> {
+    fn with(details: &RunDetails, units: Units) -> Self {
         let (run, summary) = (details.run.clone(), details.summary());
         Self {
-            schema: Self::SCHEMA,
+            schema: <SummaryReport as Record>::SCHEMA,
             run: run.id,
             command: run.command,
             author: run.author,
@@ -193,7 +208,7 @@ impl From<&RunDetails> for SummaryReport {
             duration: seconds(summary.duration),
             counts: summary.into(),
             workers: workers(details).iter().map(WorkerSummary::from).collect(),
-            units: details.units.iter().map(UnitSummary::from).collect(),
+            units,
         }
     }
 }

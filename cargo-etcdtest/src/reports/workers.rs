@@ -111,7 +111,7 @@ mod tests {
             .map(|line| (line.worker.as_str(), line.host.as_str(), line.units, line.spans.len()))
             .collect();
         assert_eq!(told, [("host-1-abc", "host", 5, 7), ("ci-2-7-xyz", "ci-2", 1, 1)]);
-        assert_eq!(found[1].end(), Duration::from_secs(2));
+        assert_eq!(found[1].end(), Duration::from_secs(10));
     }
 
     #[test]

@@ -46,11 +46,6 @@ pub fn test_cases_in(package: &str) -> Key {
     format!("{TEST_CASES}{}/", segment(package)).into()
 }
 
-/// All test cases of one binary.
-pub fn test_cases_of(package: &str, binary: &str) -> Key {
-    format!("{TEST_CASES}{}/{}/", segment(package), segment(binary)).into()
-}
-
 /// An environment as it is now.
 pub fn environment(name: &str) -> Key {
     format!("{ENVIRONMENTS}{}", segment(name)).into()
@@ -204,11 +199,6 @@ pub fn latest_result(id: &TestCaseId, environment: &str) -> Key {
 /// The latest results of a test case in every environment.
 pub fn latest_results(id: &TestCaseId) -> Key {
     format!("{RESULTS}{}/", test_path(id)).into()
-}
-
-/// The latest results of all test cases of one binary, in every environment.
-pub fn latest_results_of(package: &str, binary: &str) -> Key {
-    format!("{RESULTS}{}/{}/", segment(package), segment(binary)).into()
 }
 
 /// All reports of a run.

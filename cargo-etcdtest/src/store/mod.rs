@@ -21,6 +21,6 @@ pub use compress::{
 pub use connect::{StoreOptions, connect};
 pub use error::StoreError;
 pub use lease::LeaseKeeper;
-pub use read::{get, get_each, get_record, list, list_at, list_chunks};
+pub use read::{get, get_each, get_record, list, list_at, list_chunks, list_split};
 pub use records::{decode, decode_value, encode};
 pub use secret::Secret;

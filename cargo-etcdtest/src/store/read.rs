@@ -56,6 +56,36 @@ pub async fn list_at(store: &dyn Store, range: KeyRange, at: Option<Revision>) -
     in_pages(store, Read { limit: Some(PAGE), at, ..Read::from(range) }).await
 }
 
+/// Reads a whole range as [`list`] does, piece by piece between these keys, which come in
+/// their order. A server looks at all that is left of a range for each page of it: where the
+/// keys are known about which there will be many, the pieces should be small.
+///
+/// # Errors
+/// As [`Store::read`].
+pub async fn list_split(store: &dyn Store, range: KeyRange, between: &[Key]) -> Result<Page> {
+    loop {
+        match list_split_once(store, range.clone(), between).await {
+            Err(StoreError::Compacted(_)) => {}
+            other => return other,
+        }
+    }
+}
+
+async fn list_split_once(store: &dyn Store, range: KeyRange, between: &[Key]) -> Result<Page> {
+    let mut whole = Page::default();
+    let (mut start, mut at) = (range.start.clone(), None);
+    let inside = between.iter().filter(|key| range.contains(key)).cloned().map(Some);
+    for end in inside.chain([range.end.clone()]) {
+        let piece = KeyRange { start: start.clone(), end: end.clone() };
+        let page = in_pages_once(store, Read { limit: Some(PAGE), at, ..Read::from(piece) }).await?;
+        at = at.or(Some(page.revision));
+        whole.pairs.extend(page.pairs);
+        start = end.unwrap_or(start);
+    }
+    whole.revision = at.unwrap_or_default();
+    Ok(whole)
+}
+
 /// Reads a whole range of large values, all of one revision, a few at a time.
 ///
 /// # Errors

@@ -12,9 +12,10 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cargo_etcdtest::config::{Flags, MaxFail, Retries, Settings};
 use cargo_etcdtest::environments::SecretValues;
-use cargo_etcdtest::execution::{Leave, Order, Policy, Result as RunResult, Selected, Timings, run};
+use cargo_etcdtest::execution::{Entry, Leave, Order, Policy, Result as RunResult, Selected, Timings, run};
 use cargo_etcdtest::model::{
     Attempt, Build, Code, Definition, Description, Environment, Labels, Outcome, RunId, TestCaseId, TestKind,
+    WorkerId,
 };
 use cargo_etcdtest::reports::RunDetails;
 use cargo_etcdtest::store::local::LocalStore;
@@ -77,6 +78,8 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         command: vec![],
         author: "ann@desk".into(),
         host: "desk".into(),
+        worker: WorkerId::generate("desk"),
+        entry: Entry::CreateOrJoin,
         keeper: env!("CARGO_BIN_EXE_cargo-etcdtest").into(),
         root: "/".into(),
         built: vec![],

@@ -8,7 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cargo_etcdtest::execution::{Claimed, Claims, Histories, Membership, Plan, finish};
+use cargo_etcdtest::execution::{
+    Claimed, Claims, Hand, Histories, Membership, Pace, Plan, Proposal, conclude,
+};
 use cargo_etcdtest::model::{
     Block, Build, Fence, Labels, NextPosition, Outcome, PlannedUnit, Run, RunId, RunState, TestCaseId,
     UnitIndex, UnitResult, Worker, WorkerId,
@@ -188,6 +190,7 @@ fn record(id: &RunId, plan: &Plan, state: RunState) -> Run {
         plan_digest: plan.digest(),
         shuffle: None,
         summary: None,
+        cancelled: None,
     }
 }
 
@@ -202,16 +205,25 @@ async fn work(store: SharedStore, id: &RunId, plan: &Plan) -> cargo_etcdtest::ex
         lanes: 1,
         labels: Labels::default(),
     };
-    let describe = |state| record(id, plan, state);
-    let membership = Membership::create(store, worker, plan, &[], PATIENCE, describe).await?;
+    let run = record(id, plan, RunState::Running);
+    let proposal = Proposal { run: &run, plan, environments: &[], rules: None };
+    let (membership, _) = Membership::enter(store, worker, proposal, PATIENCE).await?;
     let mut claims = Claims::new(membership).await?;
     let mut held = Vec::new();
+    let pace = Pace::new(plan);
     let cancelled = loop {
-        let wanted = Duration::from_secs(fastrand::u64(1..20));
-        let (units, token) = match claims.claim(plan, wanted, |_| Duration::from_secs(1), &[]).await? {
+        let hand = Hand { idle: fastrand::usize(0..20), empty: held.is_empty() };
+        let (units, token) = match claims.claim(plan, &pace, hand, &[]).await? {
             Claimed::Units(units, token) => (units, token),
             Claimed::Exhausted => break false,
             Claimed::Cancelled => break true,
+            Claimed::Alone(unit, token, _) | Claimed::Crashed(unit, token, _) => (vec![unit], token),
+            Claimed::Later => continue,
+            // The units that it waits for are its own.
+            Claimed::Wait(_) => {
+                claims.flush(std::mem::take(&mut held), &[]).await?;
+                continue;
+            }
         };
         held.extend(units.into_iter().map(|unit| result(unit, &WorkerId::new("worker"), token)));
         if fastrand::bool() {
@@ -222,8 +234,9 @@ async fn work(store: SharedStore, id: &RunId, plan: &Plan) -> cargo_etcdtest::ex
         claims.flush(some, &[]).await?;
     };
     claims.flush(held, &[]).await?;
+    claims.leave().await?;
     let mut membership = claims.into_membership();
-    finish(&mut membership, cancelled).await?;
+    conclude(&mut membership, plan).await?;
     Ok(cancelled)
 }
 

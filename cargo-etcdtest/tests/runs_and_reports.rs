@@ -49,6 +49,7 @@ async fn project() -> tempfile::TempDir {
         plan_digest: String::new(),
         shuffle: None,
         summary: None,
+        cancelled: None,
     };
     let then = vec![Op::put(keys::run(&run.id), encode(&run))];
     store.txn(Txn { then, ..Txn::default() }).await.unwrap();

@@ -7,10 +7,12 @@ use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use cargo_etcdtest::execution::{Claimed, Claims, Membership, Plan, finish, read_histories};
+use cargo_etcdtest::execution::{
+    Claimed, Claims, Hand, Membership, Pace, Plan, Proposal, conclude, read_histories,
+};
 use cargo_etcdtest::model::{
     Attempt, Build, Code, Description, EnvironmentVersion, Labels, Outcome, PlannedUnit, Run, RunId,
-    TestCaseId, TestKind, UnitResult, Worker, WorkerId,
+    RunState, TestCaseId, TestKind, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{
@@ -19,6 +21,8 @@ use cargo_etcdtest::store::{
 use cargo_etcdtest::testcases::{Binary, BinaryKind, Catalog, ListedTest, TestList};
 use jiff::Timestamp;
 
+/// How long each test takes.
+const LENGTH: Duration = Duration::from_millis(10);
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A store that counts what is asked of it.
@@ -167,9 +171,9 @@ async fn run(store: &SharedStore, list: &TestList, name: &str) -> usize {
         lanes: 1,
         labels: Labels::default(),
     };
-    let describe = |state| Run {
+    let record = Run {
         id: RunId::new(name),
-        state,
+        state: RunState::Running,
         created: Timestamp::now(),
         finished: None,
         command: vec![],
@@ -183,27 +187,29 @@ async fn run(store: &SharedStore, list: &TestList, name: &str) -> usize {
         plan_digest: plan.digest(),
         shuffle: None,
         summary: None,
+        cancelled: None,
     };
-    let membership = Membership::create(store.clone(), worker, &plan, &[], PATIENCE, describe).await.unwrap();
+    let proposal = Proposal { run: &record, plan: &plan, environments: &[], rules: None };
+    let (membership, _) = Membership::enter(store.clone(), worker, proposal, PATIENCE).await.unwrap();
     let mut claims = Claims::new(membership).await.unwrap();
     let mut count = 0;
-    let estimate = |_| Duration::from_millis(10);
-    while let Claimed::Units(units, token) =
-        claims.claim(&plan, Duration::from_secs(1), estimate, &[]).await.unwrap()
-    {
+    let (mut pace, hand) = (Pace::new(&plan), Hand { idle: 1, empty: true });
+    while let Claimed::Units(units, token) = claims.claim(&plan, &pace, hand, &[]).await.unwrap() {
         count += 1;
         let result = |unit| UnitResult {
             unit,
             outcome: Outcome::Passed,
             reason: None,
-            attempts: vec![Attempt::begun(1, Outcome::Passed)],
+            attempts: vec![Attempt { duration: LENGTH, ..Attempt::begun(1, Outcome::Passed) }],
             worker: WorkerId::new("worker"),
             token,
         };
-        claims.flush(units.into_iter().map(result).collect(), &[]).await.unwrap();
+        let results: Vec<UnitResult> = units.into_iter().map(result).collect();
+        results.iter().for_each(|result| pace.add(&plan, result));
+        claims.flush(results, &[]).await.unwrap();
     }
     let mut membership = claims.into_membership();
-    finish(&mut membership, false).await.unwrap();
+    conclude(&mut membership, &plan).await.unwrap();
     membership.leave().await;
     count
 }

@@ -353,6 +353,21 @@ impl Display for Progress {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Notice"));
                 writeln!(out, "{label} {text}")
             }),
+            RunEvent::TakenOver { unit, worker } => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Takeover"));
+                writeln!(out, "{label} {}, which was lost with worker {worker}", self.title(&unit))
+            }),
+            RunEvent::Superseded { units } => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Superseded"));
+                let tests = if units.len() == 1 { "test" } else { "tests" };
+                let count = units.len();
+                writeln!(out, "{label} {count} {tests}, which other workers took over meanwhile")
+            }),
+            RunEvent::Leaving { others } => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Leaving"));
+                let workers = if others == 1 { "worker goes" } else { "workers go" };
+                writeln!(out, "{label} the run: {others} other {workers} on with it")
+            }),
             RunEvent::Stalled => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Stalled"));
                 writeln!(out, "{label} no live worker works for this run")

@@ -24,8 +24,8 @@ use crate::config::{
     Value,
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
-use crate::execution::{self, Leave, Order, Policy, RunError, Selected, Timings};
-use crate::model::{Environment, Labels, RunId};
+use crate::execution::{self, Entry, Leave, Order, Policy, RunError, Selected, Timings};
+use crate::model::{Environment, Labels, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
 use crate::store::{SharedStore, StoreError};
@@ -201,6 +201,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     Catalog::new(store.clone()).sync(&list).await?;
     timings.end("register");
 
+    let host = crate::author::host();
     let order = Order {
         id: how.run_id.clone().unwrap_or_else(RunId::generate),
         tests,
@@ -213,7 +214,9 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         labels: settings.labels.clone(),
         command: without_password(arguments),
         author: crate::author::author(),
-        host: crate::author::host(),
+        host: host.clone(),
+        worker: WorkerId::generate(&host),
+        entry: Entry::CreateOrJoin,
         keeper: this_program(),
         root: session.root.clone(),
         built: program_folders,
@@ -351,6 +354,18 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
             "{error}"
         )),
         RunError::Reservation(error) => error.into(),
+        RunError::Differs { .. } => Failure::usage(miette::miette!(
+            help = "choose another --run-id, or run the same command on the same code",
+            "{error}"
+        )),
+        RunError::Left(_) => Failure::new(
+            Exit::Interrupted,
+            miette::miette!(help = "`cargo etcdtest runs cancel {run}` ends it for all", "{error}"),
+        ),
+        RunError::Unplanned(_) => Failure::usage(miette::miette!(
+            help = "type the command that began it again, with `--run-id {run}`",
+            "{error}"
+        )),
         RunError::LockLost(_) | RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {
             Failure::usage(miette::miette!(
                 help = "run the tests again; `cargo etcdtest runs list` shows what the store has",

@@ -85,6 +85,11 @@ fn to_json(event: RunEvent) -> Option<Value> {
         }
         RunEvent::Cancelled { reason } => json!({ "event": "run-cancelled", "reason": reason }),
         RunEvent::Notice { text } => json!({ "event": "notice", "text": text }),
+        RunEvent::TakenOver { unit, worker } => {
+            with_unit(&unit, "unit-taken-over", json!({ "worker": worker }))
+        }
+        RunEvent::Superseded { units } => json!({ "event": "units-superseded", "units": units }),
+        RunEvent::Leaving { others } => json!({ "event": "worker-leaving", "others": others }),
         RunEvent::Stalled => json!({ "event": "run-stalled" }),
         RunEvent::StoreAway => json!({ "event": "store-away" }),
         RunEvent::Spent { timings, storing } => {

@@ -49,9 +49,8 @@ pub fn choose(plan: &Plan, positions: &[u32], pace: &Pace, asking: &Asking<'_>) 
             open.then_some((stripe, dealt, needs.len()))
         })
         .collect();
-    let left: Duration = open.iter().map(|&(stripe, dealt, _)| pace.rest(plan, stripe, dealt)).sum();
-    let share = u32::try_from(lanes.saturating_mul(2)).unwrap_or(u32::MAX).max(1);
-    let time = SLICE.min(left / share);
+    let left = open.iter().map(|&(stripe, dealt, _)| pace.rest(plan, stripe, dealt)).sum();
+    let time = time(left, *lanes);
 
     // What only few workers can take comes first. The units of one row stand side by side in
     // the plan: a stripe that dealt less has a longer unit next. Among equals a random one,
@@ -82,6 +81,25 @@ pub fn choose(plan: &Plan, positions: &[u32], pace: &Pace, asking: &Asking<'_>) 
         }
     }
     choice
+}
+
+/// How many of these units, which nobody works off, a worker takes at once: at least one, and
+/// not more than [`choose`] would take.
+pub(super) fn enough(plan: &Plan, pace: &Pace, units: &[UnitIndex], lanes: usize) -> usize {
+    let lengths = units.iter().map(|&unit| pace.expected(plan, unit));
+    let time = time(lengths.clone().sum(), lanes);
+    let mut expected = Duration::ZERO;
+    let fit = lengths.take_while(|length| {
+        expected += *length;
+        expected <= time
+    });
+    fit.count().clamp(1, MAX_UNITS)
+}
+
+/// How long a claim may take where so much is left for so many lanes.
+fn time(left: Duration, lanes: usize) -> Duration {
+    let share = u32::try_from(lanes.saturating_mul(2)).unwrap_or(u32::MAX).max(1);
+    SLICE.min(left / share)
 }
 
 #[cfg(test)]

@@ -21,6 +21,20 @@ pub enum RunError {
     /// The run's record is gone from the store.
     #[error("the run `{0}` was deleted from the store while it was running")]
     Gone(RunId),
+    /// There is a run of that id, of other tests or environments.
+    #[error("the run `{run}` is of other tests or environments than this command:\n- {differences}")]
+    Differs {
+        /// The run.
+        run: RunId,
+        /// The differences, one a line.
+        differences: String,
+    },
+    /// This worker was told to leave, and others go on.
+    #[error("this worker has left the run `{0}`; others go on with it")]
+    Left(RunId),
+    /// The worker that planned the run died before the plan was complete.
+    #[error("the run `{0}` was never planned: its first worker died before that")]
+    Unplanned(RunId),
     /// The plan in the store is not the one that was written.
     #[error("the stored plan of run `{0}` is incomplete or was changed")]
     Plan(RunId),

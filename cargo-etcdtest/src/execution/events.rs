@@ -8,7 +8,7 @@ use crate::config::OutputWhen;
 use crate::environments::Waiting;
 use crate::model::{
     Attempt, EnvironmentVersion, PlannedUnit, Repetition, RunId, RunSummary, TestCaseId, UnitIndex,
-    UnitResult,
+    UnitResult, WorkerId,
 };
 
 use super::output::Output;
@@ -105,6 +105,24 @@ pub enum RunEvent {
     Notice {
         /// What.
         text: String,
+    },
+    /// A unit that was lost with another worker is executed anew, alone.
+    TakenOver {
+        /// Which.
+        unit: Unit,
+        /// The worker it was lost with last.
+        worker: WorkerId,
+    },
+    /// Others took these units over while this worker was away: what came of them here is not
+    /// stored.
+    Superseded {
+        /// Which.
+        units: Vec<UnitIndex>,
+    },
+    /// This worker leaves the run to others: it begins no more tests.
+    Leaving {
+        /// How many go on.
+        others: usize,
     },
     /// No live worker works for the run: its workers died, or lost the store.
     Stalled,

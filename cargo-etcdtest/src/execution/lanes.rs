@@ -80,9 +80,9 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Whether any lane is free.
-    pub(super) fn is_idle(&self) -> bool {
-        !self.free.is_empty()
+    /// How many lanes are free.
+    pub(super) fn idle(&self) -> usize {
+        self.free.len()
     }
 
     /// Those who wait, the first first.
@@ -140,10 +140,10 @@ mod tests {
         let mut lanes = lanes(2, &[("a", 1, ""), ("b", 1, ""), ("c", 1, ""), ("d", 1, "")]);
         let mut held = Vec::new();
         assert_eq!(begun(&mut lanes, &mut held), ["a@1", "b@2"]);
-        assert!(!lanes.is_idle());
+        assert_eq!(lanes.idle(), 0);
         end(&mut lanes, &mut held, "b");
         assert_eq!(begun(&mut lanes, &mut held), ["c@2"]);
-        assert!(!lanes.is_idle());
+        assert_eq!(lanes.idle(), 0);
     }
 
     #[test]

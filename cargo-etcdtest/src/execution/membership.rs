@@ -3,15 +3,19 @@
 use std::time::Duration;
 
 use backon::Retryable;
+use jiff::Timestamp;
 
-use crate::model::{Environment, NextPosition, Run, RunId, RunState, Steward, Worker};
+use crate::model::{
+    Cancellation, Environment, NextPosition, PlanChunk, Run, RunId, RunState, Steward, Worker,
+};
 use crate::store::{
-    Commit, Compare, Key, KeyRange, LeaseKeeper, Op, Page, Read, Revision, SharedStore, StoreError, Txn,
-    commit, decode, encode, keys, pauses,
+    Commit, Compare, Key, KeyRange, LeaseKeeper, Op, Page, Read, Revision, SharedStore, StoreError, Target,
+    Txn, TxnOutcome, Wake, commit, decode, encode, keys, list_chunks, pauses,
 };
 
 use super::error::{Result, RunError};
 use super::plan::Plan;
+use super::policy::Policy;
 
 /// How long a worker that is not heard of is taken to be alive.
 const WORKER_TTL: Duration = Duration::from_secs(15);
@@ -31,6 +35,19 @@ pub struct Membership {
     /// The locks that the run holds, each with the revision that created it (`L`).
     locks: Vec<(Key, Revision)>,
     patience: Duration,
+}
+
+/// The run that a worker creates where there is none of its id.
+#[derive(Clone, Copy, Debug)]
+pub struct Proposal<'a> {
+    /// Its record, in whichever state.
+    pub run: &'a Run,
+    /// Its plan.
+    pub plan: &'a Plan,
+    /// What it runs against.
+    pub environments: &'a [Environment],
+    /// The rules for whoever works for it; without, each worker goes by its own.
+    pub rules: Option<&'a Policy>,
 }
 
 /// Puts the worker's key on a lease of its own, and says at which revision it came into being.
@@ -62,34 +79,142 @@ async fn register(
     }
 }
 
+/// Holds where the worker that did what only one may do is not alive: its key is absent, or
+/// that of a later life.
+pub(super) fn is_gone(by: &Steward) -> Compare {
+    Compare {
+        range: KeyRange::key(keys::worker(&by.worker)),
+        target: Target::Created(Revision(by.identity)),
+        equal: false,
+    }
+}
+
 impl Membership {
-    /// Registers a worker and creates its run: the record, the plan, the environment
-    /// snapshots, then the stripes' positions. `describe` makes the record, given who plans.
+    /// Registers a worker for the run that the proposal names, and creates that where there is
+    /// none: the record, the plan, the environment snapshots, then the stripes' positions.
+    /// Where there is one, it is joined once it is planned; a planner that died is replaced.
+    /// Gives the run's plan, which may be another than the one proposed.
     ///
     /// # Errors
-    /// [`RunError::Exists`] where there is a run of that id, or something left of one.
-    pub async fn create(
+    /// [`RunError::Exists`] where something is left of a deleted run of that id,
+    /// [`RunError::Plan`] where its plan cannot be read.
+    pub async fn enter(
         store: SharedStore,
         worker: Worker,
-        plan: &Plan,
-        environments: &[Environment],
+        proposal: Proposal<'_>,
         patience: Duration,
-        describe: impl FnOnce(RunState) -> Run,
-    ) -> Result<Self> {
+    ) -> Result<(Self, Plan)> {
         let (lease, identity) = register(&store, &worker, patience).await?;
-        let by = Steward { worker: worker.id.clone(), identity: identity.0 };
-        let run = describe(RunState::Planning { by });
+        let (run, generation, locks) = (proposal.run.clone(), Revision(0), Vec::new());
+        let mut membership = Self { store, worker, lease, identity, run, generation, locks, patience };
+        let plan = membership.settle(Some(proposal)).await?;
+        Ok((membership, plan))
+    }
+
+    /// Registers a worker for a run that is there, and gives the run's plan.
+    ///
+    /// # Errors
+    /// [`RunError::Gone`] where there is no such run, [`RunError::Unplanned`] where its
+    /// planner died, [`RunError::Plan`] where its plan cannot be read.
+    pub async fn join(
+        store: SharedStore,
+        worker: Worker,
+        run: Run,
+        patience: Duration,
+    ) -> Result<(Self, Plan)> {
+        let (lease, identity) = register(&store, &worker, patience).await?;
         let (generation, locks) = (Revision(0), Vec::new());
         let mut membership = Self { store, worker, lease, identity, run, generation, locks, patience };
-        membership.put_run().await?;
-        let id = membership.run.id.clone();
-        for (index, chunk) in plan.chunks().enumerate() {
-            membership.put(keys::plan_chunk(&id, index), encode(&chunk)).await?;
+        let plan = membership.settle(None).await?;
+        Ok((membership, plan))
+    }
+
+    /// Waits until the run is planned, or plans it.
+    async fn settle(&mut self, proposal: Option<Proposal<'_>>) -> Result<Plan> {
+        let run = keys::run(self.id());
+        loop {
+            let page = self.read(Read::key(run.clone())).await?;
+            let dead = match page.pairs.first() {
+                None => None,
+                Some(pair) => {
+                    (self.run, self.generation) = (decode(pair)?, pair.modified);
+                    let RunState::Planning { by } = self.run.state.clone() else {
+                        return self.read_plan().await;
+                    };
+                    if self.is_alive(&by).await? {
+                        let ranges = [KeyRange::key(run.clone()), KeyRange::key(keys::worker(&by.worker))];
+                        let after = Revision(page.revision.0 + 1);
+                        Wake::new(self.store.as_ref(), ranges, after).await?.changed().await?;
+                        continue;
+                    }
+                    Some(by)
+                }
+            };
+            let Some(proposal) = proposal else {
+                let id = self.id().clone();
+                return Err(if dead.is_some() { RunError::Unplanned(id) } else { RunError::Gone(id) });
+            };
+            if self.begin_plan(proposal, dead.as_ref()).await? {
+                match self.write_plan(proposal).await {
+                    Ok(()) => return Ok(proposal.plan.clone()),
+                    // Another planner took over while this one was away.
+                    Err(RunError::Superseded { .. }) => {}
+                    Err(error) => return Err(error),
+                }
+            }
         }
-        for environment in environments {
-            membership.put(keys::snapshot(&id, &environment.name), encode(environment)).await?;
+    }
+
+    /// Writes the record of a run that is being planned by this worker, where there is nothing
+    /// of a run of its id, or its planner is dead; what that has left goes at once. Says
+    /// whether it was written.
+    async fn begin_plan(&mut self, proposal: Proposal<'_>, dead: Option<&Steward>) -> Result<bool> {
+        let (key, children) = (keys::run(self.id()), KeyRange::prefix(keys::execution(self.id())));
+        let state = RunState::Planning { by: self.steward() };
+        let run = Run { state, ..proposal.run.clone() };
+        let given = match dead {
+            None => [Compare::created(key.clone(), Revision(0)), Compare::absent(children.clone())],
+            Some(by) => [Compare::modified(key.clone(), self.generation), is_gone(by)],
+        };
+        let txn = Txn {
+            compares: given.into_iter().chain([self.alive()]).collect(),
+            then: vec![Op::put(key.clone(), encode(&run)), Op::Delete(children)],
+            otherwise: vec![
+                Op::Get(Read::key(key.clone())),
+                Op::Get(Read::key(keys::worker(&self.worker.id))),
+            ],
+        };
+        match commit(self.store.as_ref(), &txn, &key, self.patience).await? {
+            Commit::Applied(revision) => {
+                (self.run, self.generation) = (run, revision);
+                Ok(true)
+            }
+            Commit::Refused(outcome) => {
+                let mut pages = outcome.pages();
+                let exists = pages.next().is_some_and(|page| !page.pairs.is_empty());
+                if !self.is_registered(pages.next()) {
+                    self.register_again().await?;
+                } else if !exists {
+                    return Err(RunError::Exists(self.id().clone()));
+                }
+                Ok(false)
+            }
         }
-        let positions = (0..plan.stripes())
+    }
+
+    /// Writes the plan of a run that is this worker's to plan, and opens it.
+    async fn write_plan(&mut self, proposal: Proposal<'_>) -> Result<()> {
+        let id = self.id().clone();
+        for (index, chunk) in proposal.plan.chunks().enumerate() {
+            self.put(keys::plan_chunk(&id, index), encode(&chunk)).await?;
+        }
+        for environment in proposal.environments {
+            self.put(keys::snapshot(&id, &environment.name), encode(environment)).await?;
+        }
+        if let Some(rules) = proposal.rules {
+            self.put(keys::rules(&id), encode(rules)).await?;
+        }
+        let positions = (0..proposal.plan.stripes())
             .map(|stripe| Op::put(keys::next_position(&id, stripe), encode(&NextPosition { dealt: 0 })))
             .collect();
         let planned = |run: &Run, by: Steward| {
@@ -97,43 +222,63 @@ impl Membership {
                 matches!(&run.state, RunState::Planning { by: planner } if planner.worker == by.worker);
             mine.then(|| Run { state: RunState::Running, ..run.clone() })
         };
-        membership.advance(planned, positions).await?;
-        membership.check_open()?;
-        Ok(membership)
+        if self.advance(planned, positions).await? { Ok(()) } else { Err(self.superseded()) }
     }
 
-    /// Writes the run's first record, where there is nothing of a run of its id.
-    async fn put_run(&mut self) -> Result<()> {
-        let key = keys::run(self.id());
-        loop {
-            let create = Txn {
-                compares: vec![
-                    Compare::created(key.clone(), Revision(0)),
-                    Compare::absent(KeyRange::prefix(keys::execution(self.id()))),
-                    self.alive(),
-                ],
-                then: vec![Op::put(key.clone(), encode(&self.run))],
-                otherwise: vec![Op::Get(Read::key(keys::worker(&self.worker.id)))],
-            };
-            match commit(self.store.as_ref(), &create, &key, self.patience).await? {
-                Commit::Applied(revision) => {
-                    self.generation = revision;
-                    return Ok(());
-                }
-                Commit::Refused(outcome) => {
-                    if self.is_registered(outcome.pages().next()) {
-                        return Err(RunError::Exists(self.id().clone()));
-                    }
-                    self.register_again().await?;
-                    self.run.state = RunState::Planning { by: self.steward() };
-                }
-            }
-        }
+    /// The plan that is stored.
+    async fn read_plan(&self) -> Result<Plan> {
+        let chunks = || list_chunks(self.store.as_ref(), KeyRange::prefix(keys::plan(self.id())));
+        let chunks = chunks.retry(pauses().with_total_delay(Some(self.patience)));
+        let chunks = chunks.when(StoreError::is_transient).await?;
+        let chunks = chunks.pairs.iter().map(decode).collect::<std::result::Result<Vec<PlanChunk>, _>>()?;
+        let plan = Plan::from_chunks(chunks, &self.run.stripes);
+        if plan.digest() == self.run.plan_digest { Ok(plan) } else { Err(RunError::Plan(self.id().clone())) }
+    }
+
+    /// Reads through an outage of the store.
+    pub(super) async fn read(&self, read: Read) -> Result<Page> {
+        let again = || self.store.read(read.clone());
+        let again = again.retry(pauses().with_total_delay(Some(self.patience)));
+        Ok(again.when(StoreError::is_transient).await?)
+    }
+
+    /// Asks several questions at one revision, through an outage of the store.
+    pub(super) async fn ask(&self, then: Vec<Op>) -> Result<TxnOutcome> {
+        let again = || self.store.txn(Txn { then: then.clone(), ..Txn::default() });
+        let again = again.retry(pauses().with_total_delay(Some(self.patience)));
+        // What only reads may be asked again after a lost answer.
+        Ok(again.when(StoreError::is_transient).await?)
+    }
+
+    /// Whether the worker that does what only one may do is alive.
+    pub(super) async fn is_alive(&self, by: &Steward) -> Result<bool> {
+        let page = self.read(Read::key(keys::worker(&by.worker))).await?;
+        Ok(page.pairs.iter().any(|pair| pair.created.0 == by.identity))
+    }
+
+    /// The other live workers of the run.
+    ///
+    /// # Errors
+    /// As for any read of the store.
+    pub async fn others(&self) -> Result<Vec<Worker>> {
+        let page = self.read(KeyRange::prefix(keys::WORKERS).into()).await?;
+        let workers = page.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
+        Ok(workers.filter(|worker| worker.run == self.run.id && worker.id != self.worker.id).collect())
+    }
+
+    /// Waits until the worker's lease is lost: from then on others may take its units.
+    pub async fn lease_lost(&self) {
+        self.lease.lost().await;
     }
 
     /// The run as last read.
     pub fn run(&self) -> &Run {
         &self.run
+    }
+
+    /// Where the run's record was last written, as far as is known.
+    pub(super) fn generation(&self) -> Revision {
+        self.generation
     }
 
     /// The run's id.
@@ -167,6 +312,7 @@ impl Membership {
         self.locks = locks;
     }
 
+    /// Holds while this worker is registered.
     fn alive(&self) -> Compare {
         Compare::created(keys::worker(&self.worker.id), self.identity)
     }
@@ -214,7 +360,7 @@ impl Membership {
     }
 
     /// Who this worker is where it does what only one may do.
-    fn steward(&self) -> Steward {
+    pub(super) fn steward(&self) -> Steward {
         Steward { worker: self.worker.id.clone(), identity: self.identity.0 }
     }
 
@@ -236,8 +382,20 @@ impl Membership {
     /// # Errors
     /// As for any transaction.
     pub async fn register_again(&mut self) -> Result<()> {
+        // What counts as lost here may still live in the store, for a moment.
+        self.end_lease().await?;
+        self.worker.since = Timestamp::now();
         (self.lease, self.identity) = register(&self.store, &self.worker, self.patience).await?;
         Ok(())
+    }
+
+    async fn end_lease(&self) -> Result<()> {
+        let revoke = || self.store.revoke(self.lease.id());
+        let revoke = revoke.retry(pauses().with_total_delay(Some(self.patience)));
+        match revoke.when(StoreError::is_transient).await {
+            Ok(()) | Err(StoreError::LeaseNotFound) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
     }
 
     /// Writes one key of the run under the fence, as [`Membership::write`] does.
@@ -254,7 +412,7 @@ impl Membership {
     /// # Errors
     /// [`RunError::Superseded`] where the run is no longer open to this worker.
     pub async fn write(&mut self, proof: &Key, then: Vec<Op>) -> Result<()> {
-        while self.attempt(proof, then.clone()).await?.is_none() {
+        while self.attempt(proof, vec![], then.clone()).await?.is_none() {
             self.check_open()?;
         }
         Ok(())
@@ -271,22 +429,32 @@ impl Membership {
         next: impl Fn(&Run, Steward) -> Option<Run>,
         with: Vec<Op>,
     ) -> Result<bool> {
-        let key = keys::run(self.id());
         while let Some(run) = next(&self.run, self.steward()) {
-            let then = [vec![Op::put(key.clone(), encode(&run))], with.clone()].concat();
-            if let Some(revision) = self.attempt(&key, then).await? {
-                self.generation = revision;
-                self.run = run;
+            if self.try_advance(run, vec![], with.clone()).await? {
                 return Ok(true);
             }
         }
         Ok(false)
     }
 
-    /// Carries out writes under the fence once. `None` where a compare did not hold: the run
-    /// has been read again then, and the worker is registered.
-    async fn attempt(&mut self, proof: &Key, then: Vec<Op>) -> Result<Option<Revision>> {
-        let txn = Txn { compares: self.fence(), then, otherwise: self.questions() };
+    /// Moves the run on to this record where these compares hold as well as the fence. Says
+    /// whether it did; if not, the run has been read again, and the worker is registered.
+    ///
+    /// # Errors
+    /// As for any transaction.
+    pub(super) async fn try_advance(&mut self, run: Run, given: Vec<Compare>, with: Vec<Op>) -> Result<bool> {
+        let key = keys::run(self.id());
+        let then = [vec![Op::put(key.clone(), encode(&run))], with].concat();
+        let Some(revision) = self.attempt(&key, given, then).await? else { return Ok(false) };
+        (self.run, self.generation) = (run, revision);
+        Ok(true)
+    }
+
+    /// Carries out writes under the fence and these compares once. `None` where one did not
+    /// hold: the run has been read again then, and the worker is registered.
+    async fn attempt(&mut self, proof: &Key, given: Vec<Compare>, then: Vec<Op>) -> Result<Option<Revision>> {
+        let compares = self.fence().into_iter().chain(given).collect();
+        let txn = Txn { compares, then, otherwise: self.questions() };
         match commit(self.store.as_ref(), &txn, proof, self.patience).await? {
             Commit::Applied(revision) => Ok(Some(revision)),
             Commit::Refused(outcome) => {
@@ -302,6 +470,35 @@ impl Membership {
     pub async fn leave(self) {
         // Unreachable, the lease ends by itself when its time is up.
         let _ = self.lease.end().await;
+    }
+
+    /// Gives the worker's place up, if others work for the run; says whether they do. The last
+    /// one stays: two who leave at the same time do not leave the run to each other.
+    ///
+    /// # Errors
+    /// As for any transaction.
+    pub async fn leave_to_others(&mut self) -> Result<bool> {
+        self.end_lease().await?;
+        if self.others().await?.is_empty() {
+            self.register_again().await?;
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    /// Has the run go no further than what is under way.
+    ///
+    /// # Errors
+    /// As for any transaction.
+    pub async fn cancel(&mut self, cancellation: Cancellation) -> Result<bool> {
+        let cancel = |run: &Run, _| {
+            (run.state == RunState::Running).then(|| Run {
+                state: RunState::Cancelling,
+                cancelled: Some(cancellation.clone()),
+                ..run.clone()
+            })
+        };
+        self.advance(cancel, vec![]).await
     }
 
     /// The error of a worker whose place was taken.

@@ -5,6 +5,7 @@ mod batches;
 mod claims;
 mod code;
 mod dealing;
+mod differences;
 #[cfg(not(target_os = "linux"))]
 mod direct;
 mod error;
@@ -38,28 +39,29 @@ mod work;
 mod worker;
 
 pub use attempt::{Launch, Leave};
-pub use claims::{Claimed, Claims};
+pub use claims::{Claimed, Claims, Hand, News};
 pub use code::commit_of;
 pub use dealing::{Asking, Choice, choose};
 #[cfg(not(target_os = "linux"))]
 pub use direct::serve_as_keeper;
 pub use error::{Result, RunError};
 pub use events::{AttemptOutput, RunEvent, Unit};
-pub use finish::finish;
+pub use finish::conclude;
 pub use history::{Histories, History};
 #[cfg(target_os = "linux")]
 pub use keeper::serve_as_keeper;
 pub use latest::read_histories;
 pub use launcher::Launcher;
-pub use membership::Membership;
+pub use membership::{Membership, Proposal};
 pub use output::Output;
 pub use pace::Pace;
 pub use plan::Plan;
 pub use policy::{Policy, TestPolicy};
+pub use recorder::{Dealt, LocksHeld, Request, Share, record};
 pub use requirements::{Requirements, Unmet, requirements};
-pub use run::{Order, Selected, run};
+pub use run::{Entry, Order, Selected, run};
 pub use services::{Ground, NotReady, Part, ServiceLog, Supplied, Supply, check};
 pub use timings::Timings;
 pub use watch::follow;
 pub use work::{Seat, Work};
-pub use worker::{Ended, EventSink, execute};
+pub use worker::{Ended, EventSink, Executed, execute};

@@ -101,6 +101,12 @@ impl Policy {
         }
     }
 
+    /// The rules of a run that this worker joins.
+    #[must_use]
+    pub fn under(&self, rules: Self) -> Self {
+        Self { lanes: self.lanes, show: self.show, ..rules }
+    }
+
     /// The rules for a test.
     pub fn of(&self, test: &ListedTest) -> TestPolicy {
         let own = Rules {

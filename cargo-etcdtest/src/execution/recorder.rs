@@ -2,6 +2,7 @@
 //! never both at once.
 
 use std::collections::HashSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,79 +10,101 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::batches::batches;
-use super::claims::{Claimed, Claims};
+use super::claims::{Claimed, Claims, Hand, News};
 use super::error::{Result, RunError};
-use super::events::{AttemptOutput, RunEvent};
-use super::work::Work;
+use super::events::{AttemptOutput, RunEvent, Unit};
+use super::pace::Pace;
+use super::plan::Plan;
 use super::worker::{EventSink, Executed};
-use crate::config::StoreOutput;
-use crate::model::{Attempt, Fence, Run, RunState, StoredOutput, UnitIndex, UnitResult};
+use crate::config::{OutputWhen, StoreOutput};
+use crate::model::{
+    Attempt, Cancellation, Fence, Loss, Outcome, RunState, StoredOutput, UnitIndex, UnitResult,
+};
 use crate::store::{Key, Op, encode_output};
 
 /// How long a result may wait for others that are stored with it.
 const LINGER: Duration = Duration::from_millis(200);
 /// How many results are stored together at the most.
 const BATCH: usize = 500;
-/// How much time a claim should take, at the most.
-const SLICE: Duration = Duration::from_secs(1);
-/// How long a unit is expected to take that was never executed.
-const UNKNOWN: Duration = Duration::from_millis(100);
 /// After how long somebody is told that the store does not answer.
 const AWAY: Duration = Duration::from_secs(3);
 /// How many bytes and operations one transaction of output carries.
 const OUTPUT_BYTES: usize = 900 << 10;
 const OUTPUT_OPERATIONS: usize = 64;
 
+/// What a recorder has to know of a run.
+#[derive(Clone, Debug)]
+pub struct Share {
+    /// All units.
+    pub plan: Arc<Plan>,
+    /// How many attempts the worker executes at once.
+    pub lanes: NonZeroUsize,
+    /// Which output is stored.
+    pub store_output: StoreOutput,
+}
+
 /// What a worker asks of its recorder.
 #[derive(Debug)]
-pub(super) enum Request {
-    /// More units, while these are being executed.
+pub enum Request {
+    /// More units, while these are being executed. The answer comes when there are some, or
+    /// when it is clear that there will be none.
     Claim {
         /// What is being executed.
         running: Vec<UnitIndex>,
+        /// How many lanes have nothing to do.
+        idle: usize,
     },
     /// A unit was executed.
     Store(Executed),
-    /// No unit shall be dealt any more.
-    Stop {
-        /// Why.
-        reason: String,
-    },
+    /// No unit of the run shall be dealt any more.
+    Stop(Cancellation),
+    /// This worker takes no more units. Where it is the only one, the run is cancelled.
+    Leave,
 }
 
-/// What a recorder answers to a claim.
+/// What a recorder tells its worker: answers to a claim, and what happened meanwhile.
 #[derive(Debug)]
-pub(super) enum Dealt {
+pub enum Dealt {
     /// These units.
     Units(Vec<UnitIndex>, Fence),
-    /// All have been dealt.
+    /// This one, which was lost with other workers: nothing else may be executed meanwhile.
+    Alone(UnitIndex, Fence),
+    /// These units were taken over by others: they need not be begun any more.
+    Withdrawn(Vec<UnitIndex>),
+    /// None that it would do to take ahead: they are for whoever has nothing to do.
+    Later,
+    /// Every unit of the run has its result.
     NoMore,
     /// The run was cancelled.
-    Cancelled,
+    Cancelled {
+        /// Tests under way are to be ended.
+        ends_tests: bool,
+    },
 }
 
 /// Whether the run held its locks to the end of its execution: if not, what was not stored
 /// before that is not stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct LocksHeld(pub bool);
+pub struct LocksHeld(pub bool);
 
 struct Recorder {
-    work: Arc<Work>,
+    share: Share,
     claims: Claims,
     running: Vec<UnitIndex>,
     waiting: Vec<Executed>,
+    /// The units that the worker has been dealt and did not give back yet.
+    dealt: HashSet<UnitIndex>,
+    /// The worker waits for an answer to its claim.
+    asked: bool,
+    /// How many of its lanes had nothing to do when it asked.
+    idle: usize,
+    /// When to look again for units that it may take.
+    again: Option<Instant>,
+    /// The worker was told that the run is cancelled.
+    cancelled: bool,
+    answers: mpsc::UnboundedSender<Dealt>,
     events: EventSink,
     pace: Pace,
-}
-
-/// How long units take against what was expected.
-#[derive(Debug)]
-struct Pace {
-    expected: Duration,
-    taken: Duration,
-    units: u32,
-    /// What is expected of all units that are not dealt yet.
-    undealt: Duration,
 }
 
 /// Serves requests until nobody is left to ask, then stores what is left. Where the run does
@@ -89,17 +112,29 @@ struct Pace {
 ///
 /// # Errors
 /// What the store said, where it failed for good.
-pub(super) async fn record(
-    work: Arc<Work>,
+pub async fn record(
+    share: Share,
     claims: Claims,
     mut requests: mpsc::UnboundedReceiver<Request>,
-    dealt: mpsc::UnboundedSender<Dealt>,
+    answers: mpsc::UnboundedSender<Dealt>,
     events: EventSink,
 ) -> Result<(Claims, LocksHeld)> {
-    let undealt = work.plan.units().map(|(_, unit)| unit.estimate.unwrap_or(UNKNOWN)).sum();
-    let pace = Pace { expected: Duration::ZERO, taken: Duration::ZERO, units: 0, undealt };
-    let mut recorder = Recorder { work, claims, running: Vec::new(), waiting: Vec::new(), events, pace };
-    match recorder.serve(&mut requests, &dealt).await {
+    let pace = Pace::new(&share.plan);
+    let mut recorder = Recorder {
+        share,
+        claims,
+        running: Vec::new(),
+        waiting: Vec::new(),
+        dealt: HashSet::new(),
+        asked: false,
+        idle: 0,
+        again: None,
+        cancelled: false,
+        answers,
+        events,
+        pace,
+    };
+    match recorder.serve(&mut requests).await {
         Ok(()) => Ok((recorder.claims, LocksHeld(true))),
         Err(RunError::LockLost(_)) => Ok((recorder.claims, LocksHeld(false))),
         Err(error) => Err(error),
@@ -107,36 +142,38 @@ pub(super) async fn record(
 }
 
 impl Recorder {
-    async fn serve(
-        &mut self,
-        requests: &mut mpsc::UnboundedReceiver<Request>,
-        dealt: &mpsc::UnboundedSender<Dealt>,
-    ) -> Result<()> {
+    async fn serve(&mut self, requests: &mut mpsc::UnboundedReceiver<Request>) -> Result<()> {
         let mut due: Option<Instant> = None;
         loop {
-            let request = tokio::select! {
+            tokio::select! {
                 biased;
-                request = requests.recv() => request,
+                request = requests.recv() => match request {
+                    Some(Request::Claim { running, idle }) => {
+                        (self.running, self.idle, self.asked) = (running, idle, true);
+                        self.answer().await?;
+                    }
+                    Some(Request::Store(executed)) => {
+                        self.take(executed);
+                        due.get_or_insert_with(|| Instant::now() + LINGER);
+                        // Nobody may be waiting for more than this to be stored.
+                        if self.asked && self.dealt.is_empty() {
+                            due = None;
+                            self.flush().await?;
+                            self.answer().await?;
+                        }
+                    }
+                    Some(Request::Stop(cancellation)) => self.stop(cancellation).await?,
+                    Some(Request::Leave) => self.leave().await?,
+                    None => return self.flush().await,
+                },
                 () = sleep_until(due.unwrap_or_else(Instant::now)), if due.is_some() => {
                     due = None;
                     self.flush().await?;
-                    continue;
                 }
-            };
-            match request {
-                Some(Request::Claim { running }) => {
-                    self.running = running;
-                    // A worker that has stopped needs no answer.
-                    let _ = dealt.send(self.claim().await?);
+                () = sleep_until(self.again.unwrap_or_else(Instant::now)), if self.again.is_some() => {
+                    self.answer().await?;
                 }
-                Some(Request::Store(executed)) => {
-                    self.pace.add(&executed, &self.work);
-                    self.running.retain(|unit| *unit != executed.result.unit);
-                    self.waiting.push(executed);
-                    due.get_or_insert_with(|| Instant::now() + LINGER);
-                }
-                Some(Request::Stop { reason }) => self.stop(reason).await?,
-                None => return self.flush().await,
+                news = self.claims.news() => self.hear(news?).await?,
             }
             if self.waiting.len() >= BATCH || due.is_some_and(|due| due <= Instant::now()) {
                 due = None;
@@ -145,43 +182,153 @@ impl Recorder {
         }
     }
 
-    async fn claim(&mut self) -> Result<Dealt> {
-        let lanes = u32::try_from(self.work.policy.lanes.get()).unwrap_or(u32::MAX);
-        let factor = self.pace.factor();
-        let wanted = SLICE.min(self.pace.undealt.mul_f64(factor) / lanes.saturating_mul(2));
-        let work = self.work.clone();
-        let expected = |unit| expected(&work, unit);
-        let estimate = |unit| expected(unit).mul_f64(factor);
-        let claim = self.claims.claim(&work.plan, wanted, estimate, &self.running);
-        Ok(match patiently(claim, &self.events).await? {
-            Claimed::Units(units, fence) => {
-                let taken = units.iter().map(|&unit| expected(unit)).sum();
-                self.pace.undealt = self.pace.undealt.saturating_sub(taken);
-                Dealt::Units(units, fence)
-            }
-            Claimed::Exhausted => Dealt::NoMore,
-            Claimed::Cancelled => Dealt::Cancelled,
-        })
+    fn take(&mut self, executed: Executed) {
+        self.pace.add(&self.share.plan, &executed.result);
+        let unit = executed.result.unit;
+        self.running.retain(|running| *running != unit);
+        self.dealt.remove(&unit);
+        self.waiting.push(executed);
     }
 
-    async fn stop(&mut self, reason: String) -> Result<()> {
+    /// Answers the worker's claim, if there is something to answer it with.
+    async fn answer(&mut self) -> Result<()> {
+        self.again = None;
+        while self.asked {
+            let answer = match self.claim().await? {
+                Claimed::Units(units, token) => {
+                    self.dealt.extend(&units);
+                    Dealt::Units(units, token)
+                }
+                Claimed::Alone(unit, token, losses) => {
+                    self.dealt.insert(unit);
+                    self.running = vec![unit];
+                    self.tell_taken_over(unit, losses);
+                    Dealt::Alone(unit, token)
+                }
+                Claimed::Crashed(unit, token, losses) => {
+                    self.crashed(unit, token, &losses);
+                    self.flush().await?;
+                    continue;
+                }
+                Claimed::Later => Dealt::Later,
+                Claimed::Wait(again) => {
+                    self.again = again.map(|again| Instant::now() + again);
+                    break;
+                }
+                Claimed::Exhausted => Dealt::NoMore,
+                Claimed::Cancelled => {
+                    self.tell_cancelled();
+                    self.asked = false;
+                    break;
+                }
+            };
+            self.asked = false;
+            // A worker that has stopped needs no answer.
+            let _ = self.answers.send(answer);
+        }
+        self.tell_superseded();
+        Ok(())
+    }
+
+    async fn claim(&mut self) -> Result<Claimed> {
+        let hand = Hand { idle: self.idle, empty: self.dealt.is_empty() };
+        let claim = self.claims.claim(&self.share.plan, &self.pace, hand, &self.running);
+        patiently(claim, &self.events).await
+    }
+
+    /// A unit that was lost so often that it is not begun any more gets its result.
+    fn crashed(&mut self, unit: UnitIndex, token: Fence, losses: &[Loss]) {
+        let Some(planned) = self.share.plan.unit(unit) else { return };
+        let attempt = |(number, loss): (u32, &Loss)| Attempt {
+            started: loss.noticed,
+            message: Some(format!("the worker {} was lost while it held this test", loss.worker)),
+            ..Attempt::begun(number, Outcome::Crashed)
+        };
+        let mut attempts: Vec<Attempt> = (1..).zip(losses).map(attempt).collect();
+        if let Some(last) = attempts.last_mut() {
+            last.message = Some(story(losses));
+        }
+        let worker = self.claims.membership().worker().id.clone();
+        let result = UnitResult { unit, outcome: Outcome::Crashed, reason: None, attempts, worker, token };
+        let _ = self.events.send(RunEvent::Finished {
+            unit: Unit::new(unit, planned),
+            result: result.clone(),
+            output: Arc::default(),
+            shown: OutputWhen::ImmediateFinal,
+        });
+        self.waiting.push(Executed { result, outputs: Vec::new() });
+    }
+
+    /// Acts upon what has happened elsewhere.
+    async fn hear(&mut self, news: News) -> Result<()> {
+        let events = self.events.clone();
+        match news {
+            News::Run => patiently(self.claims.look(), &events).await?,
+            News::LeaseLost => patiently(self.claims.renew(), &events).await?,
+            News::Shares => {}
+        }
+        self.tell_superseded();
+        if self.claims.membership().run().state == RunState::Cancelling {
+            self.tell_cancelled();
+        }
+        self.answer().await
+    }
+
+    fn tell_cancelled(&mut self) {
+        if !std::mem::replace(&mut self.cancelled, true) {
+            let cancelled = self.claims.membership().run().cancelled.clone();
+            let (reason, ends_tests) = match cancelled {
+                Some(Cancellation { reason, ends_tests }) => (reason, ends_tests),
+                None => ("somebody said so".into(), false),
+            };
+            let _ = self.events.send(RunEvent::Cancelled { reason });
+            let _ = self.answers.send(Dealt::Cancelled { ends_tests });
+        }
+    }
+
+    fn tell_taken_over(&self, unit: UnitIndex, losses: Vec<Loss>) {
+        if let (Some(planned), Some(loss)) = (self.share.plan.unit(unit), losses.last()) {
+            let (unit, worker) = (Unit::new(unit, planned), loss.worker.clone());
+            let _ = self.events.send(RunEvent::TakenOver { unit, worker });
+        }
+    }
+
+    /// Forgets the units that others took meanwhile, and says so.
+    fn tell_superseded(&mut self) {
+        let units = self.claims.take_superseded();
+        if units.is_empty() {
+            return;
+        }
+        let gone: HashSet<UnitIndex> = units.iter().copied().collect();
+        self.waiting.retain(|executed| !gone.contains(&executed.result.unit));
+        self.dealt.retain(|unit| !gone.contains(unit));
+        let _ = self.answers.send(Dealt::Withdrawn(units.clone()));
+        let _ = self.events.send(RunEvent::Superseded { units });
+    }
+
+    async fn stop(&mut self, cancellation: Cancellation) -> Result<()> {
         // Those that are the reason come first.
         self.flush().await?;
-        let _ = self.events.send(RunEvent::Cancelled { reason });
+        self.cancelled = true;
+        let _ = self.events.send(RunEvent::Cancelled { reason: cancellation.reason.clone() });
         let events = self.events.clone();
-        let cancel = self.claims.membership_mut().advance(
-            |run, _| {
-                let running = run.state == RunState::Running;
-                running.then(|| Run { state: RunState::Cancelling, ..run.clone() })
-            },
-            vec![],
-        );
-        patiently(cancel, &events).await.map(drop)
+        patiently(self.claims.membership_mut().cancel(cancellation), &events).await.map(drop)
+    }
+
+    async fn leave(&mut self) -> Result<()> {
+        self.flush().await?;
+        let others = self.claims.membership().others().await?.len();
+        if others == 0 {
+            return self.stop(Cancellation { reason: "it was interrupted".into(), ends_tests: true }).await;
+        }
+        let _ = self.events.send(RunEvent::Leaving { others });
+        Ok(())
     }
 
     /// Stores output first, then the results that name it.
     async fn flush(&mut self) -> Result<()> {
-        let units = self.waiting.iter().map(|executed| executed.result.unit).collect();
+        self.waiting.retain(|executed| self.claims.holds(executed.result.unit, executed.result.token));
+        let mut units: Vec<_> = self.waiting.iter().map(|executed| executed.result.unit).collect();
         let mut results = Vec::with_capacity(self.waiting.len());
         let mut writes = Vec::new();
         for mut executed in std::mem::take(&mut self.waiting) {
@@ -202,7 +349,15 @@ impl Recorder {
             }
             self.claims.flush(results, &self.running).await
         };
-        patiently(store, &events).await?;
+        match patiently(store, &events).await {
+            Ok(()) => {}
+            // Somebody finishes the run without this worker: nothing of it is its own any more.
+            Err(RunError::Superseded { .. }) => self.claims.look().await?,
+            Err(error) => return Err(error),
+        }
+        let superseded: HashSet<UnitIndex> = self.claims.superseded().iter().copied().collect();
+        units.retain(|unit| !superseded.contains(unit));
+        self.tell_superseded();
         let _ = events.send(RunEvent::Stored { units });
         Ok(())
     }
@@ -216,13 +371,14 @@ impl Recorder {
         output: &AttemptOutput,
         writes: &mut Vec<(Key, Vec<u8>)>,
     ) {
-        let wanted = match self.work.policy.store_output {
+        let wanted = match self.share.store_output {
             StoreOutput::None => return,
             StoreOutput::Failed => attempt.outcome.is_failure(),
             StoreOutput::All => true,
         };
+        let run = self.claims.membership().id();
         let mut put = |name: String, content: &[u8], size, left_out| {
-            let chunks = encode_output(&self.work.run, unit, token, attempt.number, &name, content);
+            let chunks = encode_output(run, unit, token, attempt.number, &name, content);
             attempt.output.push(StoredOutput { name, size, left_out, chunks: chunks.len() });
             writes.extend(chunks);
         };
@@ -246,26 +402,15 @@ impl Recorder {
     }
 }
 
-impl Pace {
-    fn add(&mut self, executed: &Executed, work: &Work) {
-        if !executed.result.attempts.is_empty() {
-            self.units += 1;
-            self.taken += executed.result.attempts.iter().map(|attempt| attempt.duration).sum::<Duration>();
-            self.expected += expected(work, executed.result.unit);
-        }
-    }
-
-    /// By how much more time units take than was expected; 1 until a few have been seen.
-    fn factor(&self) -> f64 {
-        if self.units < 8 {
-            return 1.0;
-        }
-        (self.taken.as_secs_f64() / self.expected.as_secs_f64().max(1e-6)).clamp(1e-3, 1e3)
-    }
-}
-
-fn expected(work: &Work, unit: UnitIndex) -> Duration {
-    work.plan.unit(unit).and_then(|unit| unit.estimate).unwrap_or(UNKNOWN)
+/// What is told of a unit that was lost too often.
+fn story(losses: &[Loss]) -> String {
+    let workers: Vec<_> =
+        losses.iter().map(|loss| format!("{} (noticed at {})", loss.worker, loss.noticed)).collect();
+    format!(
+        "{} workers were lost while they held this test, and it is not tried again: {}",
+        losses.len(),
+        workers.join(", ")
+    )
 }
 
 /// Waits for the store, and says so once where that takes long.

@@ -5,11 +5,11 @@ use std::time::Instant;
 use tokio::sync::watch;
 
 use super::attempt::Leave;
-use super::error::{Result, RunError};
+use super::error::Result;
 use super::events::RunEvent;
 use super::run::Order;
 use super::worker::EventSink;
-use crate::environments::{Reservation, ReservationError, Reservations, Wanted};
+use crate::environments::{Reservation, Reservations, Wanted};
 use crate::model::{Environment, Holder};
 use crate::store::SharedStore;
 
@@ -56,7 +56,6 @@ pub(super) async fn reserve(
             let _ = events.send(RunEvent::Reserved { environments, waited: began.elapsed() });
             Ok(Some(reservation))
         }
-        Err(ReservationError::Exists(_)) => Err(RunError::Exists(order.id.clone())),
         Err(error) => Err(error.into()),
     }
 }

@@ -1,6 +1,6 @@
-//! One run, from its plan to its reports, by the worker that created it.
+//! One run, from its plan to its reports, as one of its workers sees it.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::Permissions;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
@@ -15,12 +15,14 @@ use tokio::time::Instant;
 
 use super::attempt::{Leave, told};
 use super::claims::Claims;
+use super::differences::Differences;
 use super::error::{Result, RunError};
 use super::events::RunEvent;
-use super::finish::finish;
+use super::finish::conclude;
+use super::history::Histories;
 use super::latest::read_histories;
 use super::launcher::Launcher;
-use super::membership::Membership;
+use super::membership::{Membership, Proposal};
 use super::plan::Plan;
 use super::policy::Policy;
 use super::reserve::reserve;
@@ -30,11 +32,12 @@ use super::work::Work;
 use super::worker::{Ended, EventSink, execute};
 use crate::environments::{DataFiles, DataSets, Reservation, SecretValues};
 use crate::model::{
-    Build, Commit, Environment, Labels, PlannedUnit, Repetition, Run, RunId, RunState, TestCaseId, TestKind,
-    Worker, WorkerId,
+    Build, Cancellation, Commit, Environment, Labels, PlannedUnit, Repetition, Run, RunId, RunState,
+    TestCaseId, TestKind, Worker, WorkerId,
 };
 use crate::reports::RunDetails;
-use crate::store::SharedStore;
+use crate::reports::history::{self, environments_of};
+use crate::store::{KeyRange, SharedStore, decode, get_record, keys, list};
 use crate::testcases::ListedTest;
 
 /// A run that somebody wants.
@@ -64,6 +67,10 @@ pub struct Order {
     pub author: String,
     /// This machine's name.
     pub host: String,
+    /// The id of the worker that this process is.
+    pub worker: WorkerId,
+    /// Whether the run may be there already, or must be.
+    pub entry: Entry,
     /// This program, which serves as keeper when it is told to.
     pub keeper: PathBuf,
     /// The workspace's root, from which services are started.
@@ -80,6 +87,17 @@ pub struct Order {
     pub timings: Timings,
 }
 
+/// How a worker comes to its run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Entry {
+    /// It creates the run, or joins it where it is there: its units and environments must then
+    /// be those of the order.
+    CreateOrJoin,
+    /// It joins a run that is there, whichever of the order's tests that has. The environments
+    /// of the order are those that the run has stored.
+    Join,
+}
+
 /// A test that was selected.
 #[derive(Clone, Debug)]
 pub struct Selected {
@@ -89,26 +107,81 @@ pub struct Selected {
     pub skipped: HashMap<String, String>,
 }
 
-/// Creates, executes and finishes a run. `leave` says how far tests under way may go;
-/// `events` hears what happens.
+/// Creates a run, or joins it, executes what falls to this worker, and sees it to its end.
+/// `leave` says how far tests under way may go; `events` hears what happens. A run that is over
+/// already is only told.
 ///
 /// # Errors
-/// What the store said, where it failed for good; the run can then be seen in the store as
-/// far as it came.
+/// [`RunError::Differs`] where the run is of other tests or environments,
+/// [`RunError::Left`] where this worker was told to leave and others go on; what the store said,
+/// where it failed for good: the run can then be seen in the store as far as it came.
 pub async fn run(
     store: SharedStore,
     order: Order,
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
+    let (id, worker, quit) = (order.id.clone(), order.worker.clone(), leave.clone());
+    if let Some(over) = unless(Leave::ToQuit, leave.clone(), &id, over(&store, &order)).await? {
+        let tests: HashSet<_> = over.units.iter().map(|unit| &unit.planned.test).collect();
+        tell_start(&over.run, tests.len(), events);
+        tell_end(&over, events);
+        return Ok(over);
+    }
     let reservation = reserve(&store, &order, leave.clone(), events).await?.map(Arc::new);
-    let (id, quit) = (order.id.clone(), leave.clone());
-    let reserved = Box::pin(run_reserved(store, order, reservation.clone(), leave, events));
+    let reserved = Box::pin(run_reserved(store.clone(), order, reservation.clone(), leave, events));
     let result = unless(Leave::ToQuit, quit, &id, reserved).await;
     if let Some(reservation) = reservation {
-        reservation.release().await;
+        // It is the run's, not this worker's: whoever is left keeps it.
+        if result.is_ok() || !is_worked_for(&store, &id, &worker).await {
+            reservation.release().await;
+        }
     }
     result
+}
+
+/// The run, where it is over already.
+async fn over(store: &SharedStore, order: &Order) -> Result<Option<RunDetails>> {
+    let Some((run, _)) = get_record::<Run>(store.as_ref(), keys::run(&order.id)).await? else {
+        return Ok(None);
+    };
+    if !run.is_over() {
+        return Ok(None);
+    }
+    let details = history::read(store.as_ref(), &order.id).await?.value;
+    let planned = details.units.iter().map(|unit| &unit.planned);
+    check(order, "", &details.run, planned, &details.environments)?;
+    Ok(Some(details))
+}
+
+/// Whether a live worker other than this one works for a run.
+async fn is_worked_for(store: &SharedStore, run: &RunId, own: &WorkerId) -> bool {
+    let workers = list(store.as_ref(), KeyRange::prefix(keys::WORKERS)).await;
+    // What cannot be known ends with its lease.
+    workers.is_ok_and(|page| {
+        let workers = page.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
+        workers.into_iter().any(|worker| worker.run == *run && worker.id != *own)
+    })
+}
+
+/// Refuses an order that does not fit a run that is there. `digest` is that of the plan that
+/// the order would have.
+fn check<'a>(
+    order: &Order,
+    digest: &str,
+    run: &Run,
+    planned: impl IntoIterator<Item = &'a PlannedUnit>,
+    environments: &[Environment],
+) -> Result<()> {
+    let mut differences = Differences::default();
+    if order.entry == Entry::CreateOrJoin {
+        differences.of_environments(&order.environments, environments);
+        if digest != run.plan_digest {
+            differences.of_units(&units(order), planned);
+        }
+    }
+    differences.of_digests(order, run);
+    differences.check(&run.id)
 }
 
 /// Does something, unless it may go no further than this meanwhile.
@@ -138,117 +211,179 @@ pub(super) async fn without_tests<T>(
 /// The run, once its environments are reserved.
 async fn run_reserved(
     store: SharedStore,
-    order: Order,
+    mut order: Order,
     reservation: Option<Arc<Reservation>>,
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
-    let Order {
-        id, tests, environments, secrets, policy, patience, shuffle, repetitions, mut timings, ..
-    } = order;
+    let mut timings = std::mem::replace(&mut order.timings, Timings::start());
     if reservation.is_some() {
         timings.end("reserve");
     }
-    let ids: Vec<&TestCaseId> = tests.iter().map(|selected| &selected.test.id).collect();
-    let names: Vec<&str> = environments.iter().map(|environment| environment.name.as_str()).collect();
-    let histories = without_tests(&leave, &id, read_histories(&store, &ids, &names, patience)).await?;
-    let plan = Plan::new(units(&tests, &environments, repetitions.get(), &policy), &histories, shuffle);
-    drop(histories);
+    let (id, patience) = (order.id.clone(), order.patience);
+    let plan = without_tests(&leave, &id, propose(&store, &order)).await?;
     timings.end("plan");
 
     let worker = Worker {
-        id: WorkerId::generate(&order.host),
-        host: order.host,
+        id: order.worker.clone(),
+        host: order.host.clone(),
         pid: std::process::id(),
         run: id.clone(),
         since: Timestamp::now(),
-        lanes: u32::try_from(policy.lanes.get()).unwrap_or(u32::MAX),
-        labels: order.labels,
+        lanes: u32::try_from(order.policy.lanes.get()).unwrap_or(u32::MAX),
+        labels: order.labels.clone(),
     };
-    let redactor = secrets.redactor();
-    let command = order.command.into_iter().map(|word| redactor.text(word)).collect();
-    let describe = |state| Run {
-        id: id.clone(),
-        state,
-        created: Timestamp::now(),
-        finished: None,
-        command,
-        author: order.author,
-        commit: order.commit,
-        build: order.build,
-        environments: environments.iter().map(Environment::identity).collect(),
-        units: u32::try_from(plan.len()).unwrap_or(u32::MAX),
-        stripes: plan.stripes_by_group(),
-        tests_digest: order.tests_digest,
-        plan_digest: plan.digest(),
-        shuffle,
-        summary: None,
-    };
-    let by_id = tests.iter().map(|selected| (selected.test.id.clone(), selected.test.clone()));
-    let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
+    let redactor = order.secrets.redactor();
+    let proposed = order.describe(&plan);
     // What may fail on this machine comes before there is a run in the store.
-    let (folder, data) = files(&store, &by_id, &environments).await?;
+    let (folder, data) = files(&store, &order.tests, &order.environments).await?;
     let path = folder.as_ref().map(|folder| folder.path().to_owned());
-    let launcher = Arc::new(Launcher::new(order.keeper, path, policy.lanes, events.clone(), redactor));
+    let keeper = order.keeper.clone();
+    let launcher = Arc::new(Launcher::new(keeper, path, order.policy.lanes, events.clone(), redactor));
     let failed = |source| RunError::Io { what: "start the keeper of the tests".to_owned(), source };
     launcher.begin().await.map_err(failed)?;
-    let create = Membership::create(store, worker, &plan, &environments, patience, describe);
-    let mut membership = without_tests(&leave, &id, create).await?;
-    membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
-    timings.end("create");
-    let _ = events.send(RunEvent::Started {
-        run: membership.id().clone(),
-        units: membership.run().units,
-        tests: u32::try_from(tests.len()).unwrap_or(u32::MAX),
-        environments: membership.run().environments.clone(),
-        shuffle: membership.run().shuffle,
-    });
-
-    let ground = Ground::new(Arc::clone(&launcher), order.root, order.built, secrets, events.clone());
-    let supply = match Supply::provide(ground, &environments, data, folder, &leave).await {
-        Ok(supply) => supply,
-        Err(error) => {
-            launcher.close().await;
-            give_up(&mut membership, &error, events).await?;
-            membership.leave().await;
-            return Err(error);
+    let enter = async {
+        match order.entry {
+            Entry::CreateOrJoin => {
+                let environments = &order.environments[..];
+                let rules = Some(&order.policy);
+                let proposal = Proposal { run: &proposed, plan: &plan, environments, rules };
+                Membership::enter(store.clone(), worker, proposal, patience).await
+            }
+            Entry::Join => Membership::join(store.clone(), worker, proposed.clone(), patience).await,
         }
     };
-    timings.end("provide");
-    let work = Arc::new(Work {
-        run: membership.id().clone(),
-        worker: membership.worker().id.clone(),
-        host: membership.worker().host.as_str().into(),
-        since: Instant::now(),
-        plan,
-        tests: by_id,
-        supply,
-        policy,
-        launcher,
-        reservation: reservation.clone(),
-    });
-    let claims = Claims::new(membership).await?;
-    let (claims, ended) = execute(&work, claims, leave.clone(), events).await?;
-    timings.end("execute");
-    let storing = claims.storing();
-    let mut membership = claims.into_membership();
-    // What is recorded was recorded while the locks were held; the rest needs none.
-    membership.hold(vec![]);
-    let finished = finish(&mut membership, ended != Ended::Complete);
-    let details = without_tests(&leave, &id, finished).await?;
+    let (mut membership, stored) = without_tests(&leave, &id, enter).await?;
+    drop(plan);
+    let plan = Arc::new(stored);
+    let snapshots = environments_of(store.as_ref(), &id).await?;
+    let planned = plan.units().map(|(_, unit)| unit);
+    if let Err(error) = check(&order, &proposed.plan_digest, membership.run(), planned, &snapshots) {
+        membership.leave().await;
+        launcher.close().await;
+        return Err(error);
+    }
+    if let Some((rules, _)) = get_record::<Policy>(store.as_ref(), keys::rules(&id)).await? {
+        order.policy = order.policy.under(rules);
+    }
+    timings.end("create");
+    let tests: HashSet<_> = plan.units().map(|(_, unit)| &unit.test).collect();
+    tell_start(membership.run(), tests.len(), events);
+    let mut storing = Duration::ZERO;
+
+    let open = membership.run().state == RunState::Running;
+    let (mut membership, lost) = if open {
+        membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
+        let Order { policy, secrets, root, built, environments, tests, host, .. } = order;
+        let tests = tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
+        let ground = Ground::new(Arc::clone(&launcher), root, built, secrets, events.clone());
+        let supply = match Supply::provide(ground, &environments, data, folder, &leave).await {
+            Ok(supply) => supply,
+            Err(error) => {
+                launcher.close().await;
+                give_up(membership, &plan, &error, events).await?;
+                return Err(error);
+            }
+        };
+        timings.end("provide");
+        let work = Work {
+            run: id.clone(),
+            worker: membership.worker().id.clone(),
+            host: host.into(),
+            since: Instant::now(),
+            plan: plan.clone(),
+            tests,
+            supply,
+            policy,
+            launcher,
+            reservation: reservation.clone(),
+        };
+        let claims = Claims::new(membership).await?;
+        let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
+        timings.end("execute");
+        storing = claims.storing();
+        (without_tests(&leave, &id, give_back(claims, ended)).await?, ended == Ended::Lost)
+    } else {
+        launcher.close().await;
+        (membership, false)
+    };
+    let concluded = conclude(&mut membership, &plan);
+    let details = without_tests(&leave, &id, concluded).await?;
     membership.leave().await;
     timings.end("finish");
     let _ = events.send(RunEvent::Spent { timings, storing });
-    end(&details, events);
+    tell_end(&details, events);
     let cancelled = details.run.state == RunState::Finished { cancelled: true };
     match reservation {
-        Some(reservation) if ended == Ended::Lost && cancelled => Err(reservation.loss().await.into()),
+        Some(reservation) if lost && cancelled => Err(reservation.loss().await.into()),
         _ => Ok(details),
     }
 }
 
+/// Gives back what the worker still holds, and has the run be cancelled where nobody is left to
+/// execute it.
+async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
+    // What is recorded was recorded while the locks were held; the rest needs none.
+    claims.membership_mut().hold(vec![]);
+    if ended == Ended::Lost {
+        let reason = "its reservation was lost".into();
+        claims.membership_mut().cancel(Cancellation { reason, ends_tests: true }).await?;
+    }
+    claims.leave().await?;
+    let mut membership = claims.into_membership();
+    if ended == Ended::Left && membership.run().state == RunState::Running {
+        if membership.leave_to_others().await? {
+            return Err(RunError::Left(membership.id().clone()));
+        }
+        let reason = "it was interrupted".into();
+        membership.cancel(Cancellation { reason, ends_tests: true }).await?;
+    }
+    Ok(membership)
+}
+
+impl Order {
+    /// The record of the run, which nobody plans yet.
+    fn describe(&self, plan: &Plan) -> Run {
+        let redactor = self.secrets.redactor();
+        Run {
+            id: self.id.clone(),
+            state: RunState::Running,
+            created: Timestamp::now(),
+            finished: None,
+            command: self.command.iter().map(|word| redactor.text(word.clone())).collect(),
+            author: self.author.clone(),
+            commit: self.commit.clone(),
+            build: self.build.clone(),
+            environments: self.environments.iter().map(Environment::identity).collect(),
+            units: u32::try_from(plan.len()).unwrap_or(u32::MAX),
+            stripes: plan.stripes_by_group(),
+            tests_digest: self.tests_digest.clone(),
+            plan_digest: plan.digest(),
+            shuffle: self.shuffle,
+            summary: None,
+            cancelled: None,
+        }
+    }
+}
+
+/// The plan of a run of this order.
+async fn propose(store: &SharedStore, order: &Order) -> Result<Plan> {
+    let histories = match order.entry {
+        Entry::CreateOrJoin => {
+            let tests: Vec<&TestCaseId> = order.tests.iter().map(|selected| &selected.test.id).collect();
+            let environments = order.environments.iter().map(|environment| &*environment.name);
+            read_histories(store, &tests, &environments.collect::<Vec<_>>(), order.patience).await?
+        }
+        // It has its plan.
+        Entry::Join => Histories::default(),
+    };
+    Ok(Plan::new(units(order), &histories, order.shuffle))
+}
+
 /// Each test in each environment, so many times.
-fn units(tests: &[Selected], environments: &[Environment], of: u32, policy: &Policy) -> Vec<PlannedUnit> {
+fn units(order: &Order) -> Vec<PlannedUnit> {
+    let Order { tests, environments, policy, .. } = order;
+    let of = order.repetitions.get();
     let needs: Vec<Labels> = tests.iter().map(|selected| policy.of(&selected.test).needs).collect();
     let mut units = Vec::new();
     for repetition in (1..=of).map(|number| (of > 1).then_some(Repetition { number, of })) {
@@ -270,11 +405,11 @@ fn units(tests: &[Selected], environments: &[Environment], of: u32, policy: &Pol
 /// of the environments in it.
 async fn files(
     store: &SharedStore,
-    tests: &HashMap<TestCaseId, ListedTest>,
+    tests: &[Selected],
     environments: &[Environment],
 ) -> Result<(Option<TempDir>, DataFiles)> {
     let has_data = environments.iter().any(|environment| !environment.definition.data.is_empty());
-    if !has_data && tests.values().all(|test| test.code.kind != TestKind::Plain) {
+    if !has_data && tests.iter().all(|selected| selected.test.code.kind != TestKind::Plain) {
         return Ok((None, DataFiles::default()));
     }
     let only_ours = Permissions::from_mode(0o700);
@@ -287,19 +422,40 @@ async fn files(
     Ok((Some(folder), data))
 }
 
-/// Ends a run of which no test can begin.
-async fn give_up(membership: &mut Membership, error: &RunError, events: &EventSink) -> Result<()> {
+/// Leaves a run of which this worker can begin no test, and ends it where no other goes on.
+async fn give_up(
+    mut membership: Membership,
+    plan: &Plan,
+    error: &RunError,
+    events: &EventSink,
+) -> Result<()> {
+    membership.hold(vec![]);
+    if membership.leave_to_others().await? {
+        return Ok(());
+    }
     let reason = match error {
         RunError::NotReady(not_ready) => not_ready.headline(),
         error => error.to_string(),
     };
-    let _ = events.send(RunEvent::Cancelled { reason });
-    let details = finish(membership, true).await?;
-    end(&details, events);
+    let _ = events.send(RunEvent::Cancelled { reason: reason.clone() });
+    membership.cancel(Cancellation { reason, ends_tests: true }).await?;
+    let details = conclude(&mut membership, plan).await?;
+    tell_end(&details, events);
+    membership.leave().await;
     Ok(())
 }
 
-fn end(details: &RunDetails, events: &EventSink) {
+fn tell_start(run: &Run, tests: usize, events: &EventSink) {
+    let _ = events.send(RunEvent::Started {
+        run: run.id.clone(),
+        units: run.units,
+        tests: u32::try_from(tests).unwrap_or(u32::MAX),
+        environments: run.environments.clone(),
+        shuffle: run.shuffle,
+    });
+}
+
+fn tell_end(details: &RunDetails, events: &EventSink) {
     let _ = events.send(RunEvent::Ended {
         run: details.run.id.clone(),
         summary: details.run.summary.unwrap_or_default(),

@@ -42,7 +42,7 @@ pub struct Work {
     /// When it began.
     pub since: Instant,
     /// All units.
-    pub plan: Plan,
+    pub plan: Arc<Plan>,
     /// The tests that the units name.
     pub tests: HashMap<TestCaseId, ListedTest>,
     /// The environments that the units name, ready for them.
@@ -59,6 +59,14 @@ impl Work {
     /// Whether the run's reservation must be taken as lost.
     pub(super) fn has_lost_reservation(&self) -> bool {
         self.reservation.as_ref().is_some_and(|reservation| reservation.is_lost())
+    }
+
+    /// Waits until it is known whether the reservation is held, though it counted as lost.
+    pub(super) async fn is_reserved_after_all(&self) -> bool {
+        match &self.reservation {
+            Some(reservation) => reservation.is_held_after_all().await,
+            None => true,
+        }
     }
 
     /// Waits until the run's reservation must be taken as lost; for ever where it needs none.

@@ -15,12 +15,12 @@ use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
-use super::recorder::{self, Dealt, LocksHeld, Request};
+use super::recorder::{self, Dealt, LocksHeld, Request, Share};
 use super::run::without_tests;
 use super::services::Supplied;
 use super::work::{Seat, Work};
 use crate::config::{OutputWhen, PassOrFail};
-use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
+use crate::model::{Attempt, Cancellation, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
 use crate::testcases::{Binary, ListedTest};
 
 /// Where events go. A display that went away is no reason to stop.
@@ -28,7 +28,7 @@ pub type EventSink = mpsc::UnboundedSender<RunEvent>;
 
 /// A unit that was executed to its end.
 #[derive(Debug)]
-pub(super) struct Executed {
+pub struct Executed {
     /// Its result.
     pub result: UnitResult,
     /// What each attempt printed, in the order of attempts.
@@ -42,6 +42,8 @@ struct Tried {
     token: Fence,
     /// Its rules; none for one that is skipped without a try.
     rules: Option<TestPolicy>,
+    /// Nothing else may be executed meanwhile.
+    alone: bool,
     attempts: Vec<Attempt>,
     outputs: Vec<Arc<AttemptOutput>>,
 }
@@ -53,8 +55,8 @@ enum Next {
     Done(Executed),
     /// It is tried again after a while.
     Again(Tried, Duration),
-    /// It was stopped on the way.
-    Stopped(UnitIndex),
+    /// It was stopped on the way: so it is as if it were not begun.
+    Stopped(Tried),
 }
 
 /// Why a worker executes no more.
@@ -64,6 +66,8 @@ pub enum Ended {
     Complete,
     /// The run was stopped.
     Stopped,
+    /// This worker was told to leave.
+    Left,
     /// The run's reservation was lost. Results since then are not stored.
     Lost,
 }
@@ -83,10 +87,12 @@ pub async fn execute(
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let mut recorder = JoinSet::new();
-    recorder.spawn(recorder::record(work.clone(), claims, inbox, outbox, events.clone()));
+    let share =
+        Share { plan: work.plan.clone(), lanes: work.policy.lanes, store_output: work.policy.store_output };
+    recorder.spawn(recorder::record(share, claims, inbox, outbox, events.clone()));
     // Attempts go as far as `leave` says, and no further once nothing can be recorded, or
     // the time of the run is over.
-    let (say, hear) = watch::channel(*leave.borrow_and_update());
+    let (mut say, mut hear) = watch::channel(*leave.borrow_and_update());
 
     let policy = &work.policy;
     let mut lanes = Lanes::new(policy.lanes, policy.resources.clone());
@@ -94,35 +100,38 @@ pub async fn execute(
     let mut deadline = policy.global_timeout.map(|timeout| Instant::now() + timeout);
     let mut running = BTreeSet::new();
     let (mut asked, mut more, mut stopped, mut heard, mut failures) = (false, true, false, true, 0);
-    let mut lost = false;
-    let stop = |reason: String| {
-        let _ = requests.send(Request::Stop { reason });
+    let (mut lost, mut left, mut later) = (false, false, false);
+    // Nothing is begun while it is not known whether the reservation is held.
+    let mut suspended = false;
+    let stop = |reason: String, ends_tests| {
+        let _ = requests.send(Request::Stop(Cancellation { reason, ends_tests }));
     };
     loop {
         // A run is cancelled only where something is left that will not run.
         if !stopped && policy.max_fail.is_reached(failures) && lanes.waiting().any(Tried::is_fresh) {
             stopped = true;
-            stop(if failures == 1 { "a test failed".into() } else { format!("{failures} tests failed") });
+            let reason =
+                if failures == 1 { "a test failed".into() } else { format!("{failures} tests failed") };
+            stop(reason, false);
         }
         // Before anything else begins: this process may have been stopped for long.
-        if !lost && work.has_lost_reservation() {
-            (lost, stopped) = (true, true);
-            stop("its reservation was lost".into());
+        if !lost && !suspended && work.has_lost_reservation() {
+            suspended = true;
             // Whoever has the environment now is not to be disturbed by a clean end.
             say.send_if_modified(|now| raise(now, Leave::ToDie));
         }
-        if *hear.borrow() > Leave::ToFinish && !stopped {
-            stopped = true;
-            stop("it was interrupted".into());
+        if *hear.borrow() > Leave::ToFinish && !stopped && !suspended {
+            (left, stopped) = (true, true);
+            let _ = requests.send(Request::Leave);
         }
         if stopped {
             lanes.retain(|unit| !unit.is_fresh());
         }
-        if *hear.borrow() > Leave::ToFinish {
+        if *hear.borrow() > Leave::ToFinish && !suspended {
             lanes.retain(|_| false);
             waits.abort_all();
         }
-        while let Some((held, unit)) = lanes.begin() {
+        while !suspended && let Some((held, unit)) = lanes.begin() {
             running.insert(unit.index);
             let binary = unit.binary(work).map(std::ptr::from_ref);
             let is_of_it = |next: &Tried| next.binary(work).map(std::ptr::from_ref) == binary;
@@ -131,13 +140,15 @@ pub async fn execute(
             let (work, leave, events) = (work.clone(), hear.clone(), events.clone());
             attempts.spawn(async move { (held, unit.attempt(&work, seat, more, leave, &events).await) });
         }
-        let few = lanes.is_idle() || lanes.waiting().len() < policy.lanes.get();
-        if !stopped && more && !asked && few {
-            asked = requests.send(Request::Claim { running: running.iter().copied().collect() }).is_ok();
+        let idle = lanes.idle();
+        let few = idle > 0 || lanes.waiting().len() < policy.lanes.get();
+        if !stopped && !suspended && more && !asked && few && (idle > 0 || !later) {
+            let running = running.iter().copied().collect();
+            asked = requests.send(Request::Claim { running, idle }).is_ok();
             more = asked;
         }
-        let idle = attempts.is_empty() && waits.is_empty() && lanes.waiting().len() == 0;
-        if idle && (stopped || !more) {
+        let done = attempts.is_empty() && waits.is_empty() && lanes.waiting().len() == 0;
+        if done && !suspended && (stopped || !more) {
             break;
         }
         tokio::select! {
@@ -145,11 +156,15 @@ pub async fn execute(
                 let (held, next) =
                     joined.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
                 lanes.give_back(held);
+                later = false;
                 match next {
-                    Next::Stopped(index) => {
-                        running.remove(&index);
+                    Next::Stopped(unit) => {
+                        running.remove(&unit.index);
+                        if suspended && !stopped {
+                            lanes.push_first(unit.needs(work), unit);
+                        }
                     }
-                    Next::Again(unit, Duration::ZERO) => lanes.push_first(unit.needs(), unit),
+                    Next::Again(unit, Duration::ZERO) => lanes.push_first(unit.needs(work), unit),
                     Next::Again(unit, wait) => {
                         waits.spawn(async move {
                             sleep(wait).await;
@@ -167,19 +182,33 @@ pub async fn execute(
             Some(waited) = waits.join_next() => {
                 // One that was told to leave waits no longer.
                 if let Ok(unit) = waited {
-                    lanes.push_first(unit.needs(), unit);
+                    lanes.push_first(unit.needs(work), unit);
                 }
             }
             answer = dealt.recv(), if heard => {
-                asked = false;
                 match answer {
                     Some(Dealt::Units(units, fence)) => {
+                        asked = false;
                         for unit in units.into_iter().map(|index| Tried::new(work, index, fence)) {
-                            lanes.push(unit.needs(), unit);
+                            lanes.push(unit.needs(work), unit);
                         }
                     }
-                    Some(Dealt::NoMore) => more = false,
-                    Some(Dealt::Cancelled) => stopped = true,
+                    Some(Dealt::Alone(unit, fence)) => {
+                        asked = false;
+                        let unit = Tried { alone: true, ..Tried::new(work, unit, fence) };
+                        lanes.push(unit.needs(work), unit);
+                    }
+                    Some(Dealt::Withdrawn(units)) => {
+                        lanes.retain(|unit| !units.contains(&unit.index));
+                    }
+                    Some(Dealt::Later) => (asked, later) = (false, true),
+                    Some(Dealt::NoMore) => (asked, more) = (false, false),
+                    Some(Dealt::Cancelled { ends_tests }) => {
+                        (asked, stopped) = (false, true);
+                        if ends_tests {
+                            say.send_if_modified(|now| raise(now, Leave::ToEnd));
+                        }
+                    }
                     None => {
                         // What is still being executed would be for nothing.
                         (heard, stopped) = (false, true);
@@ -190,12 +219,22 @@ pub async fn execute(
             Ok(()) = leave.changed() => {
                 say.send_if_modified(|now| raise(now, *leave.borrow_and_update()));
             }
-            () = work.reservation_lost(), if !lost => {}
+            () = work.reservation_lost(), if !lost && !suspended => {}
+            held = work.is_reserved_after_all(), if suspended && attempts.is_empty() => {
+                suspended = false;
+                if held {
+                    // Others kept it, while this process was stopped or cut off.
+                    (say, hear) = watch::channel(*leave.borrow_and_update());
+                } else {
+                    (lost, stopped) = (true, true);
+                    stop("its reservation was lost".into(), true);
+                }
+            }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {
                 deadline = None;
                 stopped = true;
                 let timeout = policy.global_timeout.unwrap_or_default();
-                stop(format!("its time of {} is over", humantime::format_duration(timeout)));
+                stop(format!("its time of {} is over", humantime::format_duration(timeout)), true);
                 say.send_if_modified(|now| raise(now, Leave::ToEnd));
             }
         }
@@ -208,10 +247,11 @@ pub async fn execute(
         claims.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     };
     let (claims, LocksHeld(held)) = without_tests(&leave, &work.run, the_rest).await?;
-    let ended = match (lost || !held, stopped) {
-        (true, _) => Ended::Lost,
-        (false, true) => Ended::Stopped,
-        (false, false) => Ended::Complete,
+    let ended = match (lost || !held, left, stopped) {
+        (true, _, _) => Ended::Lost,
+        (false, true, _) => Ended::Left,
+        (false, false, true) => Ended::Stopped,
+        (false, false, false) => Ended::Complete,
     };
     Ok((claims, ended))
 }
@@ -229,7 +269,7 @@ impl Tried {
         let planned = work.plan.unit(index).filter(|planned| planned.skip.is_none());
         let test = planned.and_then(|planned| work.tests.get(&planned.test));
         let rules = test.map(|test| work.policy.of(test));
-        Self { index, token, rules, attempts: Vec::new(), outputs: Vec::new() }
+        Self { index, token, rules, alone: false, attempts: Vec::new(), outputs: Vec::new() }
     }
 
     /// Whether nothing was tried yet.
@@ -237,9 +277,10 @@ impl Tried {
         self.attempts.is_empty()
     }
 
-    fn needs(&self) -> Needs {
+    fn needs(&self, work: &Work) -> Needs {
         let Some(rules) = &self.rules else { return Needs::default() };
-        Needs { threads: rules.threads, resource: rules.exclusive.clone() }
+        let threads = if self.alone { work.policy.lanes.get() } else { rules.threads };
+        Needs { threads, resource: rules.exclusive.clone() }
     }
 
     /// The binary that its test is in.
@@ -258,7 +299,7 @@ impl Tried {
         events: &EventSink,
     ) -> Next {
         let index = self.index;
-        let Some(planned) = work.plan.unit(index) else { return Next::Stopped(index) };
+        let Some(planned) = work.plan.unit(index) else { return Next::Stopped(self) };
         let unit = Unit::new(index, planned);
         let (Some(rules), Some(test)) = (self.rules.take(), work.tests.get(&planned.test)) else {
             return match planned.skip.clone() {
@@ -266,7 +307,7 @@ impl Tried {
                     let rules = OutputWhen::Never;
                     Next::Done(self.done(work, unit, Outcome::Skipped, Some(reason), rules, events))
                 }
-                None => Next::Stopped(index),
+                None => Next::Stopped(self),
             };
         };
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
@@ -276,7 +317,9 @@ impl Tried {
         };
         let executed =
             execute_attempt(work, seat, planned, test, &rules, self.token, number, more, &leave, on_slow);
-        let Some((mut attempt, output)) = executed.await else { return Next::Stopped(index) };
+        let Some((mut attempt, output)) = executed.await else {
+            return Next::Stopped(Self { alone: self.alone, ..Self::new(work, index, self.token) });
+        };
         if attempt.leaky && attempt.outcome == Outcome::Passed && rules.leaky_result == PassOrFail::Fail {
             attempt.outcome = Outcome::Failed;
             attempt.message = Some("it left processes behind, and leaky tests count as failed".into());

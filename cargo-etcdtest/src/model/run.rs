@@ -1,5 +1,6 @@
 //! Runs: the record of one, its plan, and who holds which of its units.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -47,6 +48,19 @@ pub struct Run {
     /// What came of it, once it is finished.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub summary: Option<RunSummary>,
+    /// Why it was cancelled, if it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cancelled: Option<Cancellation>,
+}
+
+/// Why a run goes no further than what is under way.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cancellation {
+    /// The reason, which follows `because`.
+    pub reason: String,
+    /// Tests under way are ended as well, with their grace; else they go on to their end.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ends_tests: bool,
 }
 
 impl Record for Run {
@@ -207,17 +221,38 @@ impl Record for NextPosition {
 }
 
 /// The units a worker holds, stored under `/execution/{run}/claims/{worker}`.
+///
+/// Units that never were lost begin without a word to the store; those that were are in
+/// `running` before they begin. So when the owner has died, all of the former and the latter
+/// of those in `running` may have been what it died of.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The create revision of the owner's key under `/workers`.
     pub owner: i64,
+    /// The owner's machine.
+    pub host: String,
     /// Counts the changes of this record: tells whether a write of unknown outcome landed.
     pub seq: u64,
-    /// The units held, each with how often it was lost with a worker that died.
-    pub units: Vec<(UnitIndex, u32)>,
+    /// The units held.
+    pub units: Vec<UnitIndex>,
+    /// With whom those units were lost before that were.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub lost: BTreeMap<UnitIndex, Vec<Loss>>,
     /// The units announced as being executed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub running: Vec<UnitIndex>,
+    /// The owner gave them up in good order: nothing of them is being executed.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub left: bool,
+}
+
+/// A worker that died, or was taken for dead, while it held a unit.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// The worker.
+    pub worker: WorkerId,
+    /// When another one took the unit over, by the clock there.
+    pub noticed: Timestamp,
 }
 
 impl Record for Claim {

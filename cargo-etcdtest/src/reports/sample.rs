@@ -137,6 +137,7 @@ pub(crate) fn run(units: Vec<UnitDetails>) -> RunDetails {
             plan_digest: "p".into(),
             shuffle: None,
             summary: None,
+            cancelled: None,
         },
         environments: vec![environment],
         units,

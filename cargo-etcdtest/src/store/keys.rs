@@ -140,6 +140,12 @@ pub fn claim(run: &RunId, worker: &WorkerId) -> Key {
     execution_child(run, &format!("claims/{}", segment(worker.as_str())))
 }
 
+/// Whose claim record this is.
+pub fn claim_owner(claim: &Key) -> Option<WorkerId> {
+    let segments = segments_below(claim, "/execution/")?;
+    segments.into_iter().next_back().map(WorkerId::new)
+}
+
 /// All result blocks of a run.
 pub fn blocks(run: &RunId) -> Key {
     execution_child(run, "results/")

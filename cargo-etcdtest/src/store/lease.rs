@@ -20,15 +20,26 @@ const LOOK: Duration = Duration::from_secs(1);
 /// Keeps a lease alive until it is ended, dropped or lost.
 ///
 /// The lease counts as lost once its time to live has passed since the last renewal that
-/// succeeded was sent, whatever became of the server: from then on its keys may be gone.
+/// succeeded was sent, whatever became of the server: from then on its keys may be gone. It
+/// may turn out that they are not, where others keep the same lease alive or the server gave
+/// it more time: [`LeaseKeeper::is_alive_after_all`].
 /// Dropping the keeper stops the renewals and leaves the lease to its time to live.
 #[derive(Debug)]
 pub struct LeaseKeeper {
     id: LeaseId,
     store: SharedStore,
     deadline: Arc<Deadline>,
-    lost: watch::Receiver<bool>,
+    life: watch::Receiver<Life>,
     renewals: JoinHandle<()>,
+}
+
+/// What is known of a lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Life {
+    Alive,
+    /// It may have ended: the store has not been heard of for too long.
+    Doubtful,
+    Ended,
 }
 
 /// When the lease ends if it is not renewed, in milliseconds of the clock; 0 once it is lost.
@@ -43,17 +54,32 @@ impl LeaseKeeper {
     pub async fn start(store: SharedStore, ttl: Duration) -> Result<Self> {
         let sent = clock::now();
         let lease = store.grant(ttl).await?;
-        let deadline = Arc::new(Deadline(AtomicU64::new(millis(sent + lease.ttl))));
-        let (say_lost, lost) = watch::channel(false);
+        Ok(Self::keep(store, lease.id, lease.ttl, sent))
+    }
+
+    /// Keeps a lease alive that is there, as others may as well.
+    ///
+    /// # Errors
+    /// As [`Store::keep_alive`](super::Store::keep_alive).
+    pub async fn join(store: SharedStore, id: LeaseId) -> Result<Self> {
+        let sent = clock::now();
+        let ttl = store.keep_alive(id).await?;
+        Ok(Self::keep(store, id, ttl, sent))
+    }
+
+    /// Keeps a lease alive that was last renewed by what was sent at this time.
+    fn keep(store: SharedStore, id: LeaseId, ttl: Duration, sent: Duration) -> Self {
+        let deadline = Arc::new(Deadline(AtomicU64::new(millis(sent + ttl))));
+        let (say, life) = watch::channel(Life::Alive);
         let renewals = tokio::spawn({
             let (store, deadline) = (store.clone(), deadline.clone());
             async move {
-                keep(store, lease.id, lease.ttl, &deadline).await;
+                keep(store, id, ttl, &deadline, &say).await;
                 deadline.0.store(0, Ordering::Release);
-                say_lost.send_replace(true);
+                say.send_replace(Life::Ended);
             }
         });
-        Ok(Self { id: lease.id, store, deadline, lost, renewals })
+        Self { id, store, deadline, life, renewals }
     }
 
     /// The lease.
@@ -68,9 +94,15 @@ impl LeaseKeeper {
 
     /// Waits until the lease is lost.
     pub async fn lost(&self) {
-        let mut lost = self.lost.clone();
+        let mut life = self.life.clone();
         // The sender is dropped only with the task, which ends in the lease's loss.
-        let _ = lost.wait_for(|&lost| lost).await;
+        let _ = life.wait_for(|life| *life != Life::Alive).await;
+    }
+
+    /// Waits until it is known whether a lease that counted as lost lives on.
+    pub async fn is_alive_after_all(&self) -> bool {
+        let mut life = self.life.clone();
+        life.wait_for(|life| *life != Life::Doubtful).await.is_ok_and(|life| *life == Life::Alive)
     }
 
     /// Ends the lease, and the keys that hang on it with it.
@@ -101,16 +133,25 @@ impl Deadline {
 }
 
 /// Renews a lease at a third of its time to live, sooner where that failed; returns when
-/// the lease is lost.
-async fn keep(store: SharedStore, id: LeaseId, mut ttl: Duration, deadline: &Deadline) {
+/// the lease has ended.
+async fn keep(
+    store: SharedStore,
+    id: LeaseId,
+    mut ttl: Duration,
+    deadline: &Deadline,
+    life: &watch::Sender<Life>,
+) {
     let mut pause = ttl / 3;
-    while wait(pause, deadline).await {
-        let Some(left) = deadline.left() else { return };
+    loop {
+        if !wait(pause, deadline).await && life.send_replace(Life::Doubtful) == Life::Doubtful {
+            sleep(pause).await;
+        }
         let sent = clock::now();
-        match timeout(left, store.keep_alive(id)).await {
+        match timeout(deadline.left().unwrap_or(ttl), store.keep_alive(id)).await {
             Ok(Ok(renewed)) => {
                 ttl = renewed;
                 deadline.0.store(millis(sent + ttl), Ordering::Release);
+                life.send_if_modified(|life| std::mem::replace(life, Life::Alive) != Life::Alive);
                 pause = ttl / 3;
             }
             Ok(Err(StoreError::LeaseNotFound)) => return,

@@ -12,6 +12,7 @@ pub mod local;
 mod read;
 mod records;
 mod secret;
+mod wake;
 
 pub use api::*;
 pub use commit::{Commit, commit, pauses};
@@ -21,6 +22,7 @@ pub use compress::{
 pub use connect::{StoreOptions, connect};
 pub use error::StoreError;
 pub use lease::LeaseKeeper;
-pub use read::{get, get_each, get_record, list, list_at, list_chunks, list_split};
+pub use read::{get, get_each, get_record, list, list_at, list_chunks, list_keys, list_split};
 pub use records::{decode, decode_value, encode};
 pub use secret::Secret;
+pub use wake::Wake;

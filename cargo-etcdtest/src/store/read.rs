@@ -86,6 +86,14 @@ async fn list_split_once(store: &dyn Store, range: KeyRange, between: &[Key]) ->
     Ok(whole)
 }
 
+/// Reads the keys of a whole range in pages, all of one revision, without their values.
+///
+/// # Errors
+/// As [`Store::read`].
+pub async fn list_keys(store: &dyn Store, range: KeyRange) -> Result<Page> {
+    in_pages(store, Read { limit: Some(PAGE), keys_only: true, ..Read::from(range) }).await
+}
+
 /// Reads a whole range of large values, all of one revision, a few at a time.
 ///
 /// # Errors

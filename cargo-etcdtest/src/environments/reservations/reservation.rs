@@ -4,7 +4,6 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use backon::Retryable;
-use futures::future::select_all;
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -13,7 +12,7 @@ use super::error::ReservationError;
 use super::queue::{Queue, Standing, Waiting};
 use crate::model::{Lock, Released};
 use crate::store::{
-    Commit, Compare, Key, KeyRange, LeaseId, LeaseKeeper, Op, Revision, SharedStore, StoreError, Txn, Watch,
+    Commit, Compare, Key, KeyRange, LeaseId, LeaseKeeper, Op, Revision, SharedStore, StoreError, Txn, Wake,
     commit, encode, get, get_record, keys, list, pauses,
 };
 
@@ -37,6 +36,8 @@ pub struct Reservation {
     gone: watch::Receiver<bool>,
     guard: Option<JoinHandle<()>>,
     say_gone: watch::Sender<bool>,
+    /// Another worker of the run made it.
+    shared: bool,
 }
 
 impl Reservation {
@@ -49,7 +50,24 @@ impl Reservation {
         lease: LeaseKeeper,
     ) -> Self {
         let (say_gone, gone) = watch::channel(false);
-        Self { store, patience, lock, environments, created, lease, gone, guard: None, say_gone }
+        Self {
+            store,
+            patience,
+            lock,
+            environments,
+            created,
+            lease,
+            gone,
+            guard: None,
+            say_gone,
+            shared: false,
+        }
+    }
+
+    /// The same, made by another worker of the run.
+    pub(super) fn shared(mut self) -> Self {
+        self.shared = true;
+        self
     }
 
     /// What stands at each of its keys.
@@ -75,8 +93,8 @@ impl Reservation {
     /// [`ReservationError::Lost`] or [`ReservationError::TakenAway`] where it is not in a
     /// queue any more, or as the store fails.
     pub(super) async fn wait(&mut self, mut on_wait: impl FnMut(&Waiting)) -> Result<()> {
-        let queues = self.environments().map(|name| KeyRange::prefix(keys::locks(name))).collect();
-        let mut watches = watch_all(&self.store, queues, Revision(self.created.0 + 1)).await?;
+        let queues: Vec<_> = self.environments().map(|name| KeyRange::prefix(keys::locks(name))).collect();
+        let mut wake = Wake::new(self.store.as_ref(), queues, Revision(self.created.0 + 1)).await?;
         let mut told = None;
         loop {
             match self.standing().await? {
@@ -90,11 +108,13 @@ impl Reservation {
                 }
             }
             tokio::select! {
-                changed = any_change(&mut watches) => changed?,
+                changed = wake.changed() => changed?,
                 () = self.lease.lost() => return Err(self.loss().await),
             }
         }
-        self.write(Lock { held: Some(Timestamp::now()), ..self.lock.clone() }, self.lease.id()).await?;
+        if self.lock.held.is_none() {
+            self.write(Lock { held: Some(Timestamp::now()), ..self.lock.clone() }, self.lease.id()).await?;
+        }
         let (store, locks, say_gone) = (self.store.clone(), self.locks(), self.say_gone.clone());
         self.guard = Some(tokio::spawn(async move {
             // Without a watch the store's own refusals still tell.
@@ -158,6 +178,16 @@ impl Reservation {
         }
     }
 
+    /// Waits until it is known whether one that counted as lost is held all the same: others may
+    /// have kept it alive while this process could not.
+    pub async fn is_held_after_all(&self) -> bool {
+        let mut gone = self.gone.clone();
+        tokio::select! {
+            alive = self.lease.is_alive_after_all() => alive && !*self.gone.borrow(),
+            _ = gone.wait_for(|&gone| gone) => false,
+        }
+    }
+
     /// Why it is lost, for one that is.
     pub async fn loss(&self) -> ReservationError {
         for name in self.environments() {
@@ -197,6 +227,13 @@ impl Reservation {
         Ok(self.lock.clone())
     }
 
+    /// Leaves the queues, if they were not joined by another: that one's places stay.
+    pub(super) async fn give_up(&self) {
+        if !self.shared {
+            self.release().await;
+        }
+    }
+
     /// Gives up at once all that still hangs on its lease.
     pub async fn release(&self) {
         // Unreachable, the lease ends by itself when its time is up.
@@ -225,9 +262,9 @@ pub(super) async fn read_queue(
 
 /// Returns when one of these keys is gone, or is another than it was.
 async fn guard(store: &SharedStore, locks: &[(Key, Revision)]) -> Result<()> {
-    let ranges = locks.iter().map(|(key, _)| KeyRange::key(key.clone())).collect();
+    let ranges: Vec<_> = locks.iter().map(|(key, _)| KeyRange::key(key.clone())).collect();
     // From its creation on: what happened before the watch began is told as well.
-    let mut watches = watch_all(store, ranges, locks[0].1).await?;
+    let mut wake = Wake::new(store.as_ref(), ranges, locks[0].1).await?;
     loop {
         for (key, created) in locks {
             let read = || get(store.as_ref(), key.clone());
@@ -236,24 +273,6 @@ async fn guard(store: &SharedStore, locks: &[(Key, Revision)]) -> Result<()> {
                 return Ok(());
             }
         }
-        any_change(&mut watches).await?;
-    }
-}
-
-async fn watch_all(store: &SharedStore, ranges: Vec<KeyRange>, from: Revision) -> Result<Vec<Watch>> {
-    let mut watches = Vec::with_capacity(ranges.len());
-    for range in ranges {
-        watches.push(store.watch(range, from).await?);
-    }
-    Ok(watches)
-}
-
-/// Waits until something has changed in what one of them watches.
-async fn any_change(watches: &mut [Watch]) -> Result<()> {
-    let (notice, ..) = select_all(watches.iter_mut().map(|watch| Box::pin(watch.next()))).await;
-    match notice {
-        Some(notice) => Ok(notice.map(drop)?),
-        // A watch ends only with an error, which was told before.
-        None => std::future::pending().await,
+        wake.changed().await?;
     }
 }

@@ -14,8 +14,8 @@ use super::queue::{Queue, Waiting};
 use super::reservation::{Reservation, read_queue};
 use crate::model::{Holder, Lock};
 use crate::store::{
-    Commit, Compare, KeyRange, LeaseKeeper, Op, Page, Revision, SharedStore, StoreError, Txn, commit, encode,
-    keys, list, pauses,
+    Commit, Compare, KeyRange, LeaseId, LeaseKeeper, Op, Page, Read, Revision, SharedStore, StoreError, Txn,
+    commit, decode, encode, keys, list, pauses,
 };
 
 type Result<T> = std::result::Result<T, ReservationError>;
@@ -60,6 +60,7 @@ impl Reservations {
 
     /// Waits in the queues of all environments at once until all are held. `on_wait` hears
     /// what is waited for whenever that has changed; at the end of `stop` the queues are left.
+    /// The workers of a run share its places.
     ///
     /// # Errors
     /// [`ReservationError::TimedOut`], [`ReservationError::Interrupted`],
@@ -90,7 +91,7 @@ impl Reservations {
                 End::Stopped => ReservationError::Interrupted { waiting: last },
                 End::TimedOut => ReservationError::TimedOut { timeout: wanted.timeout, waiting: last },
             };
-            place.release().await;
+            place.give_up().await;
             // Who was away for too long waits again, behind all others.
             if !matches!(error, ReservationError::Lost { .. }) {
                 return Err(error);
@@ -116,15 +117,11 @@ impl Reservations {
                 until: None,
             };
             let value = encode(&lock);
-            let mut absent = paths.clone();
-            if let Holder::Run(run) = &wanted.holder {
-                absent.push(keys::run(run));
-            }
             let put = |key| Op::Put { key, value: value.clone(), lease: Some(lease.id()) };
             let txn = Txn {
-                compares: absent.into_iter().map(|key| Compare::created(key, Revision(0))).collect(),
+                compares: paths.iter().map(|key| Compare::created(key.clone(), Revision(0))).collect(),
                 then: paths.iter().cloned().map(put).collect(),
-                otherwise: vec![],
+                otherwise: paths.iter().map(|key| Op::Get(Read::key(key.clone()))).collect(),
             };
             // Its lease makes the value one that nobody else writes.
             let committed = commit(self.store.as_ref(), &txn, &paths[0], self.patience).await;
@@ -135,6 +132,13 @@ impl Reservations {
                 }
                 // The store was away for longer than the lease lived.
                 Err(StoreError::LeaseNotFound) => continue,
+                Ok(Commit::Refused(outcome)) if matches!(wanted.holder, Holder::Run(_)) => {
+                    let _ = lease.end().await;
+                    match self.join(wanted, outcome.pages()).await? {
+                        Some(reservation) => return Ok(reservation),
+                        None => continue,
+                    }
+                }
                 Ok(Commit::Refused(_)) => ReservationError::Exists(wanted.holder.clone()),
                 Err(error) => error.into(),
             };
@@ -142,6 +146,28 @@ impl Reservations {
             let _ = lease.end().await;
             return Err(error);
         }
+    }
+
+    /// Shares the places that another worker of the same run has in the queues; `None` where they
+    /// have ended meanwhile.
+    async fn join(&self, wanted: &Wanted, pages: impl Iterator<Item = Page>) -> Result<Option<Reservation>> {
+        let pairs: Vec<_> = pages.flat_map(|page| page.pairs).collect();
+        let Some(first) = pairs.first() else { return Ok(None) };
+        let together = pairs.iter().all(|pair| pair.created == first.created);
+        if !together || pairs.len() < wanted.environments.len() {
+            return Err(ReservationError::Exists(wanted.holder.clone()));
+        }
+        let lock: Lock = decode(first)?;
+        let join = || LeaseKeeper::join(self.store.clone(), LeaseId(lock.lease));
+        let join = join.retry(pauses().with_total_delay(Some(self.patience)));
+        let lease = match join.when(StoreError::is_transient).await {
+            Ok(lease) => lease,
+            Err(StoreError::LeaseNotFound) => return Ok(None),
+            Err(error) => return Err(error.into()),
+        };
+        let (store, environments) = (self.store.clone(), wanted.environments.clone());
+        let place = Reservation::new(store, self.patience, lock, environments, first.created, lease);
+        Ok(Some(place.shared()))
     }
 
     /// The queue for an environment.

@@ -14,7 +14,7 @@ use cargo_etcdtest::model::{Holder, RunId};
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{
     Compare, KeyRange, Lease, LeaseId, Op, Page, Read, Result, Revision, SharedStore, Store, StoreError,
-    StoreStatus, Txn, TxnOutcome, Watch, keys, list,
+    StoreStatus, Txn, TxnOutcome, Watch, list,
 };
 use fastrand::Rng;
 use tokio::sync::mpsc;
@@ -289,19 +289,19 @@ async fn who_waits_no_longer_leaves_the_queue_at_once_and_is_told_who_holds_it()
 }
 
 #[tokio::test]
-async fn the_same_run_is_in_the_queue_once_and_not_at_all_where_it_exists() {
+async fn the_workers_of_a_run_share_its_places_and_each_keeps_them_alive() {
     let (_folder, store) = local();
-    let _first = reserve(&store, &wanted("first", &[("a", 1)])).await;
-    store
-        .txn(Txn { then: vec![Op::put(keys::run(&RunId::new("old")), "x")], ..Txn::default() })
-        .await
-        .unwrap();
+    let wanted = Wanted { ttl: Duration::from_secs(1), ..wanted("run", &[("a", 1), ("b", 1)]) };
+    let first = reserve(&store, &wanted).await;
+    let second = reserve(&store, &wanted).await;
+    assert_eq!(first.locks(), second.locks());
     let reservations = Reservations::new(store.clone(), PATIENCE);
-    for run in ["first", "old"] {
-        let error = reservations.reserve(&wanted(run, &[("a", 1)]), pending(), |_| {}).await.unwrap_err();
-        assert!(matches!(error, ReservationError::Exists(_)), "{error}");
-    }
     assert_eq!(reservations.queue("a").await.unwrap().places().len(), 1);
+    drop(first);
+    assert!(tokio::time::timeout(wanted.ttl * 3, second.lost()).await.is_err());
+    assert!(use_it(&store, &second).await);
+    second.release().await;
+    assert!(reservations.queue("b").await.unwrap().places().is_empty());
 }
 
 #[tokio::test]

@@ -137,7 +137,7 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
         }
         Verb::Runs(args) => {
             let session = Session::new(global, Flags::default(), None)?;
-            runs::run(args, session.store().await?, session.settings.format).await
+            runs::run(args, session.store().await?, &session.settings).await
         }
         Verb::Report(args) => {
             let session = Session::new(global, Flags::default(), None)?;

@@ -370,7 +370,10 @@ impl Display for Progress {
             }),
             RunEvent::Stalled => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Stalled"));
-                writeln!(out, "{label} no live worker works for this run")
+                writeln!(
+                    out,
+                    "{label} no live worker works for this run: `cargo etcdtest runs resume` goes on with it"
+                )
             }),
             RunEvent::StoreAway => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));

@@ -110,9 +110,13 @@ struct HowArgs {
     /// How long environments are waited for that others have reserved
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     reserve_timeout: Option<Duration>,
-    /// Id of the run, instead of one made from the time
+    /// Id of the run, instead of one made from the time. Whoever types the same command with the same
+    /// id, on this machine or another, takes part in the same run
     #[arg(long, value_name = "ID", value_parser = parse_run_id)]
     run_id: Option<RunId>,
+    /// Exit with the outcome of the tests that this machine ran, instead of that of the whole run
+    #[arg(long, requires = "run_id")]
+    own_results: bool,
 }
 
 impl HowArgs {
@@ -225,7 +229,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         patience: settings.store_timeout,
         timings,
     };
-    let id = order.id.clone();
+    let (id, worker) = (order.id.clone(), order.worker.clone());
     let ended = execute(&store, order, settings.format).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
@@ -235,6 +239,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         write_junit(&store, &id, settings.junit.as_deref()).await?;
     }
     match ended {
+        Ok(details) if how.own_results => Ok(exit_of_worker(&details, &worker)),
         Ok(details) => Ok(exit_of(&details)),
         Err(error) => Err(failure_of(error, &id)),
     }
@@ -323,7 +328,8 @@ pub(super) async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::R
     std::future::pending().await
 }
 
-fn failure_of(error: RunError, run: &RunId) -> Failure {
+/// What a run that failed exits with.
+pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
     match error {
         RunError::Store(error @ (StoreError::Unavailable { .. } | StoreError::UnknownOutcome { .. })) => {
             Failure::new(
@@ -356,6 +362,10 @@ fn failure_of(error: RunError, run: &RunId) -> Failure {
         RunError::Reservation(error) => error.into(),
         RunError::Differs { .. } => Failure::usage(miette::miette!(
             help = "choose another --run-id, or run the same command on the same code",
+            "{error}"
+        )),
+        RunError::Over { .. } | RunError::Ending(_) => Failure::usage(miette::miette!(
+            help = "`cargo etcdtest runs show {run}` shows what came of it",
             "{error}"
         )),
         RunError::Left(_) => Failure::new(
@@ -393,6 +403,13 @@ async fn write_junit(store: &SharedStore, run: &RunId, path: Option<&Path>) -> R
 pub(super) fn exit_of(details: &RunDetails) -> Exit {
     let summary = details.run.summary.unwrap_or_default();
     exit_of_summary(&summary)
+}
+
+/// What one worker's part of a finished run exits with.
+fn exit_of_worker(details: &RunDetails, worker: &WorkerId) -> Exit {
+    let own = details.units.iter().filter_map(|unit| unit.result.as_ref());
+    let mut own = own.filter(|result| result.worker == *worker);
+    if own.any(|result| result.outcome.is_failure()) { Exit::TestsFailed } else { Exit::Passed }
 }
 
 /// What a run that came to this exits with.

@@ -77,6 +77,14 @@ fn header(details: &RunDetails, detail: &Detail<'_>) -> String {
         let dirty = if commit.dirty { ", with changes that are not committed" } else { "" };
         lines.push(format!("  commit   {}{branch}{dirty}", commit.id));
     }
+    if let Some(cancelled) = &details.run.cancelled {
+        lines.push(format!("  reason   {}", one_line(&cancelled.reason)));
+    }
+    if !detail.live && !details.run.is_over() {
+        lines.push(format!(
+            "  reason   no live worker works for it: `cargo etcdtest runs resume {id}` goes on"
+        ));
+    }
     let counts = painted(summary_style(&summary), counts(&summary));
     lines.push(format!("  results  {}: {counts}", units(details.run.units)));
     lines.join("\n") + "\n"

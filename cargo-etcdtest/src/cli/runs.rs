@@ -8,16 +8,19 @@ use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::print::{json_line, print};
+use super::run::failure_of;
 use super::run_text::{self, Detail, counts, run_text, warnings};
 use super::style::{FAINT, STRONG, ago, local_time};
 use super::table::Table;
 use super::{Exit, Failure, Format};
-use crate::model::{RunState, RunSummary};
+use crate::config::Settings;
+use crate::execution::{self, Cancelled};
+use crate::model::{Cancellation, Labels, RunState, RunSummary, Worker, WorkerId};
 use crate::reports::history::{self, Found, ListedRun, Shown};
-use crate::reports::{Counts, LATEST, ReportError, RunDetails, SummaryReport, resolve_run};
-use crate::store::{SharedStore, Store};
+use crate::reports::{Counts, LATEST, ReportError, RunDetails, SummaryReport, resolve_run, text};
+use crate::store::SharedStore;
 
-/// List the runs of the store, or show how one went
+/// List the runs of the store, show how one went, or cancel one
 #[derive(Debug, Args)]
 pub(crate) struct RunsArgs {
     #[command(subcommand)]
@@ -44,14 +47,27 @@ enum RunsVerb {
         #[arg(long)]
         output: bool,
     },
+    /// Cancel a run: its workers, wherever they are, begin no more tests and end those under way
+    Cancel {
+        /// Id of the run, the beginning of one, or `latest`
+        #[arg(value_name = "RUN")]
+        run: String,
+        /// Why, for those who see that it was cancelled
+        #[arg(long, value_name = "TEXT", default_value = "")]
+        why: String,
+    },
 }
 
 /// Runs the verb.
 ///
 /// # Errors
 /// No such run, or the store failed.
-pub(crate) async fn run(arguments: RunsArgs, store: SharedStore, format: Format) -> Result<Exit, Failure> {
-    let answer = answer(arguments.verb, &*store, format, Timestamp::now(), &TimeZone::system()).await?;
+pub(crate) async fn run(
+    arguments: RunsArgs,
+    store: SharedStore,
+    settings: &Settings,
+) -> Result<Exit, Failure> {
+    let answer = answer(arguments.verb, &store, settings, Timestamp::now(), &TimeZone::system()).await?;
     print(&answer.value)?;
     // What could not be read goes to stderr, so that the rest can be piped on.
     anstream::eprint!("{}", warnings(&answer.broken));
@@ -60,11 +76,12 @@ pub(crate) async fn run(arguments: RunsArgs, store: SharedStore, format: Format)
 
 async fn answer(
     verb: RunsVerb,
-    store: &dyn Store,
-    format: Format,
+    shared: &SharedStore,
+    settings: &Settings,
     now: Timestamp,
     zone: &TimeZone,
 ) -> Result<Found<String>, Failure> {
+    let (store, format) = (&**shared, settings.format);
     match verb {
         RunsVerb::List { limit } => {
             let mut found = history::runs(store).await?;
@@ -87,7 +104,41 @@ async fn answer(
             };
             Ok(Found { value, broken: found.broken })
         }
+        RunsVerb::Cancel { run, why } => {
+            Ok(Found { value: cancel(shared, &run, &why, settings).await?, broken: Vec::new() })
+        }
     }
+}
+
+/// Cancels a run, and says what came of it.
+async fn cancel(store: &SharedStore, run: &str, why: &str, settings: &Settings) -> Result<String, Failure> {
+    let (author, host) = (crate::author::author(), crate::author::host());
+    let reason = match why {
+        "" => format!("{author} cancelled it"),
+        why => format!("{author} cancelled it: {}", text::one_line(why, text::MESSAGE)),
+    };
+    let id = resolve_run(&**store, run).await?;
+    let worker = Worker {
+        id: WorkerId::generate(&host),
+        host,
+        pid: std::process::id(),
+        run: id.clone(),
+        since: Timestamp::now(),
+        lanes: 0,
+        labels: Labels::default(),
+    };
+    let cancellation = Cancellation { reason, ends_tests: true };
+    let cancelled = execution::cancel(store, worker, &cancellation, settings.store_timeout).await;
+    let workers = match cancelled.map_err(|error| failure_of(error, &id))? {
+        Cancelled::ByWorkers(workers) => workers,
+        Cancelled::Over => 0,
+    };
+    Ok(match (settings.format, workers) {
+        (Format::Json, workers) => json_line(&json!({ "run": id, "workers": workers })),
+        (Format::Human, 0) => format!("run {id} is cancelled\n"),
+        (Format::Human, 1) => format!("run {id} is being cancelled by its worker\n"),
+        (Format::Human, workers) => format!("run {id} is being cancelled by its {workers} workers\n"),
+    })
 }
 
 /// How far a run is, in a word. A run that nobody works for is stalled.
@@ -158,6 +209,7 @@ fn list_json(runs: &[ListedRun]) -> String {
 fn show_json(details: &RunDetails, live: bool) -> Value {
     let mut document = json!(SummaryReport::from(details));
     document["state"] = state_word(&details.run.state, live).into();
+    document["reason"] = json!(details.run.cancelled.as_ref().map(|cancelled| &cancelled.reason));
     document["snapshots"] = json!(details.environments);
     for (unit, place) in details.units.iter().zip(0..) {
         for output in &unit.output {
@@ -193,7 +245,8 @@ mod tests {
 
     use super::*;
     use crate::cli::GlobalArgs;
-    use crate::model::{Commit, EnvironmentVersion, Labels, Outcome, RunId, Worker, WorkerId};
+    use crate::config::Flags;
+    use crate::model::{Commit, EnvironmentVersion, Outcome, RunId};
     use crate::reports::sample::{self, TestStore, at, attempt, every_kind, unit};
     use crate::store::{Op, Txn, encode, keys};
 
@@ -208,8 +261,9 @@ mod tests {
     /// What the verb prints two hours after the sample's run began, without colours.
     async fn printed(store: &TestStore, arguments: &[&str]) -> Result<String, Failure> {
         let cli = Cli::try_parse_from(std::iter::once(&"runs").chain(arguments)).unwrap();
-        let format = cli.global.format.unwrap_or_default();
-        let answer = answer(cli.runs.verb, &*store.store, format, at(7200), &TimeZone::UTC).await?;
+        let folder = tempfile::tempdir().unwrap();
+        let settings = Settings::load(cli.global.merge(Flags::default()), folder.path(), []).unwrap();
+        let answer = answer(cli.runs.verb, &store.store, &settings, at(7200), &TimeZone::UTC).await?;
         let text = answer.value + &warnings(&answer.broken);
         Ok(anstream::adapter::strip_str(&text).to_string())
     }

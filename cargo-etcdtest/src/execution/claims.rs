@@ -19,7 +19,7 @@ use super::plan::Plan;
 use crate::model::{Block, Claim, Fence, Loss, NextPosition, RunState, UnitIndex, UnitResult};
 use crate::store::{
     Commit, Compare, Key, KeyRange, KeyValue, Op, Page, Read, Revision, Txn, Wake, commit, compress, decode,
-    encode, keys, list,
+    encode, keys,
 };
 
 /// The largest block of results, in bytes as stored.
@@ -112,8 +112,7 @@ impl Claims {
     /// # Errors
     /// As for any read of the store.
     pub async fn new(membership: Membership) -> Result<Self> {
-        let page = list(membership.store().as_ref(), KeyRange::prefix(keys::next_positions(membership.id())))
-            .await?;
+        let page = membership.read(KeyRange::prefix(keys::next_positions(membership.id())).into()).await?;
         let next = positions(&page)?;
         let owner = membership.identity();
         Ok(Self {
@@ -287,6 +286,7 @@ impl Claims {
             self.run_changes = Some(Wake::new(self.membership.store().as_ref(), [run], after).await?);
         }
         Ok(tokio::select! {
+            biased;
             changed = changed(&mut self.run_changes) => changed.map(|()| News::Run)?,
             changed = changed(&mut self.shares) => changed.map(|()| News::Shares)?,
             () = self.membership.lease_lost() => News::LeaseLost,

@@ -29,6 +29,17 @@ pub enum RunError {
         /// The differences, one a line.
         differences: String,
     },
+    /// Nothing can be done to a run that is over.
+    #[error("the run `{run}` is over: it was {how}")]
+    Over {
+        /// The run.
+        run: RunId,
+        /// `finished` or `cancelled`.
+        how: &'static str,
+    },
+    /// Its workers are ending the run.
+    #[error("the run `{0}` is just being ended by its workers")]
+    Ending(RunId),
     /// This worker was told to leave, and others go on.
     #[error("this worker has left the run `{0}`; others go on with it")]
     Left(RunId),

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::model::{
     Cancellation, Environment, NextPosition, PlanChunk, Run, RunId, RunState, Steward, Worker,
 };
+use crate::reports::history::live_workers;
 use crate::store::{
     Commit, Compare, Key, KeyRange, LeaseKeeper, Op, Page, Read, Revision, SharedStore, StoreError, Target,
     Txn, TxnOutcome, Wake, commit, decode, encode, keys, list_chunks, pauses,
@@ -261,9 +262,10 @@ impl Membership {
     /// # Errors
     /// As for any read of the store.
     pub async fn others(&self) -> Result<Vec<Worker>> {
-        let page = self.read(KeyRange::prefix(keys::WORKERS).into()).await?;
-        let workers = page.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
-        Ok(workers.filter(|worker| worker.run == self.run.id && worker.id != self.worker.id).collect())
+        let live = || live_workers(self.store.as_ref(), &self.run.id);
+        let live = live.retry(pauses().with_total_delay(Some(self.patience)));
+        let live = live.when(StoreError::is_transient).await?.into_iter().map(|(worker, _)| worker);
+        Ok(live.filter(|worker| worker.id != self.worker.id).collect())
     }
 
     /// Waits until the worker's lease is lost: from then on others may take its units.

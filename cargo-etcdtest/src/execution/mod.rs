@@ -2,6 +2,7 @@
 
 mod attempt;
 mod batches;
+mod cancel;
 mod claims;
 mod code;
 mod dealing;
@@ -14,6 +15,7 @@ mod finish;
 mod frames;
 mod groups;
 mod history;
+mod joinable;
 #[cfg(target_os = "linux")]
 mod keeper;
 mod lanes;
@@ -39,6 +41,7 @@ mod work;
 mod worker;
 
 pub use attempt::{Launch, Leave};
+pub use cancel::{Cancelled, cancel, resume};
 pub use claims::{Claimed, Claims, Hand, News};
 pub use code::commit_of;
 pub use dealing::{Asking, Choice, choose};
@@ -48,6 +51,7 @@ pub use error::{Result, RunError};
 pub use events::{AttemptOutput, RunEvent, Unit};
 pub use finish::conclude;
 pub use history::{Histories, History};
+pub use joinable::{next_joinable, planned};
 #[cfg(target_os = "linux")]
 pub use keeper::serve_as_keeper;
 pub use latest::read_histories;

@@ -28,6 +28,7 @@ use super::policy::Policy;
 use super::reserve::reserve;
 use super::services::{Ground, Supply};
 use super::timings::Timings;
+use super::watch::follow;
 use super::work::Work;
 use super::worker::{Ended, EventSink, execute};
 use crate::environments::{DataFiles, DataSets, Reservation, SecretValues};
@@ -37,7 +38,7 @@ use crate::model::{
 };
 use crate::reports::RunDetails;
 use crate::reports::history::{self, environments_of};
-use crate::store::{KeyRange, SharedStore, decode, get_record, keys, list};
+use crate::store::{SharedStore, get_record, keys};
 use crate::testcases::ListedTest;
 
 /// A run that somebody wants.
@@ -93,6 +94,8 @@ pub enum Entry {
     /// It creates the run, or joins it where it is there: its units and environments must then
     /// be those of the order.
     CreateOrJoin,
+    /// As that, but it executes nothing: it follows what others do.
+    Queue,
     /// It joins a run that is there, whichever of the order's tests that has. The environments
     /// of the order are those that the run has stored.
     Join,
@@ -128,6 +131,9 @@ pub async fn run(
         tell_end(&over, events);
         return Ok(over);
     }
+    if order.entry == Entry::Queue {
+        return queue(&store, order, leave, events).await;
+    }
     let reservation = reserve(&store, &order, leave.clone(), events).await?.map(Arc::new);
     let reserved = Box::pin(run_reserved(store.clone(), order, reservation.clone(), leave, events));
     let result = unless(Leave::ToQuit, quit, &id, reserved).await;
@@ -156,12 +162,9 @@ async fn over(store: &SharedStore, order: &Order) -> Result<Option<RunDetails>> 
 
 /// Whether a live worker other than this one works for a run.
 async fn is_worked_for(store: &SharedStore, run: &RunId, own: &WorkerId) -> bool {
-    let workers = list(store.as_ref(), KeyRange::prefix(keys::WORKERS)).await;
     // What cannot be known ends with its lease.
-    workers.is_ok_and(|page| {
-        let workers = page.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
-        workers.into_iter().any(|worker| worker.run == *run && worker.id != *own)
-    })
+    let workers = history::live_workers(store.as_ref(), run).await;
+    workers.is_ok_and(|workers| workers.iter().any(|(worker, _)| worker.id != *own))
 }
 
 /// Refuses an order that does not fit a run that is there. `digest` is that of the plan that
@@ -174,7 +177,7 @@ fn check<'a>(
     environments: &[Environment],
 ) -> Result<()> {
     let mut differences = Differences::default();
-    if order.entry == Entry::CreateOrJoin {
+    if order.entry != Entry::Join {
         differences.of_environments(&order.environments, environments);
         if digest != run.plan_digest {
             differences.of_units(&units(order), planned);
@@ -224,15 +227,7 @@ async fn run_reserved(
     let plan = without_tests(&leave, &id, propose(&store, &order)).await?;
     timings.end("plan");
 
-    let worker = Worker {
-        id: order.worker.clone(),
-        host: order.host.clone(),
-        pid: std::process::id(),
-        run: id.clone(),
-        since: Timestamp::now(),
-        lanes: u32::try_from(order.policy.lanes.get()).unwrap_or(u32::MAX),
-        labels: order.labels.clone(),
-    };
+    let worker = order.worker();
     let redactor = order.secrets.redactor();
     let proposed = order.describe(&plan);
     // What may fail on this machine comes before there is a run in the store.
@@ -244,10 +239,8 @@ async fn run_reserved(
     launcher.begin().await.map_err(failed)?;
     let enter = async {
         match order.entry {
-            Entry::CreateOrJoin => {
-                let environments = &order.environments[..];
-                let rules = Some(&order.policy);
-                let proposal = Proposal { run: &proposed, plan: &plan, environments, rules };
+            Entry::CreateOrJoin | Entry::Queue => {
+                let proposal = order.proposal(&proposed, &plan);
                 Membership::enter(store.clone(), worker, proposal, patience).await
             }
             Entry::Join => Membership::join(store.clone(), worker, proposed.clone(), patience).await,
@@ -341,7 +334,52 @@ async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
     Ok(membership)
 }
 
+/// Creates a run, or finds it, and tells what others make of it.
+async fn queue(
+    store: &SharedStore,
+    order: Order,
+    leave: watch::Receiver<Leave>,
+    events: &EventSink,
+) -> Result<RunDetails> {
+    let id = order.id.clone();
+    let work = async {
+        let plan = propose(store, &order).await?;
+        let proposed = order.describe(&plan);
+        let proposal = order.proposal(&proposed, &plan);
+        let entered = Membership::enter(store.clone(), order.worker(), proposal, order.patience).await;
+        let (membership, stored) = entered?;
+        let run = membership.run().clone();
+        membership.leave().await;
+        let snapshots = environments_of(store.as_ref(), &id).await?;
+        let planned = stored.units().map(|(_, unit)| unit);
+        check(&order, &proposed.plan_digest, &run, planned, &snapshots)?;
+        follow(store, &id, events).await?;
+        Ok(history::read(store.as_ref(), &id).await?.value)
+    };
+    match unless(Leave::ToEnd, leave, &id, work).await {
+        Err(RunError::Interrupted(run)) => Err(RunError::Left(run)),
+        done => done,
+    }
+}
+
 impl Order {
+    /// This process as a worker of the run.
+    fn worker(&self) -> Worker {
+        Worker {
+            id: self.worker.clone(),
+            host: self.host.clone(),
+            pid: std::process::id(),
+            run: self.id.clone(),
+            since: Timestamp::now(),
+            lanes: u32::try_from(self.policy.lanes.get()).unwrap_or(u32::MAX),
+            labels: self.labels.clone(),
+        }
+    }
+
+    fn proposal<'a>(&'a self, run: &'a Run, plan: &'a Plan) -> Proposal<'a> {
+        Proposal { run, plan, environments: &self.environments, rules: Some(&self.policy) }
+    }
+
     /// The record of the run, which nobody plans yet.
     fn describe(&self, plan: &Plan) -> Run {
         let redactor = self.secrets.redactor();
@@ -369,7 +407,7 @@ impl Order {
 /// The plan of a run of this order.
 async fn propose(store: &SharedStore, order: &Order) -> Result<Plan> {
     let histories = match order.entry {
-        Entry::CreateOrJoin => {
+        Entry::CreateOrJoin | Entry::Queue => {
             let tests: Vec<&TestCaseId> = order.tests.iter().map(|selected| &selected.test.id).collect();
             let environments = order.environments.iter().map(|environment| &*environment.name);
             read_histories(store, &tests, &environments.collect::<Vec<_>>(), order.patience).await?

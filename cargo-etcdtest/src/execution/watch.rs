@@ -169,7 +169,8 @@ impl Follower<'_> {
         }
         if run.state == RunState::Cancelling && !self.cancelling {
             self.cancelling = true;
-            self.tell(RunEvent::Cancelled { reason: "its worker said so".into() });
+            let reason = run.cancelled.as_ref().map_or("somebody said so", |cancelled| &cancelled.reason);
+            self.tell(RunEvent::Cancelled { reason: reason.to_owned() });
         }
         let RunState::Finished { cancelled } = run.state else { return Ok(None) };
         // The watches are two: results may still be on their way by the other one.

@@ -15,8 +15,8 @@ use crate::model::{
     TestCaseId, UnitIndex, UnitResult, Worker,
 };
 use crate::store::{
-    Key, KeyRange, KeyValue, Store, StoreError, decode, decode_block, decode_output, get_each, get_record,
-    keys, list, list_chunks,
+    Key, KeyRange, KeyValue, Revision, Store, StoreError, decode, decode_block, decode_output, get_each,
+    get_record, keys, list, list_chunks,
 };
 
 /// Which stored output is loaded, and how much of it.
@@ -86,12 +86,22 @@ async fn live_runs(store: &dyn Store, broken: &mut Vec<StoreError>) -> Result<Ha
     Ok(sound::<Worker>(&workers, broken).into_iter().map(|worker| worker.run).collect())
 }
 
+/// The live workers that name a run, each with the revision at which it registered.
+///
+/// # Errors
+/// As [`Store::read`].
+pub async fn live_workers(store: &dyn Store, run: &RunId) -> Result<Vec<(Worker, Revision)>, StoreError> {
+    let page = list(store, KeyRange::prefix(keys::WORKERS)).await?;
+    let workers = page.pairs.iter().filter_map(|pair| Some((decode::<Worker>(pair).ok()?, pair.created)));
+    Ok(workers.filter(|(worker, _)| worker.run == *run).collect())
+}
+
 /// Whether a live worker names a run.
 ///
 /// # Errors
 /// As [`Store::read`].
 pub async fn is_live(store: &dyn Store, run: &RunId) -> Result<bool, ReportError> {
-    Ok(live_runs(store, &mut Vec::new()).await?.contains(run))
+    Ok(!live_workers(store, run).await?.is_empty())
 }
 
 /// Reads everything about a run but its output.

@@ -1,0 +1,323 @@
+//! One run of several workers: who joins it, who takes over from whom, and who ends it.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use cargo_etcdtest::execution::{
+    Claimed, Claims, Hand, Histories, Membership, Pace, Plan, Proposal, RunError, conclude,
+};
+use cargo_etcdtest::model::{
+    Block, Build, Cancellation, Fence, Labels, Outcome, PlannedUnit, Run, RunId, RunState, Steward,
+    TestCaseId, UnitIndex, UnitResult, Worker, WorkerId,
+};
+use cargo_etcdtest::store::local::LocalStore;
+use cargo_etcdtest::store::{KeyRange, Op, SharedStore, Txn, decode, decode_block, encode, get, keys, list};
+use jiff::Timestamp;
+
+const PATIENCE: Duration = Duration::from_mins(1);
+
+/// A store with a run of so many units, which need a second each.
+struct Site {
+    store: SharedStore,
+    plan: Plan,
+    _folder: tempfile::TempDir,
+}
+
+impl Site {
+    fn new(units: u32) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Arc::new(LocalStore::open(folder.path()).unwrap());
+        let units = (0..units).map(|number| PlannedUnit {
+            test: TestCaseId::new("p", "b", format!("t{number:02}")),
+            environment: "local".into(),
+            repetition: None,
+            needs: Labels::default(),
+            estimate: None,
+            skip: None,
+        });
+        Self { store, plan: Plan::new(units, &Histories::default(), None), _folder: folder }
+    }
+
+    fn run(&self) -> Run {
+        Run {
+            id: RunId::new("run"),
+            state: RunState::Running,
+            created: Timestamp::now(),
+            finished: None,
+            command: vec![],
+            author: "ann@desk".into(),
+            commit: None,
+            build: Build::default(),
+            environments: vec![],
+            units: u32::try_from(self.plan.len()).unwrap(),
+            stripes: self.plan.stripes_by_group(),
+            tests_digest: String::new(),
+            plan_digest: self.plan.digest(),
+            shuffle: None,
+            summary: None,
+            cancelled: None,
+        }
+    }
+
+    async fn enter(&self, name: &str) -> Membership {
+        let run = self.run();
+        let proposal = Proposal { run: &run, plan: &self.plan, environments: &[], rules: None };
+        let worker = worker(name);
+        let entered = Membership::enter(self.store.clone(), worker, proposal, PATIENCE).await;
+        let (membership, plan) = entered.unwrap();
+        assert_eq!(plan, self.plan);
+        membership
+    }
+
+    async fn claims(&self, name: &str) -> Claims {
+        Claims::new(self.enter(name).await).await.unwrap()
+    }
+
+    /// What the store loses when a worker has not been heard of for long.
+    async fn bury(&self, name: &str) {
+        let gone = Op::Delete(KeyRange::key(keys::worker(&WorkerId::new(name))));
+        self.store.txn(Txn { then: vec![gone], ..Txn::default() }).await.unwrap();
+    }
+
+    async fn stored(&self) -> Vec<UnitResult> {
+        let blocks = list(&*self.store, KeyRange::prefix(keys::blocks(&RunId::new("run")))).await.unwrap();
+        let blocks = blocks.pairs.iter().map(|pair| decode_block(pair).unwrap());
+        blocks.flat_map(|block: Block| block.results).collect()
+    }
+
+    async fn state(&self) -> RunState {
+        let pair = get(&*self.store, keys::run(&RunId::new("run"))).await.unwrap().unwrap();
+        decode::<Run>(&pair).unwrap().state
+    }
+
+    /// Takes units for so many idle lanes.
+    async fn take(&self, claims: &mut Claims, idle: usize) -> Claimed {
+        let hand = Hand { idle, empty: true };
+        claims.claim(&self.plan, &Pace::new(&self.plan), hand, &[]).await.unwrap()
+    }
+
+    /// Takes all units that there are, in the name of a worker.
+    async fn take_all(&self, claims: &mut Claims) -> Vec<UnitResult> {
+        match self.take(claims, 1000).await {
+            Claimed::Units(units, token) => {
+                assert_eq!(units.len(), self.plan.len());
+                units.into_iter().map(|unit| result(unit, token)).collect()
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn worker(name: &str) -> Worker {
+    let (host, _) = name.split_once('-').unwrap();
+    let (id, host) = (WorkerId::new(name), host.to_owned());
+    Worker {
+        id,
+        host,
+        pid: 1,
+        run: RunId::new("run"),
+        since: Timestamp::now(),
+        lanes: 1,
+        labels: Labels::default(),
+    }
+}
+
+fn result(unit: UnitIndex, token: Fence) -> UnitResult {
+    let worker = WorkerId::new("desk-1");
+    UnitResult { unit, outcome: Outcome::Passed, reason: None, attempts: vec![], worker, token }
+}
+
+fn alone(claimed: Claimed) -> (UnitIndex, Fence, Vec<String>) {
+    match claimed {
+        Claimed::Alone(unit, token, losses) => {
+            (unit, token, losses.into_iter().map(|loss| loss.worker.to_string()).collect())
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn several_workers_share_one_run_and_any_of_them_finishes_it() {
+    let site = Site::new(10);
+    let (mut first, mut second) = (site.claims("desk-1").await, site.claims("desk-2").await);
+    let mut taken = Vec::new();
+    for claims in [&mut first, &mut second] {
+        let Claimed::Units(units, token) = site.take(claims, 5).await else { panic!() };
+        assert_eq!(units.len(), 5);
+        taken.push(units.into_iter().map(|unit| result(unit, token)).collect::<Vec<_>>());
+    }
+    let (of_first, of_second) = (taken.remove(0), taken.remove(0));
+    second.flush(of_second, &[]).await.unwrap();
+    assert_eq!(site.take(&mut second, 1).await, Claimed::Wait(None), "the first one still has some");
+    first.flush(of_first, &[]).await.unwrap();
+    assert_eq!(site.take(&mut second, 1).await, Claimed::Exhausted);
+    let mut both = [first.into_membership(), second.into_membership()];
+    let [first, second] = &mut both;
+    let (first, second) = tokio::join!(conclude(first, &site.plan), conclude(second, &site.plan));
+    let summary = first.unwrap().run.summary.unwrap();
+    assert_eq!(second.unwrap().run.summary, Some(summary));
+    assert_eq!((summary.passed, summary.not_run), (10, 0));
+}
+
+#[tokio::test]
+async fn the_units_of_a_dead_worker_are_taken_one_by_one_and_only_by_who_is_idle() {
+    let site = Site::new(3);
+    let mut dead = site.claims("desk-1").await;
+    let results = site.take_all(&mut dead).await;
+    dead.flush(results[..1].to_vec(), &[]).await.unwrap();
+    let mut other = site.claims("desk-2").await;
+    assert_eq!(site.take(&mut other, 9).await, Claimed::Wait(None), "it lives");
+    site.bury("desk-1").await;
+    let busy =
+        other.claim(&site.plan, &Pace::new(&site.plan), Hand { idle: 1, empty: false }, &[]).await.unwrap();
+    assert_eq!(busy, Claimed::Wait(None));
+    let mut taken = Vec::new();
+    for _ in 0..2 {
+        let (unit, token, lost_with) = alone(site.take(&mut other, 9).await);
+        assert_eq!(lost_with, ["desk-1"]);
+        other.flush(vec![result(unit, token)], &[]).await.unwrap();
+        taken.push(unit);
+    }
+    assert_eq!(taken, [results[1].unit, results[2].unit]);
+    assert_eq!(site.take(&mut other, 9).await, Claimed::Exhausted);
+    assert_eq!(site.stored().await.len(), 3);
+}
+
+#[tokio::test]
+async fn a_unit_that_is_lost_with_three_workers_is_given_up_and_its_neighbours_are_not_blamed() {
+    let site = Site::new(2);
+    let mut claims = site.claims("desk-1").await;
+    site.take_all(&mut claims).await;
+    for (dies, next) in [("desk-1", "desk-2"), ("desk-2", "desk-3")] {
+        site.bury(dies).await;
+        claims = site.claims(next).await;
+        let (unit, _, lost_with) = alone(site.take(&mut claims, 9).await);
+        assert_eq!((unit, lost_with.last().unwrap().as_str()), (UnitIndex(0), dies));
+    }
+    site.bury("desk-3").await;
+    let mut last = site.claims("desk-4").await;
+    // Two records are left behind, and which is looked at first is left to chance.
+    for _ in 0..2 {
+        let (unit, token, losses, crashed) = match site.take(&mut last, 9).await {
+            Claimed::Crashed(unit, token, losses) => (unit, token, losses, true),
+            Claimed::Alone(unit, token, losses) => (unit, token, losses, false),
+            other => panic!("{other:?}"),
+        };
+        let lost_with: Vec<_> = losses.iter().map(|loss| loss.worker.as_str()).collect();
+        let of_first = unit == UnitIndex(0);
+        let expected = if of_first { &["desk-1", "desk-2", "desk-3"][..] } else { &["desk-1"][..] };
+        assert_eq!((&lost_with[..], crashed), (expected, of_first));
+        last.flush(vec![result(unit, token)], &[]).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn what_a_worker_gave_up_in_good_order_is_taken_together_and_not_suspected() {
+    let site = Site::new(3);
+    let mut leaving = site.claims("desk-1").await;
+    site.take_all(&mut leaving).await;
+    leaving.leave().await.unwrap();
+    let mut other = site.claims("desk-2").await;
+    assert_eq!(site.take(&mut other, 9).await, Claimed::Wait(None), "it may still change its mind");
+    leaving.into_membership().leave().await;
+    let Claimed::Units(units, _) = site.take(&mut other, 9).await else { panic!() };
+    assert_eq!(units.len(), 3);
+}
+
+#[tokio::test]
+async fn a_unit_that_was_lost_here_is_left_to_other_machines_for_a_while() {
+    let site = Site::new(1);
+    let mut dead = site.claims("desk-1").await;
+    site.take_all(&mut dead).await;
+    let (mut here, mut there) = (site.claims("desk-2").await, site.claims("lab-1").await);
+    site.bury("desk-1").await;
+    assert!(matches!(site.take(&mut here, 9).await, Claimed::Wait(Some(_))));
+    alone(site.take(&mut there, 9).await);
+}
+
+#[tokio::test]
+async fn a_worker_that_was_away_goes_on_with_what_is_still_its_own() {
+    let site = Site::new(3);
+    let mut frozen = site.claims("desk-1").await;
+    let results = site.take_all(&mut frozen).await;
+    site.bury("desk-1").await;
+    let mut other = site.claims("desk-2").await;
+    let (stolen, token, _) = alone(site.take(&mut other, 9).await);
+    // It thaws, and stores all that it has finished meanwhile.
+    frozen.flush(results, &[]).await.unwrap();
+    assert_eq!(frozen.take_superseded(), [stolen]);
+    assert_eq!(site.take(&mut other, 9).await, Claimed::Wait(None), "what it has taken over itself");
+    other.flush(vec![result(stolen, token)], &[]).await.unwrap();
+    assert_eq!(site.take(&mut frozen, 9).await, Claimed::Exhausted);
+    let mut units: Vec<_> = site.stored().await.iter().map(|result| result.unit.0).collect();
+    units.sort_unstable();
+    assert_eq!(units, [0, 1, 2]);
+}
+
+#[tokio::test]
+async fn a_worker_that_registers_again_is_not_robbed_of_what_it_took_over_itself() {
+    let site = Site::new(2);
+    let mut frozen = site.claims("desk-1").await;
+    let results = site.take_all(&mut frozen).await;
+    site.bury("desk-1").await;
+    frozen.renew().await.unwrap();
+    let mut other = site.claims("desk-2").await;
+    assert_eq!(site.take(&mut other, 9).await, Claimed::Wait(None));
+    frozen.flush(results, &[]).await.unwrap();
+    assert_eq!(frozen.take_superseded(), []);
+    assert_eq!(site.stored().await.len(), 2);
+}
+
+#[tokio::test]
+async fn a_planner_that_died_is_replaced_and_its_plan_with_it() {
+    let site = Site::new(40);
+    let by = Steward { worker: WorkerId::new("desk-9"), identity: 1 };
+    let run = Run { state: RunState::Planning { by }, ..site.run() };
+    let then = vec![
+        Op::put(keys::run(&run.id), encode(&run)),
+        Op::put(keys::plan_chunk(&run.id, 0), "half a"),
+        Op::put(keys::plan_chunk(&run.id, 7), "plan"),
+    ];
+    site.store.txn(Txn { then, ..Txn::default() }).await.unwrap();
+    let joined = Membership::join(site.store.clone(), worker("desk-1"), run, PATIENCE).await;
+    assert!(matches!(joined, Err(RunError::Unplanned(_))));
+    let (first, second) = tokio::join!(site.enter("desk-2"), site.enter("desk-3"));
+    assert_eq!((&first.run().state, &second.run().state), (&RunState::Running, &RunState::Running));
+}
+
+#[tokio::test]
+async fn a_finisher_that_died_is_replaced() {
+    let site = Site::new(2);
+    let mut claims = site.claims("desk-1").await;
+    let results = site.take_all(&mut claims).await;
+    claims.flush(results, &[]).await.unwrap();
+    let by = Steward { worker: WorkerId::new("desk-9"), identity: 1 };
+    let finishing = Run { state: RunState::Finishing { by, cancelled: false }, ..site.run() };
+    let then = vec![Op::put(keys::run(&finishing.id), encode(&finishing))];
+    site.store.txn(Txn { then, ..Txn::default() }).await.unwrap();
+    let details = conclude(&mut claims.into_membership(), &site.plan).await.unwrap();
+    assert_eq!(details.run.summary.unwrap().passed, 2);
+    assert_eq!(site.state().await, RunState::Finished { cancelled: false });
+}
+
+#[tokio::test]
+async fn a_cancelled_run_ends_when_everybody_has_given_up_and_is_resumed_where_it_stood() {
+    let site = Site::new(4);
+    let (mut first, mut second) = (site.claims("desk-1").await, site.claims("desk-2").await);
+    let Claimed::Units(units, token) = site.take(&mut first, 2).await else { panic!() };
+    first.flush(vec![result(units[0], token)], &[]).await.unwrap();
+    let cancellation = Cancellation { reason: "enough".into(), ends_tests: true };
+    assert!(second.membership_mut().cancel(cancellation).await.unwrap());
+    assert_eq!(site.take(&mut second, 1).await, Claimed::Cancelled);
+    let mut second = second.into_membership();
+    let end = conclude(&mut second, &site.plan);
+    tokio::pin!(end);
+    let early = tokio::time::timeout(Duration::from_millis(200), &mut end).await;
+    assert!(early.is_err(), "the first one may still store what it has");
+    first.leave().await.unwrap();
+    let details = end.await.unwrap();
+    assert_eq!(details.run.state, RunState::Finished { cancelled: true });
+    assert_eq!((details.run.summary.unwrap().passed, details.run.summary.unwrap().not_run), (1, 3));
+}

@@ -236,7 +236,7 @@ async fn counted(count: usize) -> (Counts, usize) {
 async fn what_a_test_costs_does_not_grow_with_their_number() {
     let (few, few_claims) = counted(1_000).await;
     let (many, many_claims) = counted(4_000).await;
-    assert_eq!(many_claims, 4 * few_claims);
+    assert!(many_claims <= 4 * few_claims, "{many_claims} claims among 4,000, {few_claims} among 1,000");
     let of = |many: usize, few: usize| many as f64 / few as f64 / 4.0;
     for (what, ratio) in [
         ("requests", of(many.requests, few.requests)),

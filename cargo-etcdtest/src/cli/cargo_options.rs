@@ -238,7 +238,7 @@ impl CargoSelection {
 
 impl CargoLocal {
     /// The manifest that was named, if one was.
-    fn manifest_path(&self) -> Option<&Path> {
+    pub(super) fn manifest_path(&self) -> Option<&Path> {
         self.manifest_path.as_deref().map(Path::new)
     }
 

@@ -10,6 +10,7 @@ mod filter_options;
 mod global;
 mod interrupts;
 mod list;
+mod needs;
 mod print;
 mod progress;
 mod report;
@@ -28,6 +29,7 @@ mod testcase;
 mod testcase_text;
 mod verb;
 mod watch;
+mod worker;
 mod worker_text;
 
 use std::ffi::OsString;
@@ -67,6 +69,8 @@ enum Verb {
     Runs(runs::RunsArgs),
     /// Show and export reports
     Report(report::ReportArgs),
+    /// Work for runs that others began
+    Worker(Box<worker::WorkerArgs>),
     /// Follow a run live
     Watch(watch::WatchArgs),
     Store(store::StoreArgs),
@@ -142,6 +146,10 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
         Verb::Report(args) => {
             let session = Session::new(global, Flags::default(), None)?;
             report::run(args, session.store().await?, session.settings.format).await
+        }
+        Verb::Worker(args) => {
+            let session = Session::new(global, args.flags(), args.manifest_path())?;
+            worker::run(*args, &session).await
         }
         Verb::Watch(args) => {
             let session = Session::new(global, Flags::default(), None)?;

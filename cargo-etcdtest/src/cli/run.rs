@@ -13,6 +13,7 @@ use super::cargo_options::{CargoOptions, unless_interrupted};
 use super::filter_options::FilterOptions;
 use super::global::without_password;
 use super::interrupts::Interrupts;
+use super::needs::check_needs;
 use super::progress::{Progress, show};
 use super::report::write_file;
 use super::requirements::require;
@@ -110,6 +111,9 @@ struct HowArgs {
     /// How long environments are waited for that others have reserved
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     reserve_timeout: Option<Duration>,
+    /// Create the run and follow it, without executing any of it here: workers do
+    #[arg(long)]
+    queue: bool,
     /// Id of the run, instead of one made from the time. Whoever types the same command with the same
     /// id, on this machine or another, takes part in the same run
     #[arg(long, value_name = "ID", value_parser = parse_run_id)]
@@ -199,20 +203,25 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     if tests.is_empty() {
         return Err(nothing_to_run(&list, &patterns));
     }
+    let policy = how.policy(settings);
+    check_needs(&tests, &policy, &settings.labels, how.queue || how.run_id.is_some())?;
     let found = execution::requirements(&tests, &chosen, &secrets, settings.list_timeout);
     require(&unless_interrupted(async { Ok(found.await) }).await?, settings.format)?;
     timings.end("list");
     Catalog::new(store.clone()).sync(&list).await?;
     timings.end("register");
+    let tests_digest = list.digest();
+    // They may be many, and the selected ones are all that is needed from now on.
+    drop(list);
 
     let host = crate::author::host();
     let order = Order {
         id: how.run_id.clone().unwrap_or_else(RunId::generate),
         tests,
-        tests_digest: list.digest(),
+        tests_digest,
         environments: chosen,
         secrets,
-        policy: how.policy(settings),
+        policy,
         shuffle: how.shuffle,
         repetitions: how.stress,
         labels: settings.labels.clone(),
@@ -220,7 +229,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         author: crate::author::author(),
         host: host.clone(),
         worker: WorkerId::generate(&host),
-        entry: Entry::CreateOrJoin,
+        entry: if how.queue { Entry::Queue } else { Entry::CreateOrJoin },
         keeper: this_program(),
         root: session.root.clone(),
         built: program_folders,
@@ -229,17 +238,28 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         patience: settings.store_timeout,
         timings,
     };
+    carry_out(&store, order, settings, how.own_results).await
+}
+
+/// Executes an order, and says what to exit with: by what came of the run, or with `own`, by
+/// what this worker did of it itself.
+pub(super) async fn carry_out(
+    store: &SharedStore,
+    order: Order,
+    settings: &Settings,
+    own: bool,
+) -> Result<Exit, Failure> {
     let (id, worker) = (order.id.clone(), order.worker.clone());
-    let ended = execute(&store, order, settings.format).await;
+    let ended = execute(store, order, settings.format).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
     | Err(RunError::Reservation(ReservationError::Lost { .. } | ReservationError::TakenAway { .. })) =
         &ended
     {
-        write_junit(&store, &id, settings.junit.as_deref()).await?;
+        write_junit(store, &id, settings.junit.as_deref()).await?;
     }
     match ended {
-        Ok(details) if how.own_results => Ok(exit_of_worker(&details, &worker)),
+        Ok(details) if own => Ok(exit_of_worker(&details, &worker)),
         Ok(details) => Ok(exit_of(&details)),
         Err(error) => Err(failure_of(error, &id)),
     }
@@ -344,7 +364,7 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
         RunError::Interrupted(_) => Failure::new(
             Exit::Interrupted,
             miette::miette!(
-                help = "what was stored before is safe: `cargo etcdtest runs show {run}` shows it",
+                help = format!("what was stored before is safe: `cargo etcdtest runs show {run}` shows it"),
                 "{error}"
             ),
         ),
@@ -365,15 +385,24 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
             "{error}"
         )),
         RunError::Over { .. } | RunError::Ending(_) => Failure::usage(miette::miette!(
-            help = "`cargo etcdtest runs show {run}` shows what came of it",
+            help = format!("`cargo etcdtest runs show {run}` shows what came of it"),
             "{error}"
         )),
         RunError::Left(_) => Failure::new(
             Exit::Interrupted,
-            miette::miette!(help = "`cargo etcdtest runs cancel {run}` ends it for all", "{error}"),
+            miette::miette!(help = format!("`cargo etcdtest runs cancel {run}` ends it for all"), "{error}"),
+        ),
+        RunError::Unfollowed(_) => Failure::new(
+            Exit::Interrupted,
+            miette::miette!(
+                help = format!(
+                    "`cargo etcdtest watch {run}` follows it again, `cargo etcdtest runs cancel {run}` ends it"
+                ),
+                "{error}"
+            ),
         ),
         RunError::Unplanned(_) => Failure::usage(miette::miette!(
-            help = "type the command that began it again, with `--run-id {run}`",
+            help = format!("type the command that began it again, with `--run-id {run}`"),
             "{error}"
         )),
         RunError::LockLost(_) | RunError::Gone(_) | RunError::Plan(_) | RunError::Superseded { .. } => {

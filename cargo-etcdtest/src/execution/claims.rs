@@ -6,7 +6,7 @@
 mod orphans;
 mod takeover;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -16,7 +16,7 @@ use super::error::Result;
 use super::membership::Membership;
 use super::pace::Pace;
 use super::plan::Plan;
-use crate::model::{Block, Claim, Fence, Loss, NextPosition, RunState, UnitIndex, UnitResult};
+use crate::model::{Block, Claim, Fence, Labels, Loss, NextPosition, RunState, UnitIndex, UnitResult};
 use crate::store::{
     Commit, Compare, Key, KeyRange, KeyValue, Op, Page, Read, Revision, Txn, Wake, commit, compress, decode,
     encode, keys,
@@ -54,6 +54,8 @@ pub struct Claims {
     run_changes: Option<Wake>,
     /// Wakes where claim records or workers change; only for one that has looked at them.
     shares: Option<Wake>,
+    /// What undealt units need that nobody has.
+    unserved: BTreeSet<Labels>,
     /// Since when units that were lost on this machine are left to others.
     left_to_others: HashMap<Key, Instant>,
 }
@@ -129,6 +131,7 @@ impl Claims {
             superseded: Vec::new(),
             run_changes: None,
             shares: None,
+            unserved: BTreeSet::new(),
             left_to_others: HashMap::new(),
         })
     }

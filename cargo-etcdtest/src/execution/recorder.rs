@@ -1,7 +1,7 @@
 //! The one task of a worker that writes to the store: claims units and stores results,
 //! never both at once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -18,7 +18,7 @@ use super::plan::Plan;
 use super::worker::{EventSink, Executed};
 use crate::config::{OutputWhen, StoreOutput};
 use crate::model::{
-    Attempt, Cancellation, Fence, Loss, Outcome, RunState, StoredOutput, UnitIndex, UnitResult,
+    Attempt, Cancellation, Fence, Labels, Loss, Outcome, RunState, StoredOutput, UnitIndex, UnitResult,
 };
 use crate::store::{Key, Op, encode_output};
 
@@ -102,6 +102,8 @@ struct Recorder {
     again: Option<Instant>,
     /// The worker was told that the run is cancelled.
     cancelled: bool,
+    /// What was told that tests wait for.
+    needs: BTreeSet<Labels>,
     answers: mpsc::UnboundedSender<Dealt>,
     events: EventSink,
     pace: Pace,
@@ -130,6 +132,7 @@ pub async fn record(
         idle: 0,
         again: None,
         cancelled: false,
+        needs: BTreeSet::new(),
         answers,
         events,
         pace,
@@ -212,6 +215,7 @@ impl Recorder {
                 }
                 Claimed::Later => Dealt::Later,
                 Claimed::Wait(again) => {
+                    self.tell_needs();
                     self.again = again.map(|again| Instant::now() + again);
                     break;
                 }
@@ -272,6 +276,20 @@ impl Recorder {
             self.tell_cancelled();
         }
         self.answer().await
+    }
+
+    /// Says which tests wait for a worker that has what they need, once.
+    fn tell_needs(&mut self) {
+        let new: Vec<_> = self.claims.needs().difference(&self.needs).cloned().collect();
+        for needs in new {
+            let run = self.claims.membership().id();
+            let text = format!(
+                "tests that need `{needs}` wait for a worker that has it: \
+                 `cargo etcdtest worker --run {run} --labels {needs}`"
+            );
+            let _ = self.events.send(RunEvent::Notice { text });
+            self.needs.insert(needs);
+        }
     }
 
     fn tell_cancelled(&mut self) {

@@ -357,7 +357,7 @@ async fn queue(
         Ok(history::read(store.as_ref(), &id).await?.value)
     };
     match unless(Leave::ToEnd, leave, &id, work).await {
-        Err(RunError::Interrupted(run)) => Err(RunError::Left(run)),
+        Err(RunError::Interrupted(run)) => Err(RunError::Unfollowed(run)),
         done => done,
     }
 }

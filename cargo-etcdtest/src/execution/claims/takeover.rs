@@ -1,6 +1,6 @@
 //! Taking over the units of workers that died, or left.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -11,7 +11,7 @@ use crate::execution::dealing::enough;
 use crate::execution::error::Result;
 use crate::execution::pace::Pace;
 use crate::execution::plan::Plan;
-use crate::model::{Fence, Loss, RunState, UnitIndex};
+use crate::model::{Fence, Labels, Loss, RunState, UnitIndex};
 use crate::store::{KeyRange, Op, Revision, Wake, encode, keys};
 
 /// With how many workers a unit may be lost: it is not begun any more then.
@@ -20,6 +20,19 @@ const MAX_LOSSES: usize = 3;
 const ELSEWHERE: Duration = Duration::from_secs(5);
 
 impl Claims {
+    /// What undealt units need that no live worker of the run has, as far as this worker knows:
+    /// it has been told when it was answered [`Claimed::Wait`].
+    pub fn needs(&self) -> &BTreeSet<Labels> {
+        &self.unserved
+    }
+
+    fn unserved(&self, plan: &Plan, workers: &[Labels]) -> BTreeSet<Labels> {
+        let stripes = self.next.iter().enumerate();
+        let undealt = stripes.filter(|(stripe, (dealt, _))| plan.dealt(*stripe, *dealt).is_some());
+        let needs = undealt.filter_map(|(stripe, _)| plan.needs(stripe));
+        needs.filter(|needs| !workers.iter().any(|labels| labels.satisfy(needs))).cloned().collect()
+    }
+
     /// Takes over units of a worker that died, or left. `None` where something has changed
     /// meanwhile.
     pub(super) async fn take_over(
@@ -29,6 +42,7 @@ impl Claims {
         empty: bool,
     ) -> Result<Option<Claimed>> {
         let view = self.view().await?;
+        self.unserved = self.unserved(plan, &view.labels);
         if self.membership.run().state != RunState::Running {
             return Ok(None);
         }

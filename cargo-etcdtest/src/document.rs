@@ -1,9 +1,11 @@
 //! TOML files that people write: read whole, every mistake shown at its place.
 
+use std::fmt;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
-use miette::{Diagnostic, NamedSource, SourceSpan};
+use miette::{Diagnostic, LabeledSpan, NamedSource, Severity, SourceCode, SourceSpan};
 use toml::de::DeTable;
 
 /// The text of a file with the name by which the user knows it.
@@ -11,7 +13,7 @@ use toml::de::DeTable;
 pub struct Document {
     path: PathBuf,
     text: String,
-    shown: String,
+    shown: Arc<String>,
 }
 
 /// Why a document is not accepted.
@@ -38,7 +40,7 @@ pub struct Mistake {
     message: String,
     label: String,
     #[source_code]
-    text: NamedSource<String>,
+    text: NamedSource<Arc<String>>,
     #[label("{label}")]
     place: SourceSpan,
     #[help]
@@ -49,7 +51,7 @@ impl Document {
     /// A document with this text.
     pub fn new(path: impl Into<PathBuf>, text: impl Into<String>) -> Self {
         let text = text.into();
-        Self { path: path.into(), shown: text.clone(), text }
+        Self { path: path.into(), shown: Arc::new(text.clone()), text }
     }
 
     /// Reads a file, of which errors speak by `name`.
@@ -69,12 +71,12 @@ impl Document {
     /// Blanks out places that errors may not show.
     #[must_use]
     pub fn hiding(mut self, places: impl IntoIterator<Item = Range<usize>>) -> Self {
-        let mut shown = self.shown.into_bytes();
+        let mut shown = Arc::unwrap_or_clone(self.shown).into_bytes();
         for place in places {
             let bytes = shown.get_mut(place).into_iter().flatten();
             bytes.filter(|byte| !b"\r\n".contains(byte)).for_each(|byte| *byte = b'*');
         }
-        self.shown = String::from_utf8_lossy(&shown).into_owned();
+        self.shown = Arc::new(String::from_utf8_lossy(&shown).into_owned());
         self
     }
 
@@ -122,7 +124,7 @@ impl Document {
         Box::new(Mistake {
             message: message.into(),
             label: label.into(),
-            text: NamedSource::new(self.path.to_string_lossy(), self.shown.clone()),
+            text: NamedSource::new(self.path.to_string_lossy(), Arc::clone(&self.shown)),
             place: place.into(),
             help: None,
         })
@@ -135,6 +137,41 @@ impl Mistake {
     pub fn with_help(mut self: Box<Self>, help: impl Into<Option<String>>) -> Box<Self> {
         self.help = help.into();
         self
+    }
+
+    /// Where it begins, in bytes.
+    pub fn offset(&self) -> usize {
+        self.place.offset()
+    }
+}
+
+/// Something that is right in form, and probably not what was meant: a warning.
+#[derive(Debug)]
+pub struct Doubt(pub Box<Mistake>);
+
+impl fmt::Display for Doubt {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for Doubt {}
+
+impl Diagnostic for Doubt {
+    fn severity(&self) -> Option<Severity> {
+        Some(Severity::Warning)
+    }
+
+    fn help<'a>(&'a self) -> Option<Box<dyn fmt::Display + 'a>> {
+        self.0.help()
+    }
+
+    fn source_code(&self) -> Option<&dyn SourceCode> {
+        self.0.source_code()
+    }
+
+    fn labels(&self) -> Option<Box<dyn Iterator<Item = LabeledSpan> + '_>> {
+        self.0.labels()
     }
 }
 

@@ -86,6 +86,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         commit: None,
         build: Build::default(),
         patience: Duration::from_secs(30),
+        journals: None,
         timings: Timings::start(),
     }
 }

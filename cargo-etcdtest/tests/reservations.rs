@@ -337,11 +337,16 @@ async fn which_of_several_holders_is_meant_must_be_said() {
     let (_folder, store) = local();
     let reservations = Reservations::new(store.clone(), PATIENCE);
     let nobody = reservations.take_away("a", None, "bob@desk").await.unwrap_err();
-    assert!(matches!(nobody, ReservationError::NotYours { .. }), "{nobody}");
+    assert_eq!(nobody.to_string(), "nobody has reserved the environment `a`");
     let first = reserve(&store, &wanted("first", &[("a", 2)])).await;
     let second = reserve(&store, &wanted("second", &[("a", 2)])).await;
     let several = reservations.take_away("a", None, "bob@desk").await.unwrap_err();
     assert!(matches!(several, ReservationError::Several { .. }), "{several}");
+    let help = |error: &ReservationError| miette::Diagnostic::help(error).unwrap().to_string();
+    assert_eq!(help(&several), "say which one is to lose it with --holder: first or second");
+    let unknown = reservations.take_away("a", Some("secnod"), "bob@desk").await.unwrap_err();
+    assert_eq!(unknown.to_string(), "there is no `secnod` in the queue for the environment `a`");
+    assert_eq!(help(&unknown), "did you mean `second`? there is: first, second");
     reservations.take_away("a", Some("second"), "bob@desk").await.unwrap();
     second.lost().await;
     assert!(use_it(&store, &first).await);
@@ -397,6 +402,59 @@ async fn a_person_keeps_it_for_a_time_without_a_process_and_gives_it_back() {
     reservations.take_away("a", None, "bob@desk").await.unwrap();
     let told = reservations.release("a", "ann@desk").await.unwrap_err();
     assert_eq!(told.to_string(), "the environment `a` was taken away by bob@desk");
+    // Another of a similar name has lost nothing, and a new reservation is another matter.
+    let similar = reservations.release("a", "ann").await.unwrap_err();
+    assert!(matches!(similar, ReservationError::Nobody { .. }), "{similar}");
+    reserve(&store, &person("ann@desk-2")).await.release().await;
+    assert!(matches!(reservations.release("a", "ann@desk").await, Err(ReservationError::TakenAway { .. })));
+    reserve(&store, &person("ann@desk")).await.keep_for(Duration::from_hours(2)).await.unwrap();
+    reservations.release("a", "ann@desk").await.unwrap();
+    let nothing = reservations.release("a", "ann@desk").await.unwrap_err();
+    assert_eq!(nothing.to_string(), "nobody has reserved the environment `a`");
+}
+
+#[tokio::test]
+async fn nobody_waits_for_themselves() {
+    let (_folder, store) = local();
+    let person = |environment| Wanted {
+        holder: Holder::person("ann@desk"),
+        author: "ann@desk".into(),
+        ..wanted("-", &[(environment, 1)])
+    };
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    let held = reserve(&store, &person("a")).await;
+    let error = reservations.reserve(&person("a"), pending(), |_| {}).await.unwrap_err();
+    assert_eq!(error.to_string(), "you have reserved the environment `a` already");
+    let (_, next) = waits(&store, Wanted { author: "bob@desk".into(), ..person("a") }).await;
+    let other = Wanted { author: "bob@desk".into(), ..person("a") };
+    let error = reservations.reserve(&other, pending(), |_| {}).await.unwrap_err();
+    assert_eq!(error.to_string(), "you have asked for the environment `a` already");
+    reserve(&store, &person("b")).await.release().await;
+    held.release().await;
+    next.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn what_is_waited_for_is_told_again_only_where_it_has_changed() {
+    let (_folder, store) = local();
+    let first = reserve(&store, &wanted("first", &[("a", 1), ("b", 1)])).await;
+    let (tell, mut told) = mpsc::unbounded_channel();
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    let wanted_second = wanted("second", &[("a", 1), ("b", 1)]);
+    let second = tokio::spawn(async move {
+        let on_wait = |waiting: &Waiting| drop(tell.send(waiting.environment.clone()));
+        reservations.reserve(&wanted_second, pending(), on_wait).await
+    });
+    assert_eq!(told.recv().await.unwrap(), "a");
+    // It is kept for a person's time now, which is no other wait.
+    first.keep_for(Duration::from_hours(1)).await.unwrap();
+    let (_, third) = waits(&store, wanted("third", &[("b", 1)])).await;
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    reservations.take_away("b", Some("first"), "bob@desk").await.unwrap();
+    reservations.take_away("a", Some("first"), "bob@desk").await.unwrap();
+    second.await.unwrap().unwrap().release().await;
+    third.await.unwrap().unwrap();
+    assert_eq!(told.recv().await, None);
 }
 
 #[tokio::test]

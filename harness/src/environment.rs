@@ -25,7 +25,8 @@ pub struct Environment {
     sent: String,
     data: OnceLock<EnvironmentData>,
     origin: Origin,
-    /// Why there is no value of those secrets that have none.
+    /// Why those secrets and values are missing that its file names all the same, by their
+    /// paths: `secrets.token`, `config.orders.url`.
     absent: BTreeMap<String, String>,
 }
 
@@ -53,7 +54,7 @@ impl Environment {
         self.data.get_or_init(|| EnvironmentData::from_json(&self.sent).unwrap_or_default())
     }
 
-    /// The same with secrets that have no value, and why.
+    /// The same without what its file names, each with the reason.
     pub(crate) fn without(self, absent: BTreeMap<String, String>) -> Self {
         Self { absent, ..self }
     }
@@ -97,7 +98,7 @@ impl Environment {
             return Ok(Secret::new(name, value));
         }
         let (environment, origin) = (self.name(), self.origin());
-        Err(ConfigError(match self.absent.get(name) {
+        Err(ConfigError(match self.absent.get(&format!("secrets.{name}")) {
             None => format!("environment `{environment}` has no secret `{name}`{origin}"),
             Some(reason) => {
                 format!("environment `{environment}`: the secret `{name}` has no value: {reason}{origin}")
@@ -169,7 +170,7 @@ impl Environment {
             |name| format!("which the parameter `{name}: {ty}` needs"),
         );
         let (key, origin) = (wrong.key(), self.origin());
-        ConfigError(match wrong.reason() {
+        ConfigError(match wrong.reason().or(self.absent.get(&format!("config.{key}")).map(String::as_str)) {
             None => format!("environment `{environment}` has no `{key}`, {needed}{origin}"),
             Some(reason) => {
                 format!("environment `{environment}`: `{key}`, {needed}, is wrong: {reason}{origin}")

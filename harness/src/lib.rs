@@ -113,6 +113,8 @@ mod prepare;
 #[doc(hidden)]
 pub mod private;
 pub mod protocol;
+#[cfg(feature = "toml")]
+mod references;
 mod registry;
 mod result;
 mod run;

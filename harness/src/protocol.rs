@@ -28,11 +28,13 @@
 
 mod check;
 mod environment;
+mod reference;
 mod zygote;
 
 pub use check::{CHECK_ARGUMENT, Check, Checked, Lack};
 pub(crate) use environment::texts_by_name;
 pub use environment::{EnvironmentData, Secrets};
+pub use reference::{Malformed, Piece, Reference, pieces};
 pub use zygote::{Fork, ZYGOTE_ARGUMENT, ZygoteEvent};
 
 use std::fmt;

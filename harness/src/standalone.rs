@@ -11,6 +11,8 @@ use crate::environment::{Environment, Origin};
 use crate::protocol::{
     ENVIRONMENT_VARIABLE, EnvironmentData, SECRET_VARIABLES, Secrets, secret_placeholder, texts_by_name,
 };
+#[cfg(feature = "toml")]
+use crate::references::Known;
 use crate::registry::Entry;
 use crate::{Context, result::Failure};
 
@@ -116,7 +118,7 @@ fn replace(value: &mut Value, from: &str, to: &str) {
     }
 }
 
-/// What a file says, and why secrets have no value that have none.
+/// What a file says, and why secrets and values are left out that are.
 type Parsed = (EnvironmentData, BTreeMap<String, String>);
 
 #[cfg(feature = "toml")]
@@ -127,7 +129,7 @@ fn toml(path: &Path, text: &str) -> Result<Parsed, String> {
         let column = before.chars().rev().take_while(|&c| c != '\n').count() + 1;
         format!("{}:{line}:{column}: {}", path.display(), error.message())
     })?;
-    let config = table.remove("config").map(to_json).unwrap_or_default();
+    let mut config = table.remove("config").map(to_json).unwrap_or_default();
     let (mut secrets, mut absent) = (secrets(), BTreeMap::new());
     if let Some(toml::Value::Table(sources)) = table.remove("secrets") {
         for (name, source) in sources {
@@ -136,9 +138,14 @@ fn toml(path: &Path, text: &str) -> Result<Parsed, String> {
             }
             match secret(path, &source) {
                 Ok(value) => drop(secrets.0.insert(name, value)),
-                Err(reason) => drop(absent.insert(name, reason)),
+                Err(reason) => drop(absent.insert(format!("secrets.{name}"), reason)),
             }
         }
+    }
+    let name = path.file_stem().unwrap_or_default().to_string_lossy();
+    if let Value::Object(written) = &config {
+        let known = Known { environment: &name, config: written, secrets: &secrets.0 };
+        config = known.replaced(&mut absent).into();
     }
     let data = table.remove("data").map(|sets| data(path, sets)).unwrap_or_default();
     Ok((EnvironmentData { config, secrets, data, ..Default::default() }, absent))

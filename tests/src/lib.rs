@@ -6,6 +6,7 @@ pub mod etcd;
 mod fresh_copy;
 #[cfg(target_os = "linux")]
 pub mod leftovers;
+pub mod processes;
 mod program;
 mod project;
 pub mod stores;

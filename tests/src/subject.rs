@@ -12,6 +12,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 use tempfile::TempDir;
 
+use crate::processes::process;
 use crate::{Project, program, root};
 
 /// A project that is copied: the name of its package, and its files.
@@ -130,6 +131,12 @@ impl Subject {
     /// A file in the folder in which its tests meet the one that runs them.
     pub fn meeting(&self, name: &str) -> PathBuf {
         self.meeting.path().join(name)
+    }
+
+    /// The process whose id a test or service wrote into a file there, once it has.
+    #[track_caller]
+    pub fn process(&self, name: &str) -> Pid {
+        process(&self.meeting(name))
     }
 
     /// Writes a file of the project.

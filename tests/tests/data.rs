@@ -88,12 +88,20 @@ async fn a_set_that_is_damaged_or_gone_ends_the_run_before_any_test() {
         drop(store);
         let help = "`cargo etcdtest env apply`";
         subject.etcdtest(&run).refuses(102, &["the data set `users` of `base` cannot be used", help]);
+        let checked = subject.etcdtest(&["env", "check", "staging"]);
+        assert_eq!(checked.code, Some(102), "{checked:?}");
+        assert!(
+            checked.stdout.contains("Not ready data set `users`: the data set `users` of `base`"),
+            "{checked:?}"
+        );
         assert!(!subject.meeting("nothing").exists());
         subject.etcdtest(&["runs", "show", "r"]).refuses(2, &["there is no run "]);
         // Applied again it is as it was, and no new version.
         let again = subject.etcdtest(&["env", "apply", "environments/base.toml"]).stdout;
         assert_eq!(again, "base unchanged, version 1\n");
         assert_eq!(read(&subject, "staging", &[]), "[] of staging\n");
+        let checked = subject.etcdtest(&["env", "check", "staging", "--format", "json"]);
+        assert_eq!((checked.code, &checked.events()[0]["data"]), (Some(0), &"users".into()), "{checked:?}");
     }
 }
 

@@ -36,6 +36,11 @@ fn the_commands_of_services_work() {
 }
 
 #[test]
+fn the_commands_of_taking_care_of_the_store_work() {
+    Guide::read("docs/store.md").run();
+}
+
+#[test]
 fn every_guide_with_commands_is_tested() {
     let docs = fs::read_dir(root().join("docs")).unwrap().map(|entry| entry.unwrap().path());
     let mut with_commands: Vec<_> = docs
@@ -48,7 +53,7 @@ fn every_guide_with_commands_is_tested() {
     with_commands.sort();
     assert_eq!(
         with_commands,
-        ["README.md", "environments.md", "getting-started.md", "reservation.md", "services.md"]
+        ["README.md", "environments.md", "getting-started.md", "reservation.md", "services.md", "store.md"]
     );
 }
 

@@ -75,7 +75,7 @@ fn interrupted(store: &[&str]) {
             assert!(states.contains(&state) && (state != "finished" || whole), "{context}: {state}");
         } else {
             assert_eq!(state, if whole { "finished" } else { "cancelled" }, "{context}: {ran:?}");
-            assert_eq!((ran.code, announced), (Some(if whole { 0 } else { 100 }), stored), "{context}");
+            assert_eq!((ran.code, announced), (Some(if whole { 0 } else { 130 }), stored), "{context}");
         }
         let listed = subject.etcdtest(&[&["runs", "list"], store].concat());
         assert!(listed.code == Some(0) && listed.stdout.contains(&id), "{context}: {listed:?}");

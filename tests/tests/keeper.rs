@@ -2,42 +2,15 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
-use std::fs;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, test_kill_process};
+use rustix::process::Signal;
 use serde_json::{Value, json};
+use whole_program::processes::{eventually, has_ended};
 use whole_program::subject::{Ran, Running, Subject};
 use whole_program::{Project, program, root};
 
 const KINDS: [&str; 2] = ["annotated", "plain"];
-
-/// What a test wrote down, once it has.
-fn told(subject: &Subject, name: &str) -> Pid {
-    let path = subject.meeting(name);
-    let id = eventually(|| fs::read_to_string(&path).ok(), name);
-    Pid::from_raw(id.trim().parse().unwrap()).unwrap()
-}
-
-#[track_caller]
-fn eventually<T>(mut look: impl FnMut() -> Option<T>, what: &str) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(started.elapsed() < Duration::from_mins(5), "{what} does not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Whether it is gone, or a zombie that nobody has waited for yet.
-fn has_ended(process: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
-    test_kill_process(process).is_err()
-        || stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
-}
 
 #[track_caller]
 fn attempt<'a>(events: &'a [Value], id: &str) -> &'a Value {
@@ -90,7 +63,7 @@ fn what_a_test_leaves_behind_is_ended_and_told() {
         for (test, name) in [("leaves_a_daemon", "daemon"), ("leaves_a_quiet_child", "child")] {
             let attempt = attempt(&events, &format!("subject::{kind}::hostile::{test}"));
             assert_eq!((&attempt["outcome"], &attempt["leaky"]), (&json!("passed"), &json!(true)), "{test}");
-            let left = told(&subject, &format!("{kind}-{name}"));
+            let left = subject.process(&format!("{kind}-{name}"));
             eventually(|| has_ended(left).then_some(()), name);
         }
     }
@@ -107,7 +80,7 @@ fn a_runner_that_is_killed_leaves_no_process() {
     let mut started = Vec::new();
     for kind in KINDS {
         let names = ["waiting", "waiting-parent", "waiting-daemon"];
-        started.extend(names.map(|name| told(&subject, &format!("{kind}-{name}"))));
+        started.extend(names.map(|name| subject.process(&format!("{kind}-{name}"))));
     }
     assert!(started.iter().all(|process| !has_ended(*process)));
     running.signal(Signal::KILL);

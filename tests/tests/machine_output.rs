@@ -129,4 +129,6 @@ fn the_fields_of_environments_and_of_the_store_are_documented() {
     assert!(printed(&project, "env release staging", &["env"]).contains("held"));
     let status = printed(&project, "store status", &["store status"]);
     assert!(status.contains("healthy") && status.contains("profile"), "{status:?}");
+    printed(&project, "store gc --keep-runs 0 --compact", &["store gc"]);
+    printed(&project, "store copy --to local:copied", &["store copy"]);
 }

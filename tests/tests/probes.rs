@@ -5,7 +5,9 @@
 use std::io::{Read, Write};
 use std::net::TcpListener;
 
+use rustix::process::Signal;
 use serde_json::Value;
+use whole_program::processes::has_ended;
 use whole_program::subject::Subject;
 
 const SERVER: &str = "[services.server]\ncommand = 'server'\nargs = ['{port}']\nready = { http = '/' }\n";
@@ -111,4 +113,18 @@ fn an_environment_is_checked_without_tests() {
     );
     assert!(ran.stdout.contains("  cannot\n") && !ran.stdout.contains("probe"), "{ran:?}");
     subject.etcdtest(&["env", "check", "nowhere"]).refuses(102, &["nowhere"]);
+    subject.etcdtest(&["env", "check", "local@9"]).refuses(102, &["`local` has no version 9"]);
+}
+
+#[test]
+fn a_check_that_is_interrupted_stops_its_services() {
+    let subject = Subject::with_services();
+    let file = subject.meeting("slow").display().to_string();
+    let slow = "[services.slow]\ncommand = 'sh'\nargs = ['-c', 'echo $$ > FILE; sleep 1000']\nready = { log = 'up' }\n";
+    subject.apply("local", &slow.replace("FILE", &file), &[]);
+    let running = subject.start(&["env", "check", "local"]);
+    let service = subject.process("slow");
+    running.signal(Signal::INT);
+    running.end().refuses(130, &["interrupted; its services have been stopped"]);
+    assert!(has_ended(service));
 }

@@ -310,7 +310,7 @@ async fn a_run_that_waits_says_for_whom_and_leaves_when_it_is_told_to() {
     third.signal(Signal::INT);
     third
         .end()
-        .refuses(102, &["interrupted while waiting for the environment `staging`", "held by run holder"]);
+        .refuses(130, &["interrupted while waiting for the environment `staging`", "held by run holder"]);
     let queue = application.etcdtest(&["env", "show", "staging", "--format", "json"]);
     let queue: Value = serde_json::from_str(&queue.stdout).unwrap();
     assert_eq!(queue["reserved"]["holders"][0]["run"], "holder");
@@ -344,7 +344,10 @@ async fn a_run_whose_environment_is_taken_away_ends_its_tests_and_says_who_did_i
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let refused = application.etcdtest(&["env", "release", "staging"]);
-    refused.refuses(102, &["you have not reserved the environment `staging`: held by run victim", "--force"]);
+    refused.refuses(
+        102,
+        &["you have not reserved the environment `staging`: it is held by run victim", "--force"],
+    );
     let released = application.etcdtest(&["env", "release", "staging", "--force"]);
     assert!(released.stdout.starts_with("staging released: run victim of ann@"), "{released:?}");
     let ended = victim.end();
@@ -382,4 +385,27 @@ async fn a_person_reserves_an_environment_and_runs_wait_until_it_is_given_back()
     free.refuses(2, &["the environment `free` has no capacity", "capacity = 1"]);
     let unknown = application.etcdtest(&["env", "reserve", "stagin", "--for", "1h"]);
     unknown.refuses(102, &["there is no environment `stagin`", "staging"]);
+}
+
+#[tokio::test]
+async fn the_reservation_is_the_runs_and_outlives_the_worker_that_made_it() {
+    let etcd = Etcd::start();
+    let application = Application::on_etcd(&etcd).await;
+    application.close_gate("joint");
+    let mut first = application.start("joint", &[]);
+    application.wait_for("start", "joint");
+    let mut second = application.start("joint", &[]);
+    second.line_with("Starting").unwrap();
+    first.signal(Signal::KILL);
+    assert_eq!(first.line_with("uses_it"), None);
+    let mut next = application.start("next", &[]);
+    next.line_with("Waiting").unwrap();
+    // Longer than the reservation would live: the second one keeps it.
+    second.line_with("Takeover").unwrap();
+    application.open_gate("joint");
+    assert_eq!((second.end().code, next.end().code), (Some(0), Some(0)));
+    let log = application.log();
+    let said: Vec<_> = log.iter().map(|(what, run, _)| format!("{what} {run}")).collect();
+    assert_eq!(said, ["start joint", "start joint", "end joint", "start next", "end next"]);
+    assert!(log[0].2 < log[1].2, "it was executed anew, under another token: {log:?}");
 }

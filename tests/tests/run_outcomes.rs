@@ -1,12 +1,10 @@
 //! How tests end, and what is told of it.
 #![cfg(unix)]
-#![expect(clippy::unwrap_used, reason = "these are tests")]
 
-use std::fs;
 use std::sync::LazyLock;
 
-use rustix::process::{Pid, test_kill_process};
 use serde_json::{Value, json};
+use whole_program::processes::has_ended;
 use whole_program::subject::{Ran, Subject};
 
 /// One run of all tests of the modules `outcomes` and `retried`.
@@ -29,19 +27,6 @@ fn outcome(id: &str, outcome: &str, message: Option<&str>) -> &'static Value {
     let event = finished(&OUTCOMES.1, id);
     assert_eq!((&event["outcome"], event["message"].as_str()), (&json!(outcome), message), "{event:#}");
     event
-}
-
-/// The process whose id a test wrote down.
-fn process(subject: &Subject, name: &str) -> Pid {
-    let id = fs::read_to_string(subject.meeting(name)).unwrap();
-    Pid::from_raw(id.trim().parse().unwrap()).unwrap()
-}
-
-/// Whether it is gone, or a zombie that nobody has waited for yet.
-fn has_ended(process: Pid) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
-    test_kill_process(process).is_err()
-        || stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
 }
 
 #[test]
@@ -205,7 +190,7 @@ fn a_child_that_holds_the_streams_is_ended_and_does_not_hang_the_run() {
     let (ran, events) = subject.events(&["children::holds_the_streams"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     assert_eq!(finished(&events, "annotated::children::holds_the_streams")["outcome"], "passed");
-    assert!(has_ended(process(&subject, "holds_the_streams")));
+    assert!(has_ended(subject.process("holds_the_streams")));
 }
 
 #[test]
@@ -214,7 +199,7 @@ fn a_daemon_that_holds_the_streams_changes_nothing_of_the_outcome_and_the_output
     let (_, events) = subject.events(&["daemon_holds_the_streams", "--no-fail-fast"]);
     // They have left their tests' groups, as daemons do, and are ended all the same.
     for daemon in ["daemon", "plain_daemon"] {
-        assert!(has_ended(process(&subject, daemon)));
+        assert!(has_ended(subject.process(daemon)));
     }
     let event = finished(&events, "annotated::children::daemon_holds_the_streams");
     assert_eq!((&event["outcome"], &event["message"]), (&json!("failed"), &json!("beside a daemon")));
@@ -232,7 +217,7 @@ fn after_a_timeout_the_whole_group_is_ended_also_who_is_deaf_to_the_request() {
     assert_eq!((&event["outcome"], &event["attempts"][0]["signal"]), (&json!("timed_out"), &json!(9)));
     let event = finished(&events, "annotated::children::leaves_a_deaf_child");
     assert_eq!((&event["outcome"], &event["attempts"][0]["signal"]), (&json!("timed_out"), &json!(15)));
-    assert!(has_ended(process(&subject, "leaves_a_deaf_child")));
+    assert!(has_ended(subject.process("leaves_a_deaf_child")));
 }
 
 #[test]

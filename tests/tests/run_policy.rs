@@ -79,6 +79,26 @@ fn no_more_tests_begin_after_so_many_failures() {
 }
 
 #[test]
+fn the_next_plain_test_on_a_lane_begins_when_the_one_before_has_passed() {
+    let subject = Subject::new();
+    let tests = ["config::is_read", "outcomes::panics", "output::interleaves"];
+    let often = [&tests[..], &["--exact", "-j1", "--test=plain", "--stress", "20"]].concat();
+    let (ran, events) = subject.events(&often);
+    assert_eq!(ran.code, Some(100), "{ran:?}");
+    assert_eq!(of(&events, "attempt-started").len(), 2, "nothing begins after a failure: {ran:?}");
+    let counts = &of(&events, "run-ended")[0]["counts"];
+    assert_eq!(
+        (&counts["passed"], &counts["failed"], &counts["not_run"]),
+        (&1.into(), &1.into(), &58.into())
+    );
+
+    let (ran, events) = subject.events(&[&often[..], &["--no-fail-fast"]].concat());
+    assert_eq!(order(&events).len(), 60, "{ran:?}");
+    assert!(order(&events).chunks(3).all(|turn| turn == &order(&events)[..3]), "{ran:?}");
+    assert!(!overlaps(&events), "{ran:?}");
+}
+
+#[test]
 fn the_time_of_a_run_and_of_a_slow_test_ends() {
     let subject = Subject::new();
     let (ran, events) = subject.events(&["times_out", "--timeout", "1h", "--global-timeout", "300ms"]);

@@ -11,7 +11,7 @@ use std::time::SystemTime;
 
 use age::secrecy::ExposeSecret as _;
 use cargo_etcdtest::store::local::LocalStore;
-use cargo_etcdtest::store::{KeyRange, Store, decompress, list_chunks};
+use cargo_etcdtest::store::{KeyRange, Op, Store, Txn, decompress, keys, list_chunks};
 use forms::forms;
 use whole_program::Project;
 use whole_program::etcd::Etcd;
@@ -19,7 +19,17 @@ use whole_program::subject::{Ran, Subject};
 
 const SECRET: &str = "s3cret/p+ss&wörd-1";
 
-const FILES: [(&str, &str); 4] = [
+/// What is built sees no credentials.
+const BUILD: &str = r#"
+fn main() {
+    for name in ["ETCDTEST_AGE_KEY", "ETCDTEST_PASSWORD"] {
+        assert!(std::env::var_os(name).is_none(), "{name} is there");
+    }
+}
+"#;
+
+const FILES: [(&str, &str); 5] = [
+    ("build.rs", BUILD),
     ("tests/leaks.rs", include_str!("../fixtures/leaks/annotated.rs")),
     ("tests/plain_leaks.rs", include_str!("../fixtures/leaks/plain.rs")),
     ("tests/forms/mod.rs", include_str!("../fixtures/leaks/forms.rs")),
@@ -97,20 +107,24 @@ impl Leaky {
         for place in [
             format!("whole: {word}."),
             format!("in pieces: {word}."),
-            format!("signed in with [\"{word}\", \"{word}\", \"{word}\"]"),
+            format!("in colours: {word}."),
+            format!("half of it: {word}"),
+            format!("signed in with {:?}", forms(SECRET).map(|_| word)),
             format!("no access: [\\\"{word}\\\""),
             format!("not with {word}"),
             format!("serving {word}. {word}."),
         ] {
             assert!(shown.stdout.contains(&place), "{place}: {}", shown.stdout);
         }
-        assert!(shown.stdout.contains("2 passed, 5 failed, 1 crashed, 1 skipped"), "{}", shown.stdout);
+        assert!(shown.stdout.contains("2 passed, 5 failed, 2 crashed, 1 skipped"), "{}", shown.stdout);
         let checked = self.call(&[&["env", "check", "staging"], store].concat(), variables);
         assert_eq!(checked.code, Some(0), "{checked:?}");
         let streamed = self.call(&run(&["--format", "json"]), variables);
         assert!(streamed.stdout.contains(&format!("sign in with {word}")), "{}", streamed.stdout);
         let passed_on = self.call(&run(&["--no-capture"]), variables);
-        assert!(passed_on.stdout.contains(&format!("in pieces: {word}.")), "{}", passed_on.stdout);
+        for place in ["in pieces", "in colours"] {
+            assert!(passed_on.stdout.contains(&format!("{place}: {word}.")), "{}", passed_on.stdout);
+        }
         for more in [
             &["runs", "show", "one"][..],
             &["runs", "show", "one", "--format", "json"],
@@ -145,7 +159,10 @@ impl Leaky {
 }
 
 fn free_of_secrets(place: &str, bytes: &[u8]) {
-    for form in forms(SECRET) {
+    // What a terminal makes of it.
+    let plain = String::from_utf8_lossy(bytes).replace("\u{1b}[1m", "");
+    for form in forms(SECRET).into_iter().chain([SECRET[..SECRET.len() / 2].to_owned()]) {
+        assert!(!plain.contains(&form), "on a terminal it holds {form}: {place}");
         let found = bytes.windows(form.len()).position(|part| part == form.as_bytes());
         let around = found.map(|at| String::from_utf8_lossy(&bytes[at.saturating_sub(200)..at]));
         assert_eq!(around, None, "it holds {form} behind this: {place}");
@@ -191,7 +208,7 @@ async fn what_tests_let_slip_is_nowhere_on_this_machine_if_secrets_are_encrypted
     let key = identity.to_string();
     leaky.subject.write(
         "environments/staging.toml",
-        &format!("recipients = [\"{}\"]\n{}", identity.to_public(), FILES[3].1),
+        &format!("recipients = [\"{}\"]\n{}", identity.to_public(), ENVIRONMENT),
     );
     let applied = leaky.call(&["env", "apply", "environments"], &[("SHOP_TOKEN", SECRET)]);
     assert_eq!(applied.code, Some(0), "{applied:?}");
@@ -234,7 +251,7 @@ fn what_is_not_ready_says_why_without_its_secrets() {
 fn without_the_right_identity_nothing_is_built_or_run() {
     let mut leaky = Leaky::new();
     let (ann, bob) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
-    let file = format!("recipients = [\"{}\"]\n{}", ann.to_public(), FILES[3].1);
+    let file = format!("recipients = [\"{}\"]\n{}", ann.to_public(), ENVIRONMENT);
     leaky.subject.write("environments/staging.toml", &file);
     // It would not build.
     leaky.subject.write("tests/leaks.rs", "fn");
@@ -256,7 +273,7 @@ fn without_the_right_identity_nothing_is_built_or_run() {
 async fn what_is_added_to_an_encrypted_environment_is_encrypted_too() {
     let mut leaky = Leaky::new();
     let ann = age::x25519::Identity::generate();
-    let file = format!("recipients = [\"{}\"]\n{}", ann.to_public(), FILES[3].1);
+    let file = format!("recipients = [\"{}\"]\n{}", ann.to_public(), ENVIRONMENT);
     leaky.subject.write("environments/staging.toml", &file);
     let child = "extends = \"staging\"\n[secrets]\nown = { env = \"OWN\" }\n";
     leaky.subject.write("environments/child.toml", child);
@@ -276,4 +293,103 @@ async fn what_is_added_to_an_encrypted_environment_is_encrypted_too() {
     for pair in page.pairs {
         assert!(String::from_utf8_lossy(&pair.value).contains("ciphertext"), "{}", pair.key);
     }
+}
+
+/// The project of `leaky` in an environment of one secret, for one person, as it is stored.
+fn encrypted(leaky: &mut Leaky) -> age::x25519::Identity {
+    let ann = age::x25519::Identity::generate();
+    let file =
+        format!("recipients = [\"{}\"]\n[secrets]\ntoken = {{ env = \"SHOP_TOKEN\" }}\n", ann.to_public());
+    leaky.subject.write("environments/staging.toml", &file);
+    assert_eq!(leaky.call(&["env", "apply", "environments"], &[("SHOP_TOKEN", SECRET)]).code, Some(0));
+    ann
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_value_put_in_the_place_of_an_encrypted_one_is_refused() {
+    let mut leaky = Leaky::new();
+    let ann = encrypted(&mut leaky);
+    let store = LocalStore::open(&leaky.subject.path().join(".etcdtest")).unwrap();
+    let key = keys::secret("staging", "token", 1);
+    let forged = br#"{"schema":1,"value":"one-of-mine"}"#.to_vec();
+    let txn = Txn { compares: vec![], then: vec![Op::put(key, forged)], otherwise: vec![] };
+    store.txn(txn).await.unwrap();
+    let run = ["run", "--env", "staging", "--test", "leaks"];
+    let identity = [("ETCDTEST_AGE_KEY", ann.to_string())];
+    let identity = identity.each_ref().map(|(name, key)| (*name, key.expose_secret()));
+    leaky.call(&run, &identity).refuses(102, &["/secrets/staging/token/", "is not encrypted"]);
+}
+
+#[test]
+fn recipients_are_shown_inherited_and_changed_like_all_else() {
+    let mut leaky = Leaky::new();
+    let ann = encrypted(&mut leaky);
+    let bob = age::x25519::Identity::generate().to_public().to_string();
+    let (ann, key) = (ann.to_public().to_string(), ann.to_string());
+    let child = "extends = \"staging\"\n[secrets]\nown = { env = \"OWN\" }\n";
+    leaky.subject.write("environments/child.toml", child);
+    let apply = ["env", "apply", "environments"];
+    assert_eq!(leaky.call(&apply, &[("SHOP_TOKEN", SECRET), ("OWN", "one-of-the-child")]).code, Some(0));
+    let shown = leaky.call(&["env", "show", "child"], &[]);
+    assert!(shown.stdout.contains(&format!("\"{ann}\"")), "{shown:?}");
+    assert!(shown.stdout.contains("encrypted = true"), "{shown:?}");
+    let file =
+        format!("recipients = [\"{bob}\", \"{ann}\"]\n[secrets]\ntoken = {{ env = \"SHOP_TOKEN\" }}\n");
+    leaky.subject.write("environments/staging.toml", &file);
+    let rotated = leaky.call(&apply, &[("ETCDTEST_AGE_KEY", key.expose_secret())]);
+    assert_eq!(rotated.code, Some(0), "{rotated:?}");
+    for name in ["staging", "child"] {
+        let shown = leaky.call(&["env", "show", name, "--format", "json"], &[]);
+        let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+        let mut both = [ann.as_str(), &bob];
+        both.sort_unstable();
+        assert_eq!(shown["recipients"], serde_json::json!(both), "{shown}");
+        assert_eq!(shown["secrets"]["token"]["version"], 2, "{shown}");
+        assert_eq!(shown["secrets"]["token"]["encrypted"], true, "{shown}");
+    }
+}
+
+#[test]
+fn a_secret_that_stands_elsewhere_too_is_refused_and_not_shown() {
+    let mut leaky = Leaky::new();
+    let secret = "[secrets]\ntoken = { env = \"SHOP_TOKEN\" }\n";
+    let write = |leaky: &Leaky, more: &str| {
+        leaky.subject.write("environments/staging.toml", &format!("{more}{secret}"));
+    };
+    let apply = ["env", "apply", "environments"];
+    write(&leaky, &format!("[config]\nlogin = \"shop:{SECRET}\"\n"));
+    let refused = leaky.call(&apply, &[("SHOP_TOKEN", SECRET)]);
+    refused.refuses(2, &["staging.toml:2:9", "`config.login` holds the value of the secret `token`"]);
+    leaky.subject.write("environments/users.json", &format!("{{\"password\": \"{SECRET}\"}}"));
+    write(&leaky, "[data]\nusers = \"users.json\"\n");
+    let refused = leaky.call(&apply, &[("SHOP_TOKEN", SECRET)]);
+    refused.refuses(2, &["staging.toml:2:9", "it holds the value of the secret `token`"]);
+    // A word of every day may stand for something else.
+    write(&leaky, "[config]\nlogin = \"shop:postgres\"\n");
+    assert_eq!(leaky.call(&apply, &[("SHOP_TOKEN", "postgres")]).code, Some(0));
+    // One that is stored already is known as well.
+    write(&leaky, "");
+    let message = format!("now with {SECRET}");
+    let applied = leaky.call(&[&apply[..], &["--message", &message]].concat(), &[("SHOP_TOKEN", SECRET)]);
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    write(&leaky, &format!("description = \"{SECRET}\"\n"));
+    leaky.call(&apply, &[]).refuses(2, &["staging.toml:1:15", "the secret `token`"]);
+    let history = leaky.call(&["env", "history", "staging"], &[]);
+    assert!(history.stdout.contains("now with [secret token]"), "{history:?}");
+    free_of_secrets("what was printed", leaky.printed.as_bytes());
+}
+
+#[test]
+fn a_secret_that_is_one_of_libtests_own_words_changes_no_outcome() {
+    let mut leaky = Leaky::new();
+    let file = "[secrets]\na = { env = \"A\" }\nb = { env = \"B\" }\n";
+    leaky.subject.write("environments/staging.toml", file);
+    leaky
+        .subject
+        .write("tests/plain_leaks.rs", "#[test]\nfn passes() {}\n#[test]\nfn fails() { panic!(\"no\") }\n");
+    let words = [("A", "test"), ("B", "passed")];
+    assert_eq!(leaky.call(&["env", "apply", "environments"], &words).code, Some(0));
+    let run = ["run", "--env", "staging", "--test", "plain_leaks", "--no-fail-fast"];
+    let ran = leaky.call(&run, &[]);
+    assert!(ran.stdout.contains("1 passed, 1 failed"), "{ran:?}");
 }

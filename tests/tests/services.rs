@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, test_kill_process};
+use rustix::process::Signal;
 use serde_json::Value;
+use whole_program::processes::{eventually, has_ended, state};
 use whole_program::subject::{Ran, Subject};
 
 /// A service that answers HTTP.
@@ -38,34 +38,6 @@ fn with(content: &str) -> Subject {
     let subject = Subject::with_services();
     subject.apply("local", content, &[]);
     subject
-}
-
-#[track_caller]
-fn eventually<T>(mut look: impl FnMut() -> Option<T>, what: &str) -> T {
-    let started = Instant::now();
-    loop {
-        if let Some(seen) = look() {
-            return seen;
-        }
-        assert!(started.elapsed() < Duration::from_mins(5), "{what} does not come");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// The process that was written down in the file.
-fn process(subject: &Subject, name: &str) -> Pid {
-    let read = || fs::read_to_string(subject.meeting(name)).ok()?.trim().parse().ok();
-    Pid::from_raw(eventually(read, name)).unwrap()
-}
-
-fn state(process: Pid) -> Option<char> {
-    let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero())).ok()?;
-    stat.rsplit(')').next()?.trim().chars().next()
-}
-
-/// Whether it is gone, or a zombie that nobody has waited for yet.
-fn has_ended(process: Pid) -> bool {
-    test_kill_process(process).is_err() || matches!(state(process), None | Some('Z'))
 }
 
 fn of<'a>(events: &'a [Value], kind: &str) -> Vec<&'a Value> {
@@ -167,7 +139,7 @@ fn what_is_not_ready_ends_the_run_before_any_test_and_says_why() {
         assert!(of(&events, "attempt-started").is_empty(), "{events:#?}");
         assert!(!ran.stderr.contains("\n  10\n"), "only the last lines: {}", ran.stderr);
         if order(&subject).contains(&"start first".to_owned()) && content.contains("ready =") {
-            assert!(has_ended(process(&subject, "first.pid")), "{content}");
+            assert!(has_ended(subject.process("first.pid")), "{content}");
             assert!(order(&subject).contains(&"stop first".to_owned()), "{:?}", order(&subject));
         }
         // The run is over, and says that nothing ran.
@@ -247,19 +219,19 @@ fn a_run_that_is_interrupted_stops_its_services() {
     let subject = Subject::with_services();
     subject.apply("local", &[scribe(&subject, "scribe", ""), SERVER.to_owned()].concat(), &[]);
     let running = subject.start(&["waits"]);
-    process(&subject, "waiting");
+    subject.process("waiting");
     running.signal(Signal::INT);
-    assert_eq!(running.end().code, Some(100));
+    assert_eq!(running.end().code, Some(130));
     assert_eq!(order(&subject), ["start scribe", "stop scribe"]);
 
     // And also one that is not ready yet.
     let never = scribe(&subject, "other", "").replace("^other is ready$", "never");
     subject.apply("local", &[scribe(&subject, "scribe", ""), never].concat(), &[]);
     let running = subject.start(&["waits"]);
-    let started = [process(&subject, "other.pid"), process(&subject, "scribe.pid")];
+    let started = [subject.process("other.pid"), subject.process("scribe.pid")];
     running.signal(Signal::INT);
     let ran = running.end();
-    assert_eq!(ran.code, Some(100), "{ran:?}");
+    assert_eq!(ran.code, Some(130), "{ran:?}");
     assert!(started.into_iter().all(has_ended));
 }
 
@@ -271,7 +243,7 @@ fn services_have_their_grace_and_no_more() {
     subject.apply("local", &[&stubborn.replace("FILE", &file), SERVER].concat(), &[]);
     let ran = subject.etcdtest(&["asks_and_passes"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
-    assert!(has_ended(process(&subject, "stubborn")));
+    assert!(has_ended(subject.process("stubborn")));
 }
 
 /// A service with a child in its group and one that left it.
@@ -291,8 +263,8 @@ fn a_runner_that_is_killed_leaves_no_service() {
     let subject = Subject::with_services();
     subject.apply("local", &[&family(&subject), SERVER].concat(), &[]);
     let running = subject.start(&["waits"]);
-    let processes = FAMILY.map(|name| process(&subject, name));
-    process(&subject, "waiting");
+    let processes = FAMILY.map(|name| subject.process(name));
+    subject.process("waiting");
     assert!(!processes.into_iter().any(has_ended));
     running.signal(Signal::KILL);
     for process in processes {
@@ -305,7 +277,7 @@ fn a_runner_that_is_killed_leaves_no_service() {
     }
     subject.apply("local", &family(&subject).replace("log = 'up'", "log = 'never'"), &[]);
     let running = subject.start(&["waits"]);
-    let processes = FAMILY.map(|name| process(&subject, name));
+    let processes = FAMILY.map(|name| subject.process(name));
     running.signal(Signal::KILL);
     for process in processes {
         eventually(|| has_ended(process).then_some(()), "the end of a service");
@@ -319,7 +291,7 @@ fn what_a_service_started_ends_with_it() {
     let ran = subject.etcdtest(&["asks_and_passes"]);
     assert_eq!(ran.code, Some(0), "{ran:?}");
     for name in FAMILY {
-        assert!(has_ended(process(&subject, name)), "{name}");
+        assert!(has_ended(subject.process(name)), "{name}");
     }
 }
 
@@ -328,7 +300,7 @@ fn a_run_that_is_stopped_by_its_terminal_leaves_its_services_running() {
     let subject = Subject::with_services();
     subject.apply("local", &[scribe(&subject, "scribe", ""), SERVER.to_owned()].concat(), &[]);
     let running = subject.start(&["waits"]);
-    let (test, service) = (process(&subject, "waiting"), process(&subject, "scribe.pid"));
+    let (test, service) = (subject.process("waiting"), subject.process("scribe.pid"));
     running.signal(Signal::TSTP);
     eventually(|| (state(test) == Some('T')).then_some(()), "the stop");
     assert!(matches!(state(service), Some('S' | 'R' | 'D')));

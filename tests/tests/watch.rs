@@ -5,11 +5,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
 
-use rustix::process::{Pid, Signal, test_kill_process};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 use whole_program::etcd::Etcd;
+use whole_program::processes::{eventually, has_ended};
 use whole_program::subject::Subject;
 
 /// How often each unit has a result.
@@ -79,8 +79,8 @@ fn a_run_that_nobody_works_for_is_said_to_be_stalled() {
     let pids = waiting(&subject);
     run.signal(Signal::KILL);
     run.end();
-    while !pids.split_whitespace().all(ended) {
-        std::thread::sleep(Duration::from_millis(5));
+    for pid in pids {
+        eventually(|| has_ended(pid).then_some(()), "the end of a process");
     }
     assert!(watch.line_with("run-stalled").is_some(), "it is told when the worker's lease has ended");
     assert!(subject.etcdtest(&["runs", "list"]).stdout.contains("stalled"));
@@ -96,20 +96,10 @@ fn an_unknown_run_cannot_be_watched() {
     subject.etcdtest(&["watch", "nightyl"]).refuses(2, &["there is no run `nightyl`", "`nightly`"]);
 }
 
-/// The ids of the test that waits for ever and of its child, once they run.
-fn waiting(subject: &Subject) -> String {
-    loop {
-        if let Ok(pids) = fs::read_to_string(subject.meeting("waits")) {
-            return pids;
-        }
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-fn ended(process: &str) -> bool {
-    let stat = fs::read_to_string(format!("/proc/{process}/stat"));
-    test_kill_process(Pid::from_raw(process.parse().unwrap()).unwrap()).is_err()
-        || stat.is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
+/// The test that waits for ever and its child, once they run.
+fn waiting(subject: &Subject) -> Vec<Pid> {
+    let ids = eventually(|| fs::read_to_string(subject.meeting("waits")).ok(), "the test");
+    ids.split(' ').map(|id| Pid::from_raw(id.parse().unwrap()).unwrap()).collect()
 }
 
 fn interrupted_by(signal: Signal) {
@@ -122,7 +112,7 @@ fn interrupted_by(signal: Signal) {
     let pids = waiting(&subject);
     run.signal(signal);
     let ran = run.end();
-    assert_eq!(ran.code, Some(100), "{ran:?}");
+    assert_eq!(ran.code, Some(130), "{ran:?}");
     let events = ran.events();
     let cancelled = events.iter().find(|event| event["event"] == "run-cancelled").unwrap();
     assert_eq!(cancelled["reason"], "it was interrupted");
@@ -133,8 +123,8 @@ fn interrupted_by(signal: Signal) {
     let shown = subject.etcdtest(&["runs", "show", "cut", "--format", "json"]);
     let shown: Value = serde_json::from_str(&shown.stdout).unwrap();
     assert_eq!((&shown["state"], &shown["counts"]), (&json!("cancelled"), &last["counts"]));
-    for pid in pids.split(' ') {
-        assert!(ended(pid), "{pid} is still there");
+    for pid in pids {
+        assert!(has_ended(pid), "{pid:?} is still there");
     }
     assert_eq!(left(temporary.path()), Vec::<String>::new(), "temporary files are left");
 }

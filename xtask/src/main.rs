@@ -23,8 +23,9 @@ Usage: cargo xtask <CHORE> [ARGUMENTS]
   demo [ARGUMENTS]   run the example's tests; ARGUMENTS go to each `cargo etcdtest`,
                      for example `--endpoints 127.0.0.1:2379`
   test [ARGUMENTS]   run all tests, with real etcd; ARGUMENTS go to `cargo test`
-  bench [--quick] [--json FILE]
-                     measure `cargo etcdtest` beside its peers; docs/performance.md explains
+  bench [ROW…] [--quick] [--json FILE]
+                     measure `cargo etcdtest` beside its peers; docs/performance.md explains the
+                     rows: no-ops, one, sleep, phases, makespan, scale, store
   install            install `cargo etcdtest` from this checkout
   lint               formatting, clippy and documentation, with warnings as errors
   ci                 lint, then test

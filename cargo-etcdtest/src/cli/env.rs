@@ -17,10 +17,9 @@ use crate::author::author;
 use crate::config::{Flags, Format};
 use crate::environments::{
     Applied, Change, Draft, EnvironmentError, EnvironmentFile, EnvironmentId, Environments, GivenData,
-    GivenSecrets, Reservations, Secrets, editor, read_files,
+    GivenSecrets, KnownSecrets, Reservations, Secrets, editor, read_files,
 };
 use crate::model::Environment;
-use crate::redact::Redactor;
 use crate::store::SharedStore;
 
 /// Manage the environments that tests run against
@@ -131,7 +130,9 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
     let reservations = Reservations::new(store.clone(), settings.store_timeout);
     match arguments.verb {
         EnvVerb::Apply { paths, name, message } => {
-            let files = environments.check(files(&paths, name)?).await?;
+            let mut files = files(&paths, name)?;
+            environments.check(&mut files).await?;
+            files.iter_mut().for_each(warn);
             let change = Change { author: &author(), message: &message };
             apply(&environments, &session.secrets(store)?, files, change, format).await?;
         }
@@ -179,7 +180,9 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
                 None => return Err(nothing_to_compare(&from.name)),
             };
             let (from, to) = (environments.chain(&from).await?, environments.chain(&to).await?);
-            print(&diff(&from.resolve(), &to.resolve(), format))?;
+            let (from, to) = (from.resolve(), to.resolve());
+            let compared = session.secrets(store)?.compare(&from.definition, &to.definition).await?;
+            print(&diff(&from, &to, &compared, format))?;
         }
         EnvVerb::Rollback { id, message } => {
             let Some(version) = id.version else { return Err(no_version(&id.name)) };
@@ -209,6 +212,13 @@ fn files(paths: &[PathBuf], name: Option<String>) -> Result<Vec<EnvironmentFile>
     }
 }
 
+/// Shows what of a file was probably meant otherwise.
+fn warn(file: &mut EnvironmentFile) {
+    for doubt in file.doubts.drain(..) {
+        anstream::eprintln!("{:?}", miette::Report::new(doubt));
+    }
+}
+
 async fn apply(
     environments: &Environments,
     secrets: &Secrets,
@@ -217,19 +227,16 @@ async fn apply(
     format: Format,
 ) -> Result<(), Failure> {
     // Nothing is written anywhere until all values are known.
-    let given = |file: EnvironmentFile| {
-        let data = GivenData::read(&file)?;
-        Ok((data, GivenSecrets::read(&file)?, file))
-    };
-    let given: Vec<_> = files.into_iter().map(given).collect::<Result<_, EnvironmentError>>()?;
-    let told = Redactor::new(given.iter().flat_map(|(_, secrets, _)| secrets.values()));
-    let message = told.text(change.message.to_owned());
-    let change = Change { message: &message, ..change };
-    for (data, secrets_given, mut file) in given {
+    let data = GivenData::read_all(&files)?;
+    let values = GivenSecrets::read_all(&files)?;
+    let known = KnownSecrets::of(files.iter().zip(&values), environments, secrets).await?;
+    let told = files.iter().zip(&data).filter_map(|(file, data)| known.check(file, data).err());
+    EnvironmentError::all(told.collect())?;
+    let change = Change { message: &known.without(change.message), ..change };
+    for ((mut file, data), values) in files.into_iter().zip(data).zip(values) {
         let current = environments.find(&file.name).await?;
         let current = current.as_ref().map(|current| &current.definition);
-        let secrets_given = encrypted_as_inherited(environments, secrets, secrets_given, &file).await?;
-        for name in secrets_given.store(secrets, &mut file, current).await? {
+        for name in values.store(environments, secrets, &mut file, current).await? {
             let name = painted(STRONG, name);
             anstream::eprintln!("the secret {name} was not given, and stays as it is stored");
         }
@@ -237,18 +244,6 @@ async fn apply(
         print(&applied_text(&environments.apply(&file, change).await?, format))?;
     }
     Ok(())
-}
-
-/// Secrets for which the file names no recipients are for those of what it extends.
-async fn encrypted_as_inherited(
-    environments: &Environments,
-    secrets: &Secrets,
-    given: GivenSecrets,
-    file: &EnvironmentFile,
-) -> Result<GivenSecrets, EnvironmentError> {
-    let Some(base) = &file.definition.extends else { return Ok(given) };
-    let base = environments.chain(&EnvironmentId::current(base)).await?.resolve();
-    Ok(given.for_those_of(secrets, &base.definition).await?)
 }
 
 fn nothing_to_compare(name: &str) -> Failure {
@@ -270,16 +265,20 @@ async fn edit(
     format: Format,
 ) -> Result<String, Failure> {
     let seen = environments.get(name).await?;
-    let draft = Draft::new(&seen)?;
+    let (draft, editor) = (Draft::new(&seen)?, editor()?);
     let error = loop {
-        match edit_once(environments, secrets, &seen, &draft, change).await {
+        if let Err(error) = draft.open(&editor).await {
+            break error.into();
+        }
+        match take_draft(environments, secrets, &seen, &draft, change).await {
             Ok(applied) => return Ok(applied_text(&applied, format)),
-            Err(error @ EnvironmentError::File(_)) if somebody_is_there() => {
+            Err(error) if error.is_of_file() && somebody_is_there() => {
                 Failure::usage(error).print();
                 if !confirm("edit it again?") {
                     break Failure::usage(miette::miette!("`{name}` was not changed"));
                 }
             }
+            Err(error @ EnvironmentError::Abandoned { .. }) => return Err(error.into()),
             Err(error) => break error.into(),
         }
     };
@@ -289,20 +288,23 @@ async fn edit(
     Err(error)
 }
 
-async fn edit_once(
+/// Makes the environment what the draft says.
+async fn take_draft(
     environments: &Environments,
     secrets: &Secrets,
     seen: &Environment,
     draft: &Draft,
     change: Change<'_>,
 ) -> Result<Applied, EnvironmentError> {
-    let editor = editor()?;
-    draft.open(&editor).await?;
     let mut file = draft.read()?;
+    environments.check(std::slice::from_mut(&mut file)).await?;
+    warn(&mut file);
     let data = GivenData::read(&file)?;
-    let given = GivenSecrets::read(&file)?.for_those_of(secrets, &seen.definition).await?;
-    let given = encrypted_as_inherited(environments, secrets, given, &file).await?;
-    given.store(secrets, &mut file, Some(&seen.definition)).await?;
+    let given = GivenSecrets::read(&file)?;
+    let known = KnownSecrets::of([(&file, &given)], environments, secrets).await?;
+    known.check(&file, &data)?;
+    let change = Change { message: &known.without(change.message), ..change };
+    given.store(environments, secrets, &mut file, Some(&seen.definition)).await?;
     data.store(&environments.data_sets(), &mut file).await?;
     environments.replace(seen, &file, change).await
 }

@@ -44,11 +44,12 @@ pub(super) async fn run(
         Format::Human => show(heard, &mut Progress::new(false)),
         Format::Json => show(heard, &mut Stream::default()),
     });
+    let sets = environments.data_sets();
     let mut not_ready = Vec::new();
     let interrupted = 'checked: {
         for environment in &found {
             tokio::select! {
-                found = check(&ground, environment, &told) => not_ready.extend(found),
+                found = check(&ground, environment, &sets, &told) => not_ready.extend(found?),
                 Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => break 'checked true,
             }
         }
@@ -66,7 +67,7 @@ pub(super) async fn run(
         })?;
     }
     if interrupted {
-        return Err(Failure::usage(miette::miette!("interrupted; its services have been stopped")));
+        return Err(Failure::interrupted(miette::miette!("interrupted; its services have been stopped")));
     }
     Ok(if not_ready.is_empty() { Exit::Passed } else { Exit::Environment })
 }

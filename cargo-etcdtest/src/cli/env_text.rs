@@ -13,7 +13,7 @@ use super::reservation_text::{queue_json, queue_lines, queue_text};
 use super::style::{FAINT, STRONG, WARNING, ago, local_time, painted};
 use super::table::Table;
 use crate::config::Format;
-use crate::environments::{Applied, Chain, EnvironmentError, Queue, values};
+use crate::environments::{Applied, Chain, Compared, EnvironmentError, Queue, values};
 use crate::model::{Environment, EnvironmentVersion};
 use crate::reports::text::one_line;
 
@@ -128,25 +128,48 @@ impl Shown {
     }
 }
 
-/// What is different between two environments, value by value.
-pub(super) fn diff(from: &Environment, to: &Environment, format: Format) -> String {
+/// What is different between two environments, value by value; of secrets, what became of
+/// comparing them.
+pub(super) fn diff(
+    from: &Environment,
+    to: &Environment,
+    secrets: &BTreeMap<String, Compared>,
+    format: Format,
+) -> String {
     let (old, new) = (values(&from.definition), values(&to.definition));
     let paths: BTreeSet<_> = old.keys().chain(new.keys()).collect();
-    let changed = paths.into_iter().filter(|path| !is_same(path, old.get(*path), new.get(*path)));
+    let compared = |path: &str| secrets.get(path.strip_prefix("secrets.")?);
+    let changed = paths.into_iter().filter(|path| {
+        compared(path) != Some(&Compared::Same) && !is_same(path, old.get(*path), new.get(*path))
+    });
     match format {
         Format::Json => changed
-            .map(|path| json_line(&json!({ "path": path, "from": old.get(path), "to": new.get(path) })))
+            .map(|path| {
+                let mut line = json!({ "path": path, "from": old.get(path), "to": new.get(path) });
+                if let Some(compared) = compared(path) {
+                    line["compared"] = json!(*compared == Compared::Different);
+                }
+                json_line(&line)
+            })
             .collect(),
         Format::Human => {
             let title = format!("{} → {}", from.identity(), to.identity());
             let mut text = painted(STRONG, &title) + "\n";
             let before = text.len();
             for path in changed {
-                for (sign, value, color) in
-                    [('-', old.get(path), AnsiColor::Red), ('+', new.get(path), AnsiColor::Green)]
-                {
+                let note = match compared(path) {
+                    Some(Compared::Different) => "  # another value".to_owned(),
+                    Some(Compared::Unknown(why)) => {
+                        format!("  # values not compared: {}", one_line(why, 120))
+                    }
+                    Some(Compared::Same) | None => String::new(),
+                };
+                for (sign, value, note, color) in [
+                    ('-', old.get(path), "", AnsiColor::Red),
+                    ('+', new.get(path), note.as_str(), AnsiColor::Green),
+                ] {
                     if let Some(value) = value {
-                        let line = format!("{sign} {path} = {}", toml_value(value));
+                        let line = format!("{sign} {path} = {}{note}", toml_value(value));
                         let _ = writeln!(text, "{}", painted(color.on_default(), line));
                     }
                 }

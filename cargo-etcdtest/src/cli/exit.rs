@@ -22,7 +22,7 @@ pub enum Exit {
     Environment = 102,
     /// The store could not be reached.
     Store = 103,
-    /// The run was interrupted before everything was stored.
+    /// A signal ended it before it was done.
     Interrupted = 130,
 }
 
@@ -42,6 +42,18 @@ impl Failure {
     /// Wrong usage or configuration.
     pub fn usage(report: impl Into<miette::Report>) -> Self {
         Self::new(Exit::Usage, report)
+    }
+
+    /// The same, with what can be done about it first.
+    #[must_use]
+    pub fn with_help(self, first: &str) -> Self {
+        let then = self.report.help().map(|help| format!("; {help}")).unwrap_or_default();
+        Self::new(self.exit, miette::miette!(help = format!("{first}{then}"), "{}", self.report))
+    }
+
+    /// A signal came first.
+    pub fn interrupted(report: impl Into<miette::Report>) -> Self {
+        Self::new(Exit::Interrupted, report)
     }
 
     /// What the program exits with.
@@ -95,7 +107,9 @@ impl From<ReservationError> for Failure {
             ReservationError::NoCapacity { .. }
             | ReservationError::Exists(_)
             | ReservationError::TooLong { .. }
+            | ReservationError::NoHolder { .. }
             | ReservationError::Several { .. } => Self::usage(error),
+            ReservationError::Interrupted { .. } => Self::interrupted(error),
             error => Self::new(Exit::Environment, error),
         }
     }
@@ -114,7 +128,9 @@ impl From<EnvironmentError> for Failure {
         match error {
             EnvironmentError::Store(error) => error.into(),
             EnvironmentError::Secret(error) => error.into(),
-            EnvironmentError::Unknown { .. } => Self::new(Exit::Environment, error),
+            EnvironmentError::Unknown { .. } | EnvironmentError::UnknownVersion { .. } => {
+                Self::new(Exit::Environment, error)
+            }
             error => Self::usage(error),
         }
     }

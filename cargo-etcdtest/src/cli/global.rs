@@ -5,9 +5,11 @@
 
 use std::ffi::OsString;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::Args;
 
+use super::run::duration;
 use crate::config::{Flags, Format, User};
 
 /// Flags of every verb.
@@ -35,6 +37,9 @@ pub struct GlobalArgs {
     /// Prefix of all keys, for several projects in one cluster
     #[arg(long, global = true, value_name = "PREFIX")]
     pub namespace: Option<String>,
+    /// How long a store that does not answer is waited for
+    #[arg(long, global = true, value_name = "DURATION", value_parser = duration)]
+    pub store_timeout: Option<Duration>,
     /// Profile of `.config/etcdtest.toml` to use
     #[arg(long, global = true, value_name = "NAME")]
     pub profile: Option<String>,
@@ -80,6 +85,7 @@ impl GlobalArgs {
             key: self.key.clone(),
             identity: self.identity.clone(),
             namespace: self.namespace.clone(),
+            store_timeout: self.store_timeout,
             format: self.format,
             color: self.color,
             ..own

@@ -22,6 +22,9 @@ mod run_text;
 mod runs;
 mod session;
 mod store;
+mod store_copy;
+mod store_gc;
+mod store_sync;
 mod stream;
 pub mod style;
 mod table;
@@ -100,6 +103,14 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> Exit {
     exit
 }
 
+/// Whether these arguments, the program's own name first, are understood; nothing is done.
+///
+/// # Errors
+/// What is wrong with them, and where the help or the version is asked for.
+pub fn check(arguments: impl IntoIterator<Item = OsString>) -> Result<(), clap::Error> {
+    parse(&verb::insert_default(arguments.into_iter().collect())).map(drop)
+}
+
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
     let mut command = with_defaults(Cli::command());
     let matches = command.try_get_matches_from_mut(arguments)?;
@@ -155,7 +166,7 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
             let session = Session::new(global, Flags::default(), None)?;
             watch::run(args, session.store().await?, session.settings.format).await
         }
-        Verb::Store(args) => store::run(&args, &Session::new(global, Flags::default(), None)?).await,
+        Verb::Store(args) => store::run(args, &Session::new(global, Flags::default(), None)?).await,
     }
 }
 

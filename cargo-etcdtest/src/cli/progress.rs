@@ -4,7 +4,8 @@
 use std::collections::HashMap;
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
@@ -22,6 +23,8 @@ use crate::reports::{story, text};
 const COLUMN: usize = 12;
 /// How many tests under way are named below the bar.
 const NAMED: usize = 8;
+/// How often events are looked for at the most.
+const LOOK: Duration = Duration::from_millis(5);
 /// How many bytes of a stream's beginning and end are shown with a failure.
 const SHOWN: usize = 64 << 10;
 
@@ -36,10 +39,20 @@ pub(super) trait Display {
 
 /// Shows events until there are no more, or nobody looks.
 pub(super) fn show(mut events: mpsc::UnboundedReceiver<RunEvent>, display: &mut impl Display) {
+    let mut shown = Instant::now();
     while let Some(event) = events.blocking_recv() {
-        if display.show(event).is_err() {
-            return;
+        let mut next = Some(event);
+        while let Some(event) = next {
+            if display.show(event).is_err() {
+                return;
+            }
+            next = events.try_recv().ok();
         }
+        // Nobody sees more often, and each look takes time from the tests.
+        if shown.elapsed() < LOOK {
+            thread::sleep(LOOK);
+        }
+        shown = Instant::now();
     }
 }
 
@@ -393,6 +406,7 @@ pub(super) fn ready_line(part: &Part, url: Option<&str>, took: Duration) -> Stri
         Part::Definition => "definition".to_owned(),
         Part::Service(name) => format!("service {}", painted(STRONG, name)),
         Part::Probe(text) => format!("probe {}", painted(STRONG, text::one_line(text, text::MESSAGE))),
+        Part::Data(name) => format!("data set {}", painted(STRONG, name)),
     };
     format!("{label} [{:>9}] {part}{}", super::style::seconds(took), painted(FAINT, url))
 }

@@ -105,13 +105,17 @@ pub(super) async fn release(
     settings: &Settings,
 ) -> Result<Exit, Failure> {
     let ReleaseArgs { name, force, holder } = args;
-    let reservations = Reservations::new(store, settings.store_timeout);
+    let reservations = Reservations::new(store.clone(), settings.store_timeout);
     let released = if force {
-        vec![reservations.take_away(&name, holder.as_deref(), &author()).await?]
+        reservations.take_away(&name, holder.as_deref(), &author()).await.map(|lock| vec![lock])
     } else {
-        reservations.release(&name, &author()).await?
+        reservations.release(&name, &author()).await
     };
-    for lock in released {
+    if let Err(ReservationError::Nobody { .. }) = &released {
+        // A queue outlives its environment; where there is neither, the name is wrong.
+        Environments::new(store).get(&name).await?;
+    }
+    for lock in released? {
         print(&released_text(&name, &lock, settings.format))?;
     }
     Ok(Exit::Passed)

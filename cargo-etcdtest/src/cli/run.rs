@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 
 use super::cargo_options::{CargoOptions, unless_interrupted};
@@ -18,6 +19,7 @@ use super::progress::{Progress, show};
 use super::report::write_file;
 use super::requirements::require;
 use super::session::Session;
+use super::store_gc::kept;
 use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs, verb};
 use crate::config::{
@@ -25,15 +27,18 @@ use crate::config::{
     Value,
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
-use crate::execution::{self, Entry, Leave, Order, Policy, RunError, Selected, Timings};
+use crate::execution::{self, Entry, Kept, Leave, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Environment, Labels, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
-use crate::store::{SharedStore, StoreError};
+use crate::store::{SharedStore, Store, StoreError, gc};
 use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
 
 /// How long a display may take once nobody wants to wait any more.
 const LAST_WORDS: Duration = Duration::from_millis(100);
+
+/// How long old runs may be deleted for after a run.
+const TIDYING: Duration = Duration::from_secs(2);
 
 /// Arguments of `run`.
 #[derive(Debug, Args)]
@@ -236,6 +241,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         build: cargo.portable(&session.root),
         commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
+        journals: session.journals(&*store),
         timings,
     };
     carry_out(&store, order, settings, how.own_results).await
@@ -250,7 +256,7 @@ pub(super) async fn carry_out(
     own: bool,
 ) -> Result<Exit, Failure> {
     let (id, worker) = (order.id.clone(), order.worker.clone());
-    let ended = execute(store, order, settings.format).await;
+    let (ended, interrupted) = execute(store, order, settings.format).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
     | Err(RunError::Reservation(ReservationError::Lost { .. } | ReservationError::TakenAway { .. })) =
@@ -259,9 +265,27 @@ pub(super) async fn carry_out(
         write_junit(store, &id, settings.junit.as_deref()).await?;
     }
     match ended {
-        Ok(details) if own => Ok(exit_of_worker(&details, &worker)),
-        Ok(details) => Ok(exit_of(&details)),
+        Ok(details) => {
+            tidy(&**store, &id, settings).await;
+            let not_run = details.run.summary.is_some_and(|summary| summary.not_run > 0);
+            Ok(match interrupted && not_run {
+                true => Exit::Interrupted,
+                false if own => exit_of_worker(&details, &worker),
+                false => exit_of(&details),
+            })
+        }
+        Err(RunError::Unsent { cause, kept }) => Err(failure_of(*cause, &id).with_help(&unsent(&kept))),
         Err(error) => Err(failure_of(error, &id)),
+    }
+}
+
+/// Deletes a few old runs, as the settings say. It is no part of the run that has ended: what
+/// fails is told, and changes nothing else.
+async fn tidy(store: &dyn Store, ended: &RunId, settings: &Settings) {
+    let Some(keep) = kept(settings) else { return };
+    let tidied = tokio::time::timeout(TIDYING, gc::tidy(store, keep, ended, Timestamp::now())).await;
+    if let Ok(Err(error)) = tidied {
+        anstream::eprintln!("warning: old runs were not deleted: {error}");
     }
 }
 
@@ -317,8 +341,8 @@ fn nothing_to_run(list: &TestList, patterns: &[String]) -> Failure {
     Failure::new(Exit::NothingToRun, miette::miette!(help = help, "{message}"))
 }
 
-/// Executes the order, showing what happens.
-async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<RunDetails, RunError> {
+/// Executes the order, showing what happens, and says whether a signal came meanwhile.
+async fn execute(store: &SharedStore, order: Order, format: Format) -> (Result<RunDetails, RunError>, bool) {
     let (events, heard) = mpsc::unbounded_channel();
     let (leave, told) = watch::channel(Leave::ToFinish);
     let shown = tokio::task::spawn_blocking({
@@ -329,13 +353,14 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> Result<Ru
         }
     });
     let signals = tokio::spawn(listen_to_signals(leave));
-    let result = execution::run(store.clone(), order, told, &events).await;
+    let result = execution::run(store.clone(), order, told.clone(), &events).await;
+    let interrupted = *told.borrow() > Leave::ToFinish;
     signals.abort();
     drop(events);
     // A display that failed has said so; the run itself went on without it.
     let patience = if matches!(result, Err(RunError::Interrupted(_))) { LAST_WORDS } else { Duration::MAX };
     let _ = tokio::time::timeout(patience, shown).await;
-    result
+    (result, interrupted)
 }
 
 /// The first signal lets tests end, a second one kills them, a third one ends the program.
@@ -346,6 +371,14 @@ pub(super) async fn listen_to_signals(leave: watch::Sender<Leave>) -> std::io::R
         leave.send_replace(next);
     }
     std::future::pending().await
+}
+
+/// Where results are that are not stored, and how they get there.
+fn unsent(kept: &Kept) -> String {
+    let (are, them) = if kept.results == 1 { ("1 result is", "it") } else { ("{} results are", "them") };
+    let are = are.replace("{}", &kept.results.to_string());
+    let path = kept.path.display();
+    format!("{are} only in {path}: `cargo etcdtest store sync` sends {them} once the store is back")
 }
 
 /// What a run that failed exits with.
@@ -361,13 +394,10 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
                 ),
             )
         }
-        RunError::Interrupted(_) => Failure::new(
-            Exit::Interrupted,
-            miette::miette!(
-                help = format!("what was stored before is safe: `cargo etcdtest runs show {run}` shows it"),
-                "{error}"
-            ),
-        ),
+        RunError::Interrupted(_) => Failure::interrupted(miette::miette!(
+            help = format!("what was stored before is safe: `cargo etcdtest runs show {run}` shows it"),
+            "{error}"
+        )),
         RunError::Store(error) => error.into(),
         RunError::NotReady(not_ready) => not_ready.into(),
         RunError::Data(error) => error.into(),
@@ -380,6 +410,7 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
             "{error}"
         )),
         RunError::Reservation(error) => error.into(),
+        RunError::Unsent { cause, .. } => failure_of(*cause, run),
         RunError::Differs { .. } => Failure::usage(miette::miette!(
             help = "choose another --run-id, or run the same command on the same code",
             "{error}"
@@ -388,19 +419,16 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
             help = format!("`cargo etcdtest runs show {run}` shows what came of it"),
             "{error}"
         )),
-        RunError::Left(_) => Failure::new(
-            Exit::Interrupted,
-            miette::miette!(help = format!("`cargo etcdtest runs cancel {run}` ends it for all"), "{error}"),
-        ),
-        RunError::Unfollowed(_) => Failure::new(
-            Exit::Interrupted,
-            miette::miette!(
-                help = format!(
-                    "`cargo etcdtest watch {run}` follows it again, `cargo etcdtest runs cancel {run}` ends it"
-                ),
-                "{error}"
+        RunError::Left(_) => Failure::interrupted(miette::miette!(
+            help = format!("`cargo etcdtest runs cancel {run}` ends it for all"),
+            "{error}"
+        )),
+        RunError::Unfollowed(_) => Failure::interrupted(miette::miette!(
+            help = format!(
+                "`cargo etcdtest watch {run}` follows it again, `cargo etcdtest runs cancel {run}` ends it"
             ),
-        ),
+            "{error}"
+        )),
         RunError::Unplanned(_) => Failure::usage(miette::miette!(
             help = format!("type the command that began it again, with `--run-id {run}`"),
             "{error}"

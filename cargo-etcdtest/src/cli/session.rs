@@ -7,7 +7,8 @@ use clap::ColorChoice;
 use super::{Failure, GlobalArgs};
 use crate::config::{Flags, Settings, find_workspace_root};
 use crate::environments::{Identities, Secrets};
-use crate::store::{SharedStore, connect};
+use crate::execution::JournalFolder;
+use crate::store::{SharedStore, Store, connect};
 
 /// Settings that were resolved, and where.
 #[derive(Debug)]
@@ -47,6 +48,12 @@ impl Session {
     /// It cannot be reached or used.
     pub async fn store(&self) -> Result<SharedStore, Failure> {
         Ok(connect(&self.settings.store_options(&self.root)).await?)
+    }
+
+    /// Where results are kept that this store may not have yet; `None` where the store is the
+    /// project's own.
+    pub fn journals(&self, store: &dyn Store) -> Option<JournalFolder> {
+        JournalFolder::of(&self.settings.store_options(&self.root), store)
     }
 
     /// The secrets of the store, as far as the identities that the settings name can read

@@ -1,4 +1,5 @@
-//! `cargo etcdtest store`: what the store says of itself, and which settings led to it.
+//! `cargo etcdtest store`: what the store says of itself, and which settings led to it; and
+//! taking care of it.
 
 use std::fmt::Write as _;
 
@@ -7,13 +8,16 @@ use clap::{Args, Subcommand};
 use serde_json::{Value, json};
 
 use super::print::{json_line, print};
+use super::store_copy::CopyArgs;
+use super::store_gc::GcArgs;
+use super::store_sync::SyncArgs;
 use super::style::{FAINT, STRONG, WARNING, painted};
 use super::table::Table;
-use super::{Exit, Failure, Session};
+use super::{Exit, Failure, Session, store_copy, store_gc, store_sync};
 use crate::config::{Format, Origin, Setting};
-use crate::store::{StoreError, StoreStatus, connect};
+use crate::store::{KeyRange, StoreError, StoreStatus, connect, keys};
 
-/// Look at the store
+/// Look at the store, and take care of it
 #[derive(Debug, Args)]
 pub(crate) struct StoreArgs {
     #[command(subcommand)]
@@ -22,40 +26,67 @@ pub(crate) struct StoreArgs {
 
 #[derive(Debug, Subcommand)]
 enum StoreVerb {
-    /// Show kind, version, size and health of the store, and each setting with its origin
+    /// Show kind, version, size, health and content of the store, and each setting with its origin
     Status,
+    /// Delete old runs, with all that was stored of them
+    Gc(GcArgs),
+    /// Copy a store into another one
+    Copy(CopyArgs),
+    /// Send results that runs on this machine could not store
+    Sync(SyncArgs),
+}
+
+/// What a store says of itself, and how many records it has below each prefix, where that may
+/// be known.
+#[derive(Debug)]
+struct Described {
+    status: StoreStatus,
+    records: Vec<(&'static str, Option<u64>)>,
 }
 
 /// Runs the verb. The settings are printed even where the store cannot be asked.
 ///
 /// # Errors
 /// The store failed.
-pub(crate) async fn run(arguments: &StoreArgs, session: &Session) -> Result<Exit, Failure> {
+pub(crate) async fn run(arguments: StoreArgs, session: &Session) -> Result<Exit, Failure> {
     match arguments.verb {
         StoreVerb::Status => {
-            let status = status(session).await;
+            let described = describe(session).await;
             let settings = &session.settings;
             print(&match settings.format {
-                Format::Human => text(status.as_ref(), &settings.origins),
-                Format::Json => json_line(&document(status.as_ref(), &settings.origins)),
+                Format::Human => text(described.as_ref(), &settings.origins),
+                Format::Json => json_line(&document(described.as_ref(), &settings.origins)),
             })?;
-            status?;
+            described?;
             Ok(Exit::Passed)
         }
+        StoreVerb::Gc(args) => store_gc::run(&args, session).await,
+        StoreVerb::Copy(args) => store_copy::run(args, session).await,
+        StoreVerb::Sync(args) => store_sync::run(&args, session).await,
     }
 }
 
-async fn status(session: &Session) -> Result<StoreStatus, StoreError> {
-    let settings = &session.settings;
-    connect(&settings.store_options(&session.root)).await?.status().await
+async fn describe(session: &Session) -> Result<Described, StoreError> {
+    let store = connect(&session.settings.store_options(&session.root)).await?;
+    let status = store.status().await?;
+    let mut records = Vec::new();
+    for prefix in keys::STORED.into_iter().chain(keys::LEASED) {
+        let count = match store.count(KeyRange::prefix(prefix)).await {
+            Err(StoreError::Denied { .. }) => None,
+            counted => Some(counted?),
+        };
+        records.push((prefix, count));
+    }
+    Ok(Described { status, records })
 }
 
-fn document(status: Result<&StoreStatus, &StoreError>, settings: &[Setting]) -> Value {
-    let store = match status {
+fn document(described: Result<&Described, &StoreError>, settings: &[Setting]) -> Value {
+    let store = match described {
         Err(error) => json!({ "error": error.to_string() }),
-        Ok(status) => {
+        Ok(Described { status, records }) => {
             let member =
                 |(endpoint, health): &(String, String)| json!({ "endpoint": endpoint, "health": health });
+            let records = records.iter().map(|(prefix, count)| json!({ "prefix": prefix, "count": count }));
             json!({
                 "kind": status.kind,
                 "location": status.location,
@@ -64,6 +95,7 @@ fn document(status: Result<&StoreStatus, &StoreError>, settings: &[Setting]) -> 
                 "quota": status.quota,
                 "revision": status.revision.0,
                 "members": status.members.iter().map(member).collect::<Vec<_>>(),
+                "records": records.collect::<Vec<_>>(),
                 "healthy": status.warnings.is_empty(),
                 "warnings": status.warnings,
             })
@@ -72,9 +104,9 @@ fn document(status: Result<&StoreStatus, &StoreError>, settings: &[Setting]) -> 
     json!({ "store": store, "settings": settings })
 }
 
-fn text(status: Result<&StoreStatus, &StoreError>, settings: &[Setting]) -> String {
+fn text(described: Result<&Described, &StoreError>, settings: &[Setting]) -> String {
     let mut text = String::new();
-    if let Ok(status) = status {
+    if let Ok(Described { status, records }) = described {
         let mut line = |name: &str, value: &str| {
             // Writing to a string cannot fail.
             let _ = writeln!(text, "{} {value}", painted(FAINT, format_args!("{name:<8}")));
@@ -85,6 +117,10 @@ fn text(status: Result<&StoreStatus, &StoreError>, settings: &[Setting]) -> Stri
         line("revision", &status.revision.to_string());
         for (endpoint, health) in &status.members {
             line("member", &format!("{endpoint} {health}"));
+        }
+        for (prefix, count) in records {
+            let count = count.map_or_else(|| "not known".to_owned(), |count| count.to_string());
+            line("records", &format!("{prefix:<14} {count}"));
         }
         line("health", if status.warnings.is_empty() { "ok" } else { "needs attention" });
         for warning in &status.warnings {
@@ -140,8 +176,8 @@ mod tests {
         Settings::load(flags, root.path(), variables).unwrap().origins
     }
 
-    fn healthy() -> StoreStatus {
-        StoreStatus {
+    fn healthy() -> Described {
+        let status = StoreStatus {
             kind: "etcd",
             location: "a:2379".into(),
             version: Some("3.5.9".into()),
@@ -150,7 +186,8 @@ mod tests {
             revision: Revision(17),
             members: vec![("a:2379".into(), "leader".into()), ("b:2379".into(), "does not answer".into())],
             warnings: vec!["something is wrong".into()],
-        }
+        };
+        Described { status, records: vec![(keys::RUNS, Some(17)), (keys::SECRETS, None)] }
     }
 
     #[test]
@@ -182,6 +219,10 @@ mod tests {
                 "members": [
                     { "endpoint": "a:2379", "health": "leader" },
                     { "endpoint": "b:2379", "health": "does not answer" },
+                ],
+                "records": [
+                    { "prefix": "/runs/", "count": 17 },
+                    { "prefix": "/secrets/", "count": null },
                 ],
                 "healthy": false, "warnings": ["something is wrong"],
             },

@@ -135,6 +135,7 @@ pub(super) fn part_json(event: &str, environment: &str, part: &Part) -> Value {
         Part::Definition => json!({ "event": event, "environment": environment }),
         Part::Service(name) => json!({ "event": event, "environment": environment, "service": name }),
         Part::Probe(text) => json!({ "event": event, "environment": environment, "probe": text }),
+        Part::Data(name) => json!({ "event": event, "environment": environment, "data": name }),
     }
 }
 

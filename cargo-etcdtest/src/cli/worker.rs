@@ -92,7 +92,7 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
 }
 
 /// Works for one run, by its rules, and exits as it ends.
-async fn join(
+pub(super) async fn join(
     id: &RunId,
     session: &Session,
     store: &SharedStore,
@@ -141,6 +141,7 @@ async fn join(
         build: run.build,
         commit: here,
         patience: settings.store_timeout,
+        journals: session.journals(&**store),
         timings,
     };
     carry_out(store, order, settings, false).await

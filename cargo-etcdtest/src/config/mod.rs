@@ -19,6 +19,8 @@ pub use rules::{
     Backoff, MaxFail, OutputWhen, PassOrFail, Retries, RuleError, Rules, SlowTimeout, ThreadsRequired,
 };
 pub use settings::{CREDENTIALS, Declaration, Flags, Origin, Setting, Settings};
-pub use types::{Format, StoreOutput, TestThreads, TestThreadsError, User, UserError};
+pub use types::{
+    Format, KeepRuns, KeepRunsError, StoreOutput, TestThreads, TestThreadsError, User, UserError,
+};
 pub use value::Value;
 pub use workspace::{WorkspaceError, find_workspace_root};

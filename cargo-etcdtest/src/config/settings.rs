@@ -14,7 +14,7 @@ use super::error::SettingsError;
 use super::load::Sources;
 use super::overrides::Override;
 use super::rules::{MaxFail, OutputWhen, PassOrFail, Retries, Rules, SlowTimeout};
-use super::types::{Format, StoreOutput, TestThreads, User};
+use super::types::{Format, KeepRuns, StoreOutput, TestThreads, User};
 use super::value::Value;
 use crate::model::Labels;
 use crate::store::etcd::EtcdOptions;
@@ -146,7 +146,7 @@ settings! {
     /// Prefix of all keys, for several projects in one cluster
     namespace: Option<String> = "",
     /// How long a store that does not answer is waited for
-    store_timeout: Duration = "30s",
+    store_timeout: Duration = "2m",
     /// Environment that tests run against if none is chosen
     default_environment: String = "local",
     /// How long environments are waited for that others have reserved
@@ -181,6 +181,10 @@ settings! {
     store_output: StoreOutput = "failed",
     /// Where the JUnit report of each run is written to, besides the store
     junit: Option<PathBuf> = "",
+    /// How many of the newest runs stay when the end of a run deletes old ones, or `all`
+    gc_keep_runs: KeepRuns = "100",
+    /// How old the other runs must be for that
+    gc_older_than: Duration = "14days",
     /// When to use colours
     color: ColorChoice = "auto",
     /// How data is printed

@@ -28,6 +28,15 @@ pub enum TestThreads {
     Exactly(NonZeroUsize),
 }
 
+/// How many runs a store keeps, however old they are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum KeepRuns {
+    /// The newest so many.
+    Newest(NonZeroUsize),
+    /// All.
+    All,
+}
+
 /// Whose output is stored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -60,6 +69,41 @@ pub struct UserError;
 #[derive(Debug, thiserror::Error)]
 #[error("expected a number, `num-cpus`, or a negative number to leave so many cores free")]
 pub struct TestThreadsError;
+
+/// Why a text is no number of runs.
+#[derive(Debug, thiserror::Error)]
+#[error("expected a number from 1, or `all`")]
+pub struct KeepRunsError;
+
+impl KeepRuns {
+    /// The number; `None` for all.
+    pub fn count(self) -> Option<NonZeroUsize> {
+        match self {
+            Self::Newest(count) => Some(count),
+            Self::All => None,
+        }
+    }
+}
+
+impl FromStr for KeepRuns {
+    type Err = KeepRunsError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        match text {
+            "all" => Ok(Self::All),
+            _ => text.parse().map(Self::Newest).map_err(|_| KeepRunsError),
+        }
+    }
+}
+
+impl fmt::Display for KeepRuns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Newest(count) => count.fmt(f),
+            Self::All => f.write_str("all"),
+        }
+    }
+}
 
 impl FromStr for User {
     type Err = UserError;

@@ -9,7 +9,7 @@ use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
 use super::rules::{MaxFail, OutputWhen, PassOrFail, Retries, SlowTimeout, ThreadsRequired, duration};
-use super::types::{Format, StoreOutput, TestThreads, User};
+use super::types::{Format, KeepRuns, StoreOutput, TestThreads, User};
 use crate::model::Labels;
 use crate::store::Secret;
 
@@ -110,6 +110,13 @@ fn read(value: &DeValue<'_>) -> Option<Self> {
 });
 
 value!(MaxFail, "a whole number, 1 or more, or `all`",
+parse: |text: &str| text.parse().ok(),
+show: ToString::to_string,
+fn text(value: &DeValue<'_>) -> Option<String> {
+    text_or_number(value)
+});
+
+value!(KeepRuns, "a whole number, 1 or more, or `all`",
 parse: |text: &str| text.parse().ok(),
 show: ToString::to_string,
 fn text(value: &DeValue<'_>) -> Option<String> {

@@ -1,14 +1,14 @@
 //! From references to values.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
+use etcdtest::protocol::{Malformed, Piece, Reference, pieces};
 use serde_json::{Map, Value};
 
 use super::fault::Fault;
 use super::file::DEEPEST;
 use super::path::below;
-use super::reference::{Piece, Reference, pieces};
 use crate::model::{Definition, Probe, ProbeBy, Ready, ReadyBy, Scope, Service};
 use crate::nearest::{nearest, suggestion};
 
@@ -17,6 +17,9 @@ const LARGEST: usize = 16 * 1024 * 1024;
 
 /// What a value, or a reference that is followed, counts as at least.
 const LEAST: usize = 64;
+
+/// How many faults are told at most.
+const MOST: usize = 100;
 
 /// What references to something outside the definition stand for.
 #[derive(Clone, Default)]
@@ -57,34 +60,39 @@ impl fmt::Debug for Bindings {
 /// and nothing else becomes what it refers to, with its type. The result holds secrets.
 ///
 /// # Errors
-/// A reference to nothing or to itself, and one to a service or secret that the bindings
+/// The first reference to nothing or to itself, or to a service or secret that the bindings
 /// lack.
 pub fn bind(definition: &Definition, bindings: &Bindings) -> Result<Definition, Fault> {
-    let mut binder = Binder { definition, bindings, left: LARGEST, trail: vec![], early: None };
-    let config = binder.table("config", &definition.config, 1)?;
-    let mut bound = Definition { config, ..definition.clone() };
-    for (name, service) in &mut bound.services {
-        let path = below("services", name);
-        binder.early = (service.scope == Scope::Run).then(|| path.clone());
-        binder.service(name, &path, service)?;
-    }
-    for (index, probe) in bound.probes.iter_mut().enumerate() {
-        let path = below("probes", &index.to_string());
-        binder.early = Some(path.clone());
-        binder.probe(&path, probe)?;
-    }
-    Ok(bound)
+    let mut binder = Binder::new(definition, bindings);
+    let bound = binder.whole();
+    binder.faults.into_iter().next().map_or(Ok(bound), Err)
 }
+
+/// All references for which [`bind`] would refuse the definition.
+pub(super) fn faults_of(definition: &Definition, bindings: &Bindings) -> Vec<Fault> {
+    let mut binder = Binder::new(definition, bindings);
+    binder.whole();
+    binder.faults
+}
+
+/// The result of binding something.
+type Bound<T> = Result<T, Told>;
+
+/// What is wrong has been told to the binder.
+struct Told;
 
 struct Binder<'a> {
     definition: &'a Definition,
     bindings: &'a Bindings,
-    /// How much more it may become.
-    left: usize,
+    /// How much more it may become; nothing once it was told that this is too much.
+    left: Option<usize>,
     /// What is being looked up, each because of the one before it.
     trail: Vec<String>,
     /// What is bound, if that is needed before the first test starts.
     early: Option<String>,
+    faults: Vec<Fault>,
+    /// What refers to itself in the end, as far as that was told.
+    circular: BTreeSet<String>,
 }
 
 /// Where a text stands.
@@ -98,22 +106,78 @@ struct Spot<'s> {
 }
 
 impl<'a> Binder<'a> {
-    fn table(
-        &mut self,
-        path: &str,
-        table: &Map<String, Value>,
-        depth: usize,
-    ) -> Result<Map<String, Value>, Fault> {
-        let entries = table.iter();
-        entries.map(|(key, value)| Ok((key.clone(), self.value(&below(path, key), value, depth)?))).collect()
+    fn new(definition: &'a Definition, bindings: &'a Bindings) -> Self {
+        Self {
+            definition,
+            bindings,
+            left: Some(LARGEST),
+            trail: vec![],
+            early: None,
+            faults: vec![],
+            circular: BTreeSet::new(),
+        }
     }
 
-    fn value(&mut self, path: &str, value: &Value, depth: usize) -> Result<Value, Fault> {
+    /// The definition as far as nothing in it is wrong.
+    fn whole(&mut self) -> Definition {
+        let definition = self.definition;
+        let config = self.table("config", &definition.config, 1).unwrap_or_default();
+        let mut bound = Definition { config, ..definition.clone() };
+        for (name, service) in &mut bound.services {
+            let path = below("services", name);
+            self.early = (service.scope == Scope::Run).then(|| path.clone());
+            self.service(name, &path, service);
+        }
+        for (index, probe) in bound.probes.iter_mut().enumerate() {
+            let path = below("probes", &index.to_string());
+            self.early = Some(path.clone());
+            self.probe(&path, probe);
+        }
+        bound
+    }
+
+    /// Takes note of a fault, once, however many values lead to it.
+    fn tell(&mut self, fault: Fault) -> Told {
+        if self.faults.len() < MOST && !self.faults.contains(&fault) {
+            self.faults.push(fault);
+        }
+        Told
+    }
+
+    fn refuse(
+        &mut self,
+        spot: Spot<'_>,
+        reference: &Reference<'_>,
+        label: impl Into<String>,
+        help: Option<String>,
+    ) -> Told {
+        self.tell(Fault {
+            path: spot.path.to_owned(),
+            part: reference.to_string(),
+            message: format!("a reference in `{}` cannot be replaced", spot.path),
+            label: label.into(),
+            help,
+        })
+    }
+
+    fn pieces<'t>(&mut self, spot: Spot<'_>, text: &'t str) -> Bound<Vec<Piece<'t>>> {
+        pieces(text).map_err(|malformed| self.tell(malformed_fault(spot.path, &malformed)))
+    }
+
+    /// All values of a table; each is looked at, even if another is wrong.
+    fn table(&mut self, path: &str, table: &Map<String, Value>, depth: usize) -> Bound<Map<String, Value>> {
+        let entries = table.iter();
+        let entries =
+            entries.map(|(key, value)| Ok((key.clone(), self.value(&below(path, key), value, depth)?)));
+        entries.collect::<Vec<_>>().into_iter().collect()
+    }
+
+    fn value(&mut self, path: &str, value: &Value, depth: usize) -> Bound<Value> {
         let spot = Spot { path, depth, port: None };
         self.spend(spot, LEAST)?;
         match value {
             Value::String(text) => {
-                let parts = pieces(text).map_err(|malformed| malformed_fault(path, &malformed))?;
+                let parts = self.pieces(spot, text)?;
                 match &parts[..] {
                     [Piece::Reference(reference)] => self.look_up(spot, reference),
                     _ => Ok(self.join(spot, parts)?.into()),
@@ -121,100 +185,110 @@ impl<'a> Binder<'a> {
             }
             Value::Array(values) => {
                 let values = values.iter().enumerate();
-                values
-                    .map(|(index, value)| self.value(&below(path, &index.to_string()), value, depth + 1))
-                    .collect()
+                let values = values
+                    .map(|(index, value)| self.value(&below(path, &index.to_string()), value, depth + 1));
+                values.collect::<Vec<_>>().into_iter().collect()
             }
             Value::Object(table) => Ok(self.table(path, table, depth + 1)?.into()),
             other => Ok(other.clone()),
         }
     }
 
-    fn service(&mut self, name: &str, path: &str, service: &mut Service) -> Result<(), Fault> {
-        let port = Some(self.port(Spot { path, depth: 1, port: None }, name, &Reference::Port(name))?);
-        self.replace(&below(path, "command"), &mut service.command, port)?;
+    fn service(&mut self, name: &str, path: &str, service: &mut Service) {
+        let Ok(port) = self.port(Spot { path, depth: 1, port: None }, name, &Reference::Port(name)) else {
+            return;
+        };
+        let port = Some(port);
+        self.replace(&below(path, "command"), &mut service.command, port);
         for (index, argument) in service.args.iter_mut().enumerate() {
-            self.replace(&below(&below(path, "args"), &index.to_string()), argument, port)?;
+            self.replace(&below(&below(path, "args"), &index.to_string()), argument, port);
         }
         for (variable, value) in &mut service.env {
-            self.replace(&below(&below(path, "env"), variable), value, port)?;
+            self.replace(&below(&below(path, "env"), variable), value, port);
         }
         if let Some(folder) = &mut service.cwd {
-            self.replace(&below(path, "cwd"), folder, port)?;
+            self.replace(&below(path, "cwd"), folder, port);
         }
-        self.replace(&below(path, "url"), &mut service.url, port)?;
+        self.replace(&below(path, "url"), &mut service.url, port);
         if let Some(Ready { by, .. }) = &mut service.ready {
             let path = below(path, "ready");
             match by {
                 ReadyBy::Http(text) => self.replace(&below(&path, "http"), text, port),
                 ReadyBy::Tcp(text) => self.replace(&below(&path, "tcp"), text, port),
                 ReadyBy::Log(text) => self.replace(&below(&path, "log"), text, port),
-            }?;
+            }
         }
-        Ok(())
     }
 
-    fn probe(&mut self, path: &str, probe: &mut Probe) -> Result<(), Fault> {
+    fn probe(&mut self, path: &str, probe: &mut Probe) {
         match &mut probe.by {
             ProbeBy::Http { url, body, .. } => {
-                self.replace(&below(path, "http"), url, None)?;
-                body.iter_mut().try_for_each(|body| self.replace(&below(path, "body"), body, None))
+                self.replace(&below(path, "http"), url, None);
+                if let Some(body) = body {
+                    self.replace(&below(path, "body"), body, None);
+                }
             }
             ProbeBy::Tcp(text) => self.replace(&below(path, "tcp"), text, None),
             ProbeBy::Dns(text) => self.replace(&below(path, "dns"), text, None),
             ProbeBy::Command(words) => {
                 let path = below(path, "command");
-                let mut words = words.iter_mut().enumerate();
-                words
-                    .try_for_each(|(index, word)| self.replace(&below(&path, &index.to_string()), word, None))
+                for (index, word) in words.iter_mut().enumerate() {
+                    self.replace(&below(&path, &index.to_string()), word, None);
+                }
             }
         }
     }
 
-    fn replace(&mut self, path: &str, text: &mut String, port: Option<u16>) -> Result<(), Fault> {
-        *text = self.text(Spot { path, depth: 1, port }, text)?;
-        Ok(())
+    fn replace(&mut self, path: &str, text: &mut String, port: Option<u16>) {
+        if let Ok(bound) = self.text(Spot { path, depth: 1, port }, text) {
+            *text = bound;
+        }
     }
 
-    fn text(&mut self, spot: Spot<'_>, text: &str) -> Result<String, Fault> {
-        let parts = pieces(text).map_err(|malformed| malformed_fault(spot.path, &malformed))?;
+    fn text(&mut self, spot: Spot<'_>, text: &str) -> Bound<String> {
+        let parts = self.pieces(spot, text)?;
         self.join(spot, parts)
     }
 
-    fn join(&mut self, spot: Spot<'_>, parts: Vec<Piece<'_>>) -> Result<String, Fault> {
-        let mut whole = String::new();
+    fn join(&mut self, spot: Spot<'_>, parts: Vec<Piece<'_>>) -> Bound<String> {
+        let (mut whole, mut wrong) = (String::new(), None);
         for part in parts {
             let text = match (part, spot.port) {
-                (Piece::Text(text), Some(port)) => text.replace("{port}", &port.to_string()),
-                (Piece::Text(text), None) => text.to_owned(),
-                (Piece::Reference(reference), _) => match self.look_up(spot, &reference)? {
-                    Value::String(text) => text,
-                    value @ (Value::Array(_) | Value::Object(_)) => {
+                (Piece::Text(text), Some(port)) => Ok(text.replace("{port}", &port.to_string())),
+                (Piece::Text(text), None) => Ok(text.to_owned()),
+                (Piece::Reference(reference), _) => match self.look_up(spot, &reference) {
+                    Ok(Value::String(text)) => Ok(text),
+                    Ok(value @ (Value::Array(_) | Value::Object(_))) => {
                         let kind = if value.is_array() { "a list" } else { "a table" };
-                        return Err(refused(
-                            spot.path,
-                            &reference,
-                            format!("{kind} has no place in a text"),
-                            None,
-                        ));
+                        Err(self.refuse(spot, &reference, format!("{kind} has no place in a text"), None))
                     }
-                    value => value.to_string(),
+                    Ok(value) => Ok(value.to_string()),
+                    Err(told) => Err(told),
                 },
             };
-            self.spend(spot, text.len())?;
-            whole += &text;
+            match text {
+                Ok(text) => {
+                    self.spend(spot, text.len())?;
+                    whole += &text;
+                }
+                Err(told) => wrong = Some(told),
+            }
         }
-        Ok(whole)
+        wrong.map_or(Ok(whole), Err)
     }
 
     /// What a reference stands for.
-    fn look_up(&mut self, spot: Spot<'_>, reference: &Reference<'_>) -> Result<Value, Fault> {
+    fn look_up(&mut self, spot: Spot<'_>, reference: &Reference<'_>) -> Bound<Value> {
         let written = reference.to_string();
         let target = written.trim_start_matches("${").trim_end_matches('}');
         if let Some(begin) = self.trail.iter().position(|earlier| earlier == target) {
+            if self.circular.contains(target) {
+                return Err(Told);
+            }
+            self.circular.extend(self.trail[begin..].iter().cloned());
             let chain = self.trail[begin..].iter().map(String::as_str).chain([target]);
             let chain = format!("each refers to the next: {}", chain.collect::<Vec<_>>().join(" → "));
-            return Err(refused(spot.path, reference, "in the end it refers to itself".into(), Some(chain)));
+            return Err(self.refuse(spot, reference, "in the end it refers to itself", Some(chain)));
         }
         self.spend(spot, LEAST)?;
         self.trail.push(target.to_owned());
@@ -223,7 +297,7 @@ impl<'a> Binder<'a> {
         value
     }
 
-    fn target(&mut self, spot: Spot<'_>, reference: &Reference<'_>) -> Result<Value, Fault> {
+    fn target(&mut self, spot: Spot<'_>, reference: &Reference<'_>) -> Bound<Value> {
         let definition = self.definition;
         match reference {
             Reference::Config(names) => {
@@ -241,22 +315,17 @@ impl<'a> Binder<'a> {
                 if !definition.secrets.contains_key(*name) {
                     let known = definition.secrets.keys().map(String::as_str);
                     let help = suggestion(name, known).unwrap_or_else(|| "there are no `[secrets]`".into());
-                    return Err(refused(
-                        spot.path,
+                    return Err(self.refuse(
+                        spot,
                         reference,
                         format!("there is no secret `{name}`"),
                         Some(help),
                     ));
                 }
-                match self.bindings.secrets.get(*name) {
-                    Some(secret) => Ok(secret.as_str().into()),
-                    None => Err(refused(
-                        spot.path,
-                        reference,
-                        format!("the secret `{name}` is not known here"),
-                        None,
-                    )),
-                }
+                let secret = self.bindings.secrets.get(*name).map(|secret| secret.as_str().into());
+                secret.ok_or_else(|| {
+                    self.refuse(spot, reference, format!("the secret `{name}` is not known here"), None)
+                })
             }
             Reference::EnvironmentName => Ok(self.bindings.environment.as_str().into()),
         }
@@ -264,18 +333,18 @@ impl<'a> Binder<'a> {
 
     /// The value of the config that these names lead to, with its path.
     fn config(
-        &self,
+        &mut self,
         spot: Spot<'_>,
         reference: &Reference<'_>,
         names: &[&str],
-    ) -> Result<(String, &'a Value), Fault> {
+    ) -> Bound<(String, &'a Value)> {
         let mut path = "config".to_owned();
         let definition: &'a Definition = self.definition;
         let mut table = Some(&definition.config);
         let mut found = None;
         for (place, name) in names.iter().enumerate() {
             let Some(inside) = table else {
-                return Err(refused(spot.path, reference, format!("`{path}` is no table"), None));
+                return Err(self.refuse(spot, reference, format!("`{path}` is no table"), None));
             };
             let Some(value) = inside.get(*name) else {
                 let help = match nearest(name, inside.keys().map(String::as_str)) {
@@ -284,28 +353,28 @@ impl<'a> Binder<'a> {
                         meant[place] = near;
                         format!("did you mean `{}`?", Reference::Config(meant))
                     }
+                    None if inside.is_empty() => format!("`{path}` has no values"),
                     None => format!(
                         "`{path}` has: {}",
                         inside.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
                     ),
                 };
                 let missing = below(&path, name);
-                return Err(refused(spot.path, reference, format!("there is no `{missing}`"), Some(help)));
+                return Err(self.refuse(spot, reference, format!("there is no `{missing}`"), Some(help)));
             };
             path = below(&path, name);
             table = value.as_object();
             found = Some(value);
         }
-        found
-            .map(|value| (path, value))
-            .ok_or_else(|| refused(spot.path, reference, "it names no value".into(), None))
+        let found = found.map(|value| (path, value));
+        found.ok_or_else(|| self.refuse(spot, reference, "it names no value", None))
     }
 
-    fn port(&self, spot: Spot<'_>, name: &str, reference: &Reference<'_>) -> Result<u16, Fault> {
+    fn port(&mut self, spot: Spot<'_>, name: &str, reference: &Reference<'_>) -> Bound<u16> {
         let Some(service) = self.definition.services.get(name) else {
             let known = self.definition.services.keys().map(String::as_str);
             let help = suggestion(name, known).unwrap_or_else(|| "there are no `[services.NAME]`".into());
-            return Err(refused(spot.path, reference, format!("there is no service `{name}`"), Some(help)));
+            return Err(self.refuse(spot, reference, format!("there is no service `{name}`"), Some(help)));
         };
         if let Some(early) = &self.early
             && service.scope == Scope::Test
@@ -314,51 +383,66 @@ impl<'a> Binder<'a> {
                 "`{early}` is needed before that; give `{name}` the scope `run`, or refer to another"
             );
             let label = format!("`{name}` is started for each test, with a port of its own");
-            return Err(refused(spot.path, reference, label, Some(help)));
+            return Err(self.refuse(spot, reference, label, Some(help)));
         }
         let port = self.bindings.ports.get(name).copied();
-        port.ok_or_else(|| {
-            refused(spot.path, reference, format!("the service `{name}` is not started"), None)
-        })
+        port.ok_or_else(|| self.refuse(spot, reference, format!("the service `{name}` is not started"), None))
     }
 
     /// Takes note of a piece of the result, before it becomes too large or too deep.
-    fn spend(&mut self, spot: Spot<'_>, size: usize) -> Result<(), Fault> {
-        let fault = |label: String| Fault {
-            path: spot.path.to_owned(),
+    fn spend(&mut self, spot: Spot<'_>, size: usize) -> Bound<()> {
+        let fault = |path: &str, label: String| Fault {
+            path: path.to_owned(),
             part: String::new(),
             message: "a value becomes too large".into(),
             label,
             help: None,
         };
         if spot.depth > DEEPEST {
-            return Err(fault(format!("values and references lead deeper than {DEEPEST} levels")));
+            let label = format!("values and references lead deeper than {DEEPEST} levels");
+            return Err(self.tell(fault(spot.path, label)));
         }
-        self.left = self.left.checked_sub(size).ok_or_else(|| {
-            fault(format!("with all references replaced there is more than {LARGEST} bytes"))
-        })?;
-        Ok(())
+        let left = self.left.ok_or(Told)?;
+        self.left = left.checked_sub(size);
+        if self.left.is_some() {
+            return Ok(());
+        }
+        let label = format!("with all references replaced there is more than {LARGEST} bytes");
+        Err(self.tell(fault(spot.path, label)))
     }
 }
 
-fn malformed_fault(path: &str, malformed: &super::reference::Malformed<'_>) -> Fault {
+fn malformed_fault(path: &str, malformed: &Malformed<'_>) -> Fault {
+    let escape = "where no reference is meant, write `$${` for `${`";
     Fault {
         path: path.to_owned(),
         part: malformed.written.to_owned(),
         message: "a reference cannot be read".into(),
         label: malformed.reason.to_owned(),
-        help: Some("where no reference is meant, write `$${` for `${`".into()),
+        help: Some(match meant(malformed.written) {
+            Some(meant) => format!("did you mean `{meant}`? {escape}"),
+            None => escape.into(),
+        }),
     }
 }
 
-fn refused(path: &str, reference: &Reference<'_>, label: String, help: Option<String>) -> Fault {
-    Fault {
-        path: path.to_owned(),
-        part: reference.to_string(),
-        message: format!("a reference in `{path}` cannot be replaced"),
-        label,
-        help,
+/// The reference that somebody probably meant who wrote this.
+fn meant(written: &str) -> Option<String> {
+    let inside = written.strip_prefix("${")?.strip_suffix('}')?;
+    let mut parts: Vec<_> = inside.split('.').map(str::trim).collect();
+    let first = parts.first_mut()?;
+    *first = nearest(first, ["config", "services", "secrets", "environment"])?;
+    let last: &[&str] = match &parts[..] {
+        ["services", _, _] => &["url", "port"],
+        ["environment", _] => &["name"],
+        _ => &[],
+    };
+    if let Some(part) = parts.last_mut().filter(|_| !last.is_empty()) {
+        *part = nearest(part, last.iter().copied())?;
     }
+    let meant = format!("${{{}}}", parts.join("."));
+    let alone = |pieces: Vec<Piece<'_>>| matches!(pieces[..], [Piece::Reference(_)]);
+    pieces(&meant).is_ok_and(alone).then_some(meant)
 }
 
 #[cfg(test)]

@@ -82,14 +82,16 @@ impl Chain {
 
 /// What an environment is on this base.
 fn inherit(base: Definition, own: &Definition) -> Definition {
-    let Definition { description, labels, extends, config, secrets, services, probes, capacity, data } =
-        own.clone();
+    let own = own.clone();
+    let Definition { description, labels, extends, config, secrets, recipients, .. } = own;
+    let Definition { services, probes, capacity, data, .. } = own;
     Definition {
         description,
         extends,
         labels: by_name(base.labels, labels),
         config: deeply(base.config, config),
         secrets: by_name(base.secrets, secrets),
+        recipients: if recipients.is_empty() { base.recipients } else { recipients },
         services: by_name(base.services, services),
         probes: base.probes.into_iter().chain(probes).collect(),
         capacity: capacity.or(base.capacity),

@@ -1,41 +1,50 @@
 //! Whether an environment, with all that it inherits, holds together.
 
-use super::bind::{Bindings, bind};
+use super::bind::{Bindings, faults_of};
 use super::fault::Fault;
 use super::path::below;
 use crate::model::{Definition, Scope};
 use crate::nearest::suggestion;
 
-/// Checks what one value says of another: references, and what services need.
-///
-/// # Errors
-/// The first that is wrong.
-pub fn check(environment: &str, definition: &Definition) -> Result<(), Fault> {
+/// What is wrong with what one value says of another: references, and what services need.
+pub fn check(environment: &str, definition: &Definition) -> Vec<Fault> {
+    let mut faults = Vec::new();
     for (name, service) in &definition.services {
         for (index, need) in service.needs.iter().enumerate() {
-            let fault = |label: String, help| Fault {
-                path: below(&below(&below("services", name), "needs"), &index.to_string()),
-                part: String::new(),
-                message: format!("the service `{name}` cannot have what it needs"),
-                label,
-                help,
-            };
-            let Some(needed) = definition.services.get(need) else {
-                let others = definition.services.keys().filter(|other| *other != name);
-                let help = suggestion(need, others.map(String::as_str));
-                return Err(fault(format!("there is no service `{need}`"), help));
-            };
-            if service.scope == Scope::Run && needed.scope == Scope::Test {
-                let label = format!("`{need}` is started for each test, `{name}` once for the run");
-                return Err(fault(label, Some("give both the same `scope`".into())));
-            }
-            if let Some(circle) = circle(definition, name, need) {
-                let help = format!("each needs the next: {}", circle.join(" → "));
-                return Err(fault("in the end it needs itself".into(), Some(help)));
-            }
+            faults.extend(wrong_need(definition, name, index, need));
         }
     }
-    bind(definition, &Bindings::placeholders(environment, definition)).map(drop)
+    faults.extend(faults_of(definition, &Bindings::placeholders(environment, definition)));
+    faults
+}
+
+/// What is wrong with one need of a service.
+fn wrong_need(definition: &Definition, name: &str, index: usize, need: &str) -> Option<Fault> {
+    let fault = |label: String, help| {
+        Some(Fault {
+            path: below(&below(&below("services", name), "needs"), &index.to_string()),
+            part: String::new(),
+            message: format!("the service `{name}` cannot have what it needs"),
+            label,
+            help,
+        })
+    };
+    let Some(needed) = definition.services.get(need) else {
+        let others = definition.services.keys().filter(|other| *other != name);
+        let help = suggestion(need, others.map(String::as_str));
+        let help = help.unwrap_or_else(|| "there is no other `[services.NAME]`".into());
+        return fault(format!("there is no service `{need}`"), Some(help));
+    };
+    if definition.services[name].scope == Scope::Run && needed.scope == Scope::Test {
+        let label = format!("`{need}` is started for each test, `{name}` once for the run");
+        return fault(label, Some("give both the same `scope`".into()));
+    }
+    let circle = circle(definition, name, need)?;
+    // One of those in the circle tells of it.
+    if circle.iter().any(|other| *other < name) {
+        return None;
+    }
+    fault("in the end it needs itself".into(), Some(format!("each needs the next: {}", circle.join(" → "))))
 }
 
 /// The way from a service by this need back to itself, if there is one.

@@ -60,10 +60,16 @@ impl Draft {
     /// What it says now.
     ///
     /// # Errors
-    /// As [`EnvironmentFile::read`].
+    /// [`EnvironmentError::Abandoned`] where it says nothing; else as
+    /// [`EnvironmentFile::read`].
     pub fn read(&self) -> Result<EnvironmentFile, EnvironmentError> {
         // Read by its path: many editors write a new file and move it there.
         let document = Document::read(self.file.path(), Path::new(&format!("{}.toml", self.name)))?;
+        let says = |line: &str| !line.trim().is_empty() && !line.trim_start().starts_with('#');
+        // As in other editors of one text, this is how one changes one's mind.
+        if !document.text().lines().any(says) {
+            return Err(EnvironmentError::Abandoned { name: self.name.clone() });
+        }
         EnvironmentFile::parse(&self.name, document)
     }
 

@@ -8,6 +8,9 @@ use super::secret_error::SecretError;
 use crate::document::{DocumentError, Mistake};
 use crate::store::StoreError;
 
+/// How many errors are shown at once.
+const MOST: usize = 20;
+
 /// Why an operation on environments failed.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum EnvironmentError {
@@ -15,6 +18,15 @@ pub enum EnvironmentError {
     #[error(transparent)]
     #[diagnostic(transparent)]
     File(#[from] DocumentError),
+    /// More than one thing is wrong.
+    #[error("{count} mistakes{}", if .count > &.errors.len() { format!(", the first {} are shown", .errors.len()) } else { String::new() })]
+    Several {
+        /// How many.
+        count: usize,
+        /// They, or the first of them; none is itself several.
+        #[related]
+        errors: Vec<EnvironmentError>,
+    },
     /// Something in an environment is wrong that no file at hand says.
     #[error("in the environment `{name}` {what}")]
     Fault {
@@ -61,7 +73,7 @@ pub enum EnvironmentError {
         second: PathBuf,
     },
     /// Names that the store does not know.
-    #[error("there is no environment {}", quoted(.names))]
+    #[error("there {} {}", if .names.len() == 1 { "is no environment" } else { "are no environments" }, quoted(.names))]
     Unknown {
         /// The names.
         names: Vec<String>,
@@ -95,6 +107,19 @@ pub enum EnvironmentError {
         name: String,
         /// What it extends.
         base: String,
+    },
+    /// What others inherit from would no longer fit.
+    #[error("the environment `{name}`, which extends `{base}`, would not hold together any more: {what}")]
+    Breaks {
+        /// What is to be changed.
+        base: String,
+        /// What inherits from it.
+        name: String,
+        /// What is wrong then.
+        what: String,
+        /// The next step.
+        #[help]
+        help: String,
     },
     /// Environments that extend each other.
     #[error("the environment `{}` extends itself in the end: {}", .names[0], .names.join(" → "))]
@@ -155,6 +180,13 @@ pub enum EnvironmentError {
         /// What the system said.
         source: std::io::Error,
     },
+    /// Nothing is left of what was to be edited.
+    #[error("`{name}` was not changed: its text is empty")]
+    #[diagnostic(help("`cargo etcdtest env delete {name}` deletes an environment"))]
+    Abandoned {
+        /// The environment.
+        name: String,
+    },
     /// The editor could not be started, or ended with an error.
     #[error("the editor `{editor}` {reason}")]
     #[diagnostic(help("set VISUAL or EDITOR to the editor to use"))]
@@ -171,6 +203,53 @@ pub enum EnvironmentError {
     /// The store failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl EnvironmentError {
+    /// All of these as one.
+    ///
+    /// # Errors
+    /// That one, unless there are none.
+    pub fn all(errors: Vec<Self>) -> Result<(), Self> {
+        let (mut flat, mut count) = (Vec::new(), 0);
+        for error in errors {
+            match error {
+                Self::Several { count: of_these, errors } => {
+                    count += of_these;
+                    flat.extend(errors);
+                }
+                error => {
+                    count += 1;
+                    flat.push(error);
+                }
+            }
+        }
+        flat.truncate(MOST);
+        match flat.len() {
+            0 => Ok(()),
+            1 if count == 1 => flat.pop().map_or(Ok(()), Err),
+            _ => Err(Self::Several { count, errors: flat }),
+        }
+    }
+
+    /// Mistakes of one file, at least one, as one error.
+    pub(super) fn mistakes(mistakes: Vec<Mistake>) -> Self {
+        let errors = mistakes.into_iter().map(|mistake| Box::new(mistake).into()).collect();
+        Self::all(errors).err().unwrap_or(Self::Several { count: 0, errors: vec![] })
+    }
+
+    /// Whether it is about what somebody wrote, who can write it anew.
+    pub fn is_of_file(&self) -> bool {
+        matches!(
+            self,
+            Self::File(_)
+                | Self::Several { .. }
+                | Self::Fault { .. }
+                | Self::Breaks { .. }
+                | Self::NoBase { .. }
+                | Self::Circle { .. }
+        )
+    }
 }
 
 impl From<Box<Mistake>> for EnvironmentError {

@@ -1,6 +1,8 @@
 //! Environments as people write them: TOML files called `NAME.toml`.
 
+mod doubts;
 mod hidden;
+mod literal;
 mod probe;
 mod reader;
 mod secret;
@@ -11,7 +13,7 @@ use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
-use toml::de::DeValue;
+use toml::de::{DeTable, DeValue};
 
 use self::hidden::hide_secrets;
 pub(super) use self::reader::DEEPEST;
@@ -22,7 +24,7 @@ use super::check::check;
 use super::error::EnvironmentError;
 use super::fault::Fault;
 use super::name::check_name;
-use crate::document::{Document, DocumentError};
+use crate::document::{Document, DocumentError, Doubt};
 use crate::model::{DataSet, Definition, SecretVersion};
 use crate::nearest::nearest;
 
@@ -41,7 +43,7 @@ const KEYS: [&str; 10] = [
 ];
 
 /// A checked file.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct EnvironmentFile {
     /// The environment's name: the file's without `.toml`.
     pub name: String,
@@ -53,8 +55,8 @@ pub struct EnvironmentFile {
     pub secrets: BTreeMap<String, SecretInput>,
     /// The files of its data sets, by their names.
     pub data: BTreeMap<String, PathBuf>,
-    /// For whom its secrets are encrypted; for nobody in particular if there are none.
-    pub recipients: Vec<String>,
+    /// What of it was probably meant otherwise.
+    pub doubts: Vec<Doubt>,
     document: Document,
     places: BTreeMap<String, Range<usize>>,
 }
@@ -67,7 +69,7 @@ impl EnvironmentFile {
             definition,
             secrets: BTreeMap::new(),
             data: BTreeMap::new(),
-            recipients: vec![],
+            doubts: vec![],
             document: Document::new("", ""),
             places: BTreeMap::new(),
         }
@@ -90,17 +92,18 @@ impl EnvironmentFile {
     /// that it extends is checked by [`EnvironmentFile::check`].
     ///
     /// # Errors
-    /// At its first mistake.
+    /// All its mistakes; the first alone where it is no TOML.
     pub fn parse(name: &str, document: Document) -> Result<Self, EnvironmentError> {
         let document = hide_secrets(document);
         let mut file = Self { document: document.clone(), ..Self::of(name, Definition::default()) };
-        let mut reader = Reader { document: &document, places: BTreeMap::new() };
+        let mut reader = Reader::new(&document);
         for (key, value) in document.table()? {
             let place = key.span();
             let key = key.into_inner();
-            file.take(&mut reader, &key, place, (key.to_string(), value))?;
+            // What is wrong with one does not keep the others from being read.
+            let _ = file.take(&mut reader, &key, place, (key.to_string(), value));
         }
-        file.places = reader.places;
+        file.places = reader.end().map_err(EnvironmentError::mistakes)?;
         if file.definition.extends.is_none() {
             file.check(&file.whole())?;
         }
@@ -117,7 +120,13 @@ impl EnvironmentFile {
                 let expected = "a whole number from 1: how many runs may use it at once";
                 definition.capacity = Some(reader.number::<NonZeroU32>(node, expected)?);
             }
-            "config" => definition.config = reader.json_table(node, 1)?,
+            "config" => {
+                if let DeValue::Table(config) = node.1.get_ref() {
+                    self.doubts = doubts::of_config(reader.document, config);
+                    reserved(reader, config);
+                }
+                definition.config = reader.json_table(node, 1)?;
+            }
             "secrets" => {
                 for (name, secret) in reader.each_named(node, "a table, `[secrets]`", secret::read)? {
                     match secret {
@@ -126,7 +135,12 @@ impl EnvironmentFile {
                     }
                 }
             }
-            "recipients" => self.recipients = reader.texts(node)?,
+            "recipients" => {
+                let mut recipients = reader.list(node, "a list of texts", secret::recipient)?;
+                recipients.sort();
+                recipients.dedup();
+                definition.recipients = recipients;
+            }
             "services" => {
                 definition.services = reader.each_named(node, "a table, `[services.NAME]`", service::read)?;
             }
@@ -147,7 +161,8 @@ impl EnvironmentFile {
                     None => format!("what tests read stands under `[config]`; there is: {}", KEYS.join(", ")),
                 };
                 let message = format!("unknown key `{}`", unknown.escape_debug());
-                return Err(reader.document.mistake(message, place, "not known here").with_help(help));
+                let mistake = reader.document.mistake(message, place, "not known here").with_help(help);
+                return Err(reader.tell(mistake));
             }
         }
         Ok(())
@@ -157,7 +172,7 @@ impl EnvironmentFile {
     pub(super) fn whole(&self) -> Definition {
         let mut definition = self.definition.clone();
         for name in self.secrets.keys() {
-            let secret = SecretVersion { environment: self.name.clone(), version: 0 };
+            let secret = SecretVersion { environment: self.name.clone(), version: 0, encrypted: false };
             definition.secrets.insert(name.clone(), secret);
         }
         definition
@@ -166,9 +181,20 @@ impl EnvironmentFile {
     /// Checks what values say of each other, given the definition with all it inherits.
     ///
     /// # Errors
-    /// A mistake, at its place where it stands in this file.
+    /// All mistakes, each at its place where it stands in this file.
     pub fn check(&self, whole: &Definition) -> Result<(), EnvironmentError> {
-        check(&self.name, whole).map_err(|fault| self.mistake(fault))
+        let faults = check(&self.name, whole).into_iter();
+        EnvironmentError::all(faults.map(|fault| self.mistake(self.as_written(fault, whole))).collect())
+    }
+
+    /// A fault of the definition with all it inherits, as one of this file where it is one.
+    pub(super) fn as_written(&self, fault: Fault, whole: &Definition) -> Fault {
+        fault.after_probes(whole.probes.len().saturating_sub(self.definition.probes.len()))
+    }
+
+    /// Whether this value stands in the file.
+    pub(super) fn says(&self, path: &str) -> bool {
+        self.places.contains_key(path)
     }
 
     /// A fault as an error that shows its place in the file, if it has one there.
@@ -201,14 +227,20 @@ fn data(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Data> {
         return Ok(Data::File(beside(reader.document, &path)));
     }
     let mut fields = reader.fields(node, "a stored data set", &["environment", "digest", "size"])?;
-    let environment = fields.require(reader, "environment")?;
-    let digest = fields.require(reader, "digest")?;
-    let size = fields.require(reader, "size")?;
-    Ok(Data::Stored(DataSet {
-        environment: reader.filled(environment)?,
-        digest: reader.filled(digest)?,
-        size: reader.number(size, "how many bytes it has")?,
-    }))
+    let environment = fields.required(reader, "environment", Reader::filled);
+    let digest = fields.required(reader, "digest", Reader::filled);
+    let size = fields.required(reader, "size", |reader, node| reader.number(node, "how many bytes it has"));
+    Ok(Data::Stored(DataSet { environment: environment?, digest: digest?, size: size? }))
+}
+
+/// Tells of what tests do not read where a file says it.
+fn reserved(reader: &mut Reader<'_>, config: &DeTable<'_>) {
+    if let Some((key, _)) = config.get_key_value("services") {
+        let message = "`config.services` is where tests read of the services of a run";
+        let mistake = reader.document.mistake(message, key.span(), "cannot be said here");
+        let help = "a service stands under `[services.NAME]`; for a value of your own choose another name";
+        reader.tell(mistake.with_help(help.to_owned()));
+    }
 }
 
 fn extends(reader: &mut Reader<'_>, own: &str, node: Node<'_>) -> Read<String> {
@@ -224,24 +256,39 @@ fn extends(reader: &mut Reader<'_>, own: &str, node: Node<'_>) -> Read<String> {
 /// anywhere until all are right.
 ///
 /// # Errors
-/// As [`EnvironmentFile::read`], for a folder without such files, and for two files of one
-/// name.
+/// All of these: as [`EnvironmentFile::read`], for a folder without such files, and for two
+/// files of one name.
 pub fn read_files(paths: &[PathBuf]) -> Result<Vec<EnvironmentFile>, EnvironmentError> {
     let mut seen = BTreeMap::<String, PathBuf>::new();
-    let mut files = Vec::new();
+    let (mut files, mut errors) = (Vec::new(), Vec::new());
     for path in paths {
-        let kind = std::fs::metadata(path)
-            .map_err(|source| DocumentError::Unreadable { path: path.clone(), source })?;
-        let found = if kind.is_dir() { files_in(path)? } else { vec![path.clone()] };
-        for path in found {
-            let file = EnvironmentFile::read(&path, None)?;
-            if let Some(first) = seen.insert(file.name.clone(), path.clone()) {
-                return Err(EnvironmentError::Twice { name: file.name, first, second: path });
+        let found = match files_at(path) {
+            Ok(found) => found,
+            Err(error) => {
+                errors.push(error);
+                continue;
             }
-            files.push(file);
+        };
+        for path in found {
+            match EnvironmentFile::read(&path, None) {
+                Ok(file) => match seen.insert(file.name.clone(), path.clone()) {
+                    None => files.push(file),
+                    Some(first) => {
+                        errors.push(EnvironmentError::Twice { name: file.name, first, second: path });
+                    }
+                },
+                Err(error) => errors.push(error),
+            }
         }
     }
-    Ok(files)
+    EnvironmentError::all(errors).map(|()| files)
+}
+
+/// The file, or the environment files of the folder.
+fn files_at(path: &Path) -> Result<Vec<PathBuf>, EnvironmentError> {
+    let kind = std::fs::metadata(path)
+        .map_err(|source| DocumentError::Unreadable { path: path.to_owned(), source })?;
+    if kind.is_dir() { files_in(path) } else { Ok(vec![path.to_owned()]) }
 }
 
 /// The environment files right in a folder, in the order of their names.

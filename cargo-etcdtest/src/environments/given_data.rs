@@ -23,31 +23,38 @@ impl GivenData {
     /// Reads them from where the file says.
     ///
     /// # Errors
-    /// A file that cannot be read or is too large, at its place.
+    /// All files that cannot be read or are too large, each at its place.
     pub fn read(file: &EnvironmentFile) -> Result<Self, EnvironmentError> {
-        let mut contents = BTreeMap::new();
+        let (mut contents, mut errors) = (BTreeMap::new(), Vec::new());
         for (name, path) in &file.data {
-            let content = read(path).map_err(|error| {
-                file.mistake(Fault {
+            match read(path) {
+                Ok(content) => drop(contents.insert(name.clone(), content)),
+                Err((label, help)) => errors.push(file.mistake(Fault {
                     path: below("data", name),
                     part: String::new(),
                     message: format!("the data set `{name}` cannot be stored"),
-                    label: format!("failed to read {}: {error}", path.display()),
-                    help: Some("the path is taken from the folder of this file".into()),
-                })
-            })?;
-            if content.len() as u64 > LARGEST {
-                return Err(file.mistake(Fault {
-                    path: below("data", name),
-                    part: String::new(),
-                    message: format!("the data set `{name}` cannot be stored"),
-                    label: format!("{} has more than {} MiB", path.display(), LARGEST >> 20),
-                    help: Some("divide it, or keep it elsewhere and name the place in `[config]`".into()),
-                }));
+                    label,
+                    help: Some(help.into()),
+                })),
             }
-            contents.insert(name.clone(), content);
         }
-        Ok(Self(contents))
+        EnvironmentError::all(errors).map(|()| Self(contents))
+    }
+
+    /// The same for many files, in their order.
+    ///
+    /// # Errors
+    /// Those of all.
+    pub fn read_all(files: &[EnvironmentFile]) -> Result<Vec<Self>, EnvironmentError> {
+        let mut errors = Vec::new();
+        let read = files.iter().filter_map(|file| Self::read(file).map_err(|error| errors.push(error)).ok());
+        let read = read.collect();
+        EnvironmentError::all(errors).map(|()| read)
+    }
+
+    /// They, by name.
+    pub fn contents(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.0.iter().map(|(name, content)| (name.as_str(), content.as_slice()))
     }
 
     /// Stores them, and notes in the file's definition where.
@@ -63,14 +70,25 @@ impl GivenData {
     }
 }
 
-/// The content of a file, as far as that it is seen to be too large.
-fn read(path: &Path) -> io::Result<Vec<u8>> {
-    // What is no file may have no end, or never begin.
-    if !std::fs::metadata(path)?.is_file() {
-        return Err(io::Error::other("it is no file"));
+/// The content of a file; else what is wrong with it, and the next step.
+fn read(path: &Path) -> Result<Vec<u8>, (String, &'static str)> {
+    let read = || {
+        // What is no file may have no end, or never begin.
+        if !std::fs::metadata(path)?.is_file() {
+            return Err(io::Error::other("it is no file"));
+        }
+        let mut content = Vec::new();
+        File::open(path)?.take(LARGEST + 1).read_to_end(&mut content)?;
+        Ok(content)
+    };
+    let content = read().map_err(|error| {
+        let label = format!("failed to read {}: {error}", path.display());
+        (label, "the path is taken from the folder of this file")
+    })?;
+    if content.len() as u64 > LARGEST {
+        let label = format!("{} has more than {} MiB", path.display(), LARGEST >> 20);
+        return Err((label, "divide it, or keep it elsewhere and name the place in `[config]`"));
     }
-    let mut content = Vec::new();
-    File::open(path)?.take(LARGEST + 1).read_to_end(&mut content)?;
     Ok(content)
 }
 

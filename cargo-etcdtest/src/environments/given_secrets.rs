@@ -2,71 +2,75 @@
 
 use std::collections::BTreeMap;
 
+use super::error::EnvironmentError;
+use super::fault::Fault;
 use super::file::EnvironmentFile;
+use super::name::EnvironmentId;
 use super::sealing::Recipients;
-use super::secret_error::SecretError;
 use super::secrets::Secrets;
+use super::service::Environments;
 use crate::model::Definition;
 use crate::store::Secret;
 
-/// The values of a file's secrets, and for whom they are.
+/// The values of a file's secrets by name; a reason for those that are not at hand here.
 #[derive(Debug)]
-pub struct GivenSecrets {
-    recipients: Recipients,
-    /// By name; a reason for those that are not at hand here.
-    values: BTreeMap<String, Result<Secret, SecretError>>,
-}
+pub struct GivenSecrets(BTreeMap<String, Result<Secret, Fault>>);
 
 impl GivenSecrets {
     /// Takes the values from where the file says. Waits for commands and for a person.
     ///
     /// # Errors
-    /// A value that cannot be read or used, and a text that is no recipient.
-    pub fn read(file: &EnvironmentFile) -> Result<Self, SecretError> {
-        let recipients = Recipients::parse(&file.recipients)?;
-        let mut values = BTreeMap::new();
+    /// All values that cannot be read or used, each at its place in the file.
+    pub fn read(file: &EnvironmentFile) -> Result<Self, EnvironmentError> {
+        let (mut values, mut errors) = (BTreeMap::new(), Vec::new());
         for (name, input) in &file.secrets {
-            let value = match input.read(&file.name, name) {
-                Err(error) if !input.is_absent() => return Err(error),
-                other => other,
-            };
-            values.insert(name.clone(), value);
+            match input.read(&file.name, name) {
+                Err(fault) if !input.is_absent() => errors.push(file.mistake(fault)),
+                other => drop(values.insert(name.clone(), other)),
+            }
         }
-        Ok(Self { recipients, values })
+        EnvironmentError::all(errors).map(|()| Self(values))
     }
 
-    /// The same, for those for whom the secrets of an environment are stored: an edited text
-    /// does not name them.
+    /// Those of several files.
     ///
     /// # Errors
-    /// As [`Secrets::get`].
-    pub async fn for_those_of(self, secrets: &Secrets, current: &Definition) -> Result<Self, SecretError> {
-        if self.recipients != Recipients::default() {
-            return Ok(self);
-        }
-        Ok(Self { recipients: secrets.recipients(current).await?, ..self })
+    /// Those of all.
+    pub fn read_all(files: &[EnvironmentFile]) -> Result<Vec<Self>, EnvironmentError> {
+        let mut errors = Vec::new();
+        let read = files.iter().filter_map(|file| Self::read(file).map_err(|error| errors.push(error)).ok());
+        let read = read.collect();
+        EnvironmentError::all(errors).map(|()| read)
     }
 
     /// The values that are at hand, by name.
     pub fn values(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.values.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_ref().ok()?.expose())))
+        self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_ref().ok()?.expose())))
     }
 
-    /// Stores them, notes in the file's definition where, and says which were not at hand
-    /// and stay as `current`, the environment as it is now, has them.
+    /// Stores them for the recipients that the file or what it extends names, notes in the
+    /// file's definition where, and says which were not at hand and stay as `current`, the
+    /// environment as it is now, has them.
     ///
     /// # Errors
-    /// Where a value is neither at hand nor stored; else as [`Secrets::put`] and
-    /// [`Secrets::keep`].
+    /// Where a value is neither at hand nor stored; else as [`Secrets::put`],
+    /// [`Secrets::keep`] and [`Environments::chain`].
     pub async fn store(
         self,
+        environments: &Environments,
         secrets: &Secrets,
         file: &mut EnvironmentFile,
         current: Option<&Definition>,
-    ) -> Result<Vec<String>, SecretError> {
-        let Self { recipients, values } = self;
-        // What the file names as stored stays as it is, unless it names recipients for it.
-        if recipients != Recipients::default() {
+    ) -> Result<Vec<String>, EnvironmentError> {
+        let mut recipients = Recipients::from(&file.definition);
+        if recipients.is_empty()
+            && let Some(base) = &file.definition.extends
+        {
+            let base = environments.chain(&EnvironmentId::current(base)).await?;
+            recipients = Recipients::from(&base.resolve().definition);
+        }
+        // What the file names as stored stays as it is, unless it is for others now.
+        if !recipients.is_empty() {
             for (name, at) in &mut file.definition.secrets {
                 if at.environment == file.name {
                     *at = secrets.keep(name, at, &recipients).await?;
@@ -74,7 +78,7 @@ impl GivenSecrets {
             }
         }
         let mut kept = Vec::new();
-        for (name, value) in values {
+        for (name, value) in self.0 {
             let stored = current.and_then(|current| current.secrets.get(&name));
             let at = match (value, stored) {
                 (Ok(value), _) => secrets.put(&file.name, &name, &value, &recipients).await?,
@@ -82,7 +86,7 @@ impl GivenSecrets {
                     kept.push(name.clone());
                     secrets.keep(&name, stored, &recipients).await?
                 }
-                (Err(error), _) => return Err(error),
+                (Err(fault), _) => return Err(file.mistake(fault)),
             };
             file.definition.secrets.insert(name, at);
         }

@@ -13,7 +13,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use super::secret_error::SecretError;
-use crate::model::SecretContent;
+use crate::model::{Definition, SecretContent};
 use crate::store::{Key, Secret};
 
 /// Those who may read the secrets of an environment; without any, secrets are not encrypted.
@@ -44,22 +44,9 @@ struct Envelope {
 }
 
 impl Recipients {
-    /// Takes age's X25519 public keys, `age1…`.
-    ///
-    /// # Errors
-    /// [`SecretError::Recipient`].
-    pub fn parse(texts: &[String]) -> Result<Self, SecretError> {
-        let parse = |text: &String| match text.parse::<x25519::Recipient>() {
-            Ok(recipient) => Ok(recipient.to_string()),
-            Err(reason) => {
-                // Somebody may have put the wrong half of a pair there.
-                let secret = text.to_uppercase().contains("AGE-SECRET-KEY");
-                let recipient = if secret { "AGE-SECRET-KEY-…".into() } else { text.clone() };
-                let reason = if secret { "it is an identity, which belongs in no such file" } else { reason };
-                Err(SecretError::Recipient { recipient, reason: reason.into() })
-            }
-        };
-        texts.iter().map(parse).collect::<Result<_, _>>().map(Self)
+    /// Whether there is nobody.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
     }
 
     /// Whether what is stored is for exactly these.
@@ -94,6 +81,28 @@ impl Recipients {
         let ciphertext = encrypt().map_err(|error: std::io::Error| error.to_string())?;
         let recipients = self.0.iter().cloned().collect();
         Ok(SecretContent::Age { recipients, ciphertext: STANDARD.encode(ciphertext) })
+    }
+}
+
+/// Those for whom the secrets of an environment are encrypted, given all that it inherits.
+impl From<&Definition> for Recipients {
+    fn from(resolved: &Definition) -> Self {
+        Self(resolved.recipients.iter().cloned().collect())
+    }
+}
+
+/// One of age's X25519 public keys, `age1…`, as it is always written.
+///
+/// # Errors
+/// What is wrong with the text, which may be a secret and is not in it.
+pub(super) fn check_recipient(text: &str) -> Result<String, &'static str> {
+    match text.trim().parse::<x25519::Recipient>() {
+        Ok(recipient) => Ok(recipient.to_string()),
+        // Somebody may have put the wrong half of a pair there.
+        Err(_) if text.to_uppercase().contains("AGE-SECRET-KEY") => {
+            Err("this is an identity, which belongs in no such file")
+        }
+        Err(reason) => Err(reason),
     }
 }
 
@@ -172,7 +181,7 @@ mod tests {
     #[test]
     fn each_recipient_opens_what_was_sealed_and_nobody_else() {
         let (first, second, other) = (pair(), pair(), pair());
-        let recipients = Recipients::parse(&[first.1, second.1]).unwrap();
+        let recipients = Recipients([first.1, second.1].into());
         let key = Key::from("/secrets/staging/db/0000000001");
         let sealed = recipients.seal(&key, &Secret::new("hunter2")).unwrap();
         assert!(recipients.are_those_of(&sealed) && !Recipients::default().are_those_of(&sealed));
@@ -186,7 +195,7 @@ mod tests {
     #[test]
     fn a_ciphertext_is_good_for_its_own_key_only() {
         let (identity, recipient) = pair();
-        let recipients = Recipients::parse(&[recipient]).unwrap();
+        let recipients = Recipients([recipient].into());
         let sealed = recipients.seal(&"/secrets/a/db/0000000001".into(), &Secret::new("hunter2")).unwrap();
         for other in ["/secrets/a/db/0000000002", "/secrets/b/db/0000000001"] {
             let opened = identities(&identity).open(&other.into(), &sealed);
@@ -203,8 +212,6 @@ mod tests {
     #[test]
     fn an_identity_is_never_shown() {
         let (identity, _) = pair();
-        let error = Recipients::parse(&[identity.expose().to_owned()]).unwrap_err().to_string();
-        assert!(!error.contains(identity.expose()), "{error}");
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("key.txt");
         std::fs::write(&file, format!("# mine\n{}X\n", identity.expose())).unwrap();

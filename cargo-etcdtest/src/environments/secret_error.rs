@@ -9,38 +9,6 @@ use crate::store::{Key, StoreError};
 /// Why an operation on secrets failed. None of these shows a value or an identity.
 #[derive(Debug, thiserror::Error, Diagnostic)]
 pub enum SecretError {
-    /// The value is not where its environment's file says.
-    #[error("the secret `{name}` of `{environment}` cannot be read: {reason}")]
-    NotGiven {
-        /// The environment.
-        environment: String,
-        /// The secret.
-        name: String,
-        /// What stands in the way.
-        reason: String,
-        /// What to do.
-        #[help]
-        help: String,
-    },
-    /// A value that is none.
-    #[error("the secret `{name}` of `{environment}` cannot be used: {reason}")]
-    Unfit {
-        /// The environment.
-        environment: String,
-        /// The secret.
-        name: String,
-        /// What is wrong with it.
-        reason: String,
-    },
-    /// A text that is no recipient.
-    #[error("`{recipient}` is no age recipient: {reason}")]
-    #[diagnostic(help("`age-keygen -y IDENTITY-FILE` shows the recipient of an identity: `age1…`"))]
-    Recipient {
-        /// The text.
-        recipient: String,
-        /// What is wrong with it.
-        reason: String,
-    },
     /// A file without identities.
     #[error("the identity file {} cannot be used: {reason}", .path.display())]
     #[diagnostic(help("it holds lines AGE-SECRET-KEY-1…, as `age-keygen -o FILE` writes it"))]
@@ -78,8 +46,9 @@ pub enum SecretError {
         /// The secret.
         name: String,
     },
-    /// A ciphertext that is damaged, or was written for another key.
-    #[error("the record {key} was not written for this key: {reason}")]
+    /// A record that is damaged, was written for another key, or is not encrypted although it
+    /// should be.
+    #[error("the record {key} is not what was stored there: {reason}")]
     #[diagnostic(help("somebody changed the store by hand; apply the environment's file to write it anew"))]
     Forged {
         /// The key.
@@ -116,13 +85,6 @@ pub enum SecretError {
 impl SecretError {
     /// Whether the environment cannot be used as it stands in the store, by whoever asks.
     pub fn is_of_environment(&self) -> bool {
-        !matches!(
-            self,
-            Self::NotGiven { .. }
-                | Self::Unfit { .. }
-                | Self::Recipient { .. }
-                | Self::Encrypt { .. }
-                | Self::Store(_)
-        )
+        !matches!(self, Self::Encrypt { .. } | Self::Store(_))
     }
 }

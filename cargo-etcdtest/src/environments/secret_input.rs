@@ -4,16 +4,14 @@ use std::io::{self, IsTerminal as _};
 use std::path::PathBuf;
 use std::process::Command;
 
+use super::fault::Fault;
 use super::file::SecretInput;
-use super::secret_error::SecretError;
-use crate::redact::{Redactor, SHORTEST};
+use super::path::below;
+use crate::redact::SHORTEST;
 use crate::store::Secret;
 
 /// The largest secret, in bytes.
 const LARGEST: usize = 64 << 10;
-
-/// How much is shown of what a command that failed says, in bytes.
-const SAID: usize = 2 << 10;
 
 /// Why there is no value.
 struct Absent {
@@ -25,26 +23,23 @@ impl SecretInput {
     /// The value of the secret `name` of `environment`. Waits for a command or a person.
     ///
     /// # Errors
-    /// [`SecretError::NotGiven`] or [`SecretError::Unfit`].
-    pub fn read(&self, environment: &str, name: &str) -> Result<Secret, SecretError> {
+    /// There is none, or one that cannot be used.
+    pub fn read(&self, environment: &str, name: &str) -> Result<Secret, Fault> {
         let value = match self {
             Self::Env(variable) => from_variable(variable),
             Self::File(path) => from_file(path),
-            Self::Command(command) => from_command(command, name),
+            Self::Command(command) => from_command(command),
             Self::Prompt => from_person(environment, name),
         };
-        let value = value.map_err(|Absent { reason, help }| SecretError::NotGiven {
-            environment: environment.to_owned(),
-            name: name.to_owned(),
-            reason,
+        let fault = |what: &str, label: String, help| Fault {
+            path: below("secrets", name),
+            part: String::new(),
+            message: format!("the secret `{name}` of `{environment}` cannot be {what}"),
+            label,
             help,
-        })?;
-        match unfit(&value) {
-            None => Ok(Secret::new(value)),
-            Some(reason) => {
-                Err(SecretError::Unfit { environment: environment.to_owned(), name: name.to_owned(), reason })
-            }
-        }
+        };
+        let value = value.map_err(|Absent { reason, help }| fault("read", reason, Some(help)))?;
+        unfit(&value).map_or_else(|| Ok(Secret::new(value)), |reason| Err(fault("used", reason, None)))
     }
 
     /// Whether it may be missing although its place is right, as on another person's
@@ -100,31 +95,22 @@ fn from_file(path: &PathBuf) -> Result<String, Absent> {
     without_newline(content).ok_or_else(|| failed("is no UTF-8 text".into()))
 }
 
-fn from_command(command: &[String], name: &str) -> Result<String, Absent> {
+fn from_command(command: &[String]) -> Result<String, Absent> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(Absent { reason: "its command is empty".into(), help: "name a program".into() });
     };
-    let help = format!(
-        "try it by hand: {}",
-        shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default()
-    );
-    let output = Command::new(program).args(arguments).stdin(std::process::Stdio::inherit()).output();
-    let output = match output {
-        Ok(output) => output,
-        Err(error) => return Err(Absent { reason: format!("{program} did not start: {error}"), help }),
+    let absent = |reason: String| {
+        let command = shlex::try_join(command.iter().map(String::as_str)).unwrap_or_default();
+        Absent { reason, help: format!("try it by hand: {command}") }
     };
+    let output = Command::new(program).args(arguments).stdin(std::process::Stdio::inherit()).output();
+    let output = output.map_err(|error| absent(format!("{program} did not start: {error}")))?;
     if !output.status.success() {
-        // What it printed may be the secret: not even its own messages may show that.
-        let printed = String::from_utf8_lossy(&output.stdout);
-        let printed =
-            Redactor::new([(name, printed.trim())].into_iter().filter(|(_, value)| value.len() >= SHORTEST));
-        let said = printed.text(String::from_utf8_lossy(&output.stderr).into_owned());
-        let said = &said.trim()[said.trim().floor_char_boundary(said.trim().len().saturating_sub(SAID))..];
-        let colon = if said.is_empty() { "" } else { ":\n" };
-        return Err(Absent { reason: format!("{program} ended with {}{colon}{said}", output.status), help });
+        // Nobody knows the value yet that would have to be taken out of it.
+        let reason = "what it printed is not shown, as that may hold the secret";
+        return Err(absent(format!("{program} ended with {}; {reason}", output.status)));
     }
-    without_newline(output.stdout)
-        .ok_or_else(|| Absent { reason: format!("what {program} printed is no UTF-8 text"), help })
+    without_newline(output.stdout).ok_or_else(|| absent(format!("what {program} printed is no UTF-8 text")))
 }
 
 fn from_person(environment: &str, name: &str) -> Result<String, Absent> {
@@ -159,7 +145,7 @@ mod tests {
     use super::*;
 
     fn read(input: &SecretInput) -> Result<Secret, String> {
-        input.read("staging", "db").map_err(|error| error.to_string())
+        input.read("staging", "db").map_err(|fault| format!("{fault}: {}", fault.label))
     }
 
     #[cfg(unix)]
@@ -200,8 +186,10 @@ mod tests {
     #[cfg(unix)]
     fn a_command_gives_what_it_prints_and_never_shows_it() {
         assert_eq!(read(&script("echo hunter2")), Ok(Secret::new("hunter2")));
-        let error = read(&script("echo hunter2; echo no access with hunter2 >&2; exit 3")).unwrap_err();
-        assert!(error.contains("exit status: 3") && error.contains("no access with [secret db]"), "{error}");
+        let fault = script("printf hunter; echo no access with hunter2 >&2; exit 3").read("staging", "db");
+        let fault = fault.unwrap_err();
+        assert!(fault.label.contains("sh ended with exit status: 3"), "{}", fault.label);
+        assert!(!fault.label.contains("hunter"), "{}", fault.label);
         let error = read(&SecretInput::Command(vec!["no-such-program".into()])).unwrap_err();
         assert!(error.contains("no-such-program did not start"), "{error}");
         assert!(read(&script("true")).unwrap_err().contains("it is empty"));

@@ -51,7 +51,12 @@ impl Secrets {
                 && self.identities.open(&keys::secret(environment, name, *version), &stored.content).as_ref()
                     == Ok(value)
             {
-                return Ok(SecretVersion { environment: environment.to_owned(), version: *version });
+                let encrypted = !recipients.is_empty();
+                return Ok(SecretVersion {
+                    environment: environment.to_owned(),
+                    version: *version,
+                    encrypted,
+                });
             }
             let version = newest.map_or(0, |(version, _)| version) + 1;
             let key = keys::secret(environment, name, version);
@@ -67,7 +72,8 @@ impl Secrets {
             };
             // Refused is who was overtaken: the newest is another one now.
             if let Commit::Applied(_) = store::commit(&*self.store, &txn, &key, PATIENCE).await? {
-                return Ok(SecretVersion { environment: environment.to_owned(), version });
+                let encrypted = !recipients.is_empty();
+                return Ok(SecretVersion { environment: environment.to_owned(), version, encrypted });
             }
         }
     }
@@ -85,22 +91,9 @@ impl Secrets {
     ) -> Result<SecretVersion, SecretError> {
         let (_, stored) = self.stored(name, at).await?;
         if recipients.are_those_of(&stored.content) {
-            return Ok(at.clone());
+            return Ok(SecretVersion { encrypted: !recipients.is_empty(), ..at.clone() });
         }
         self.put(&at.environment, name, &self.get(name, at).await?, recipients).await
-    }
-
-    /// For whom the secrets of an environment are encrypted.
-    ///
-    /// # Errors
-    /// Where one is not there, or as the store fails.
-    pub async fn recipients(&self, of: &Definition) -> Result<Recipients, SecretError> {
-        for (name, at) in &of.secrets {
-            if let SecretContent::Age { recipients, .. } = self.stored(name, at).await?.1.content {
-                return Recipients::parse(&recipients);
-            }
-        }
-        Ok(Recipients::default())
     }
 
     /// The value of a version.
@@ -133,9 +126,30 @@ impl Secrets {
         Ok(values)
     }
 
+    /// The values of those secrets of an environment that can be read here, by name.
+    ///
+    /// # Errors
+    /// As the store fails, unless it says that the user may not read them.
+    pub async fn readable(&self, of: &Definition) -> Result<Vec<(String, Secret)>, SecretError> {
+        let mut values = Vec::new();
+        for (name, at) in &of.secrets {
+            match self.get(name, at).await {
+                Ok(value) => values.push((name.clone(), value)),
+                Err(SecretError::Store(StoreError::Denied { .. })) => {}
+                Err(error @ SecretError::Store(_)) => return Err(error),
+                Err(_) => {}
+            }
+        }
+        Ok(values)
+    }
+
     async fn stored(&self, name: &str, at: &SecretVersion) -> Result<(Key, StoredSecret), SecretError> {
         let key = keys::secret(&at.environment, name, at.version);
         match store::get_record(&*self.store, key.clone()).await? {
+            // Whoever may write there could otherwise have everybody use a value of theirs.
+            Some((StoredSecret { content: SecretContent::Value(_) }, _)) if at.encrypted => {
+                Err(SecretError::Forged { key, reason: "it is not encrypted" })
+            }
             Some((stored, _)) => Ok((key, stored)),
             None => Err(SecretError::Missing {
                 environment: at.environment.clone(),

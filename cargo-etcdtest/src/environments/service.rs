@@ -13,7 +13,7 @@ use super::error::EnvironmentError;
 use super::file::EnvironmentFile;
 use super::name::check_name;
 use crate::model::Environment;
-use crate::nearest::suggestion;
+use crate::nearest::{nearest, suggestion};
 use crate::store::{
     self, Commit, Compare, Key, KeyRange, KeyValue, Op, Read, Revision, SharedStore, StoreError, Txn, decode,
     encode, keys,
@@ -95,7 +95,7 @@ impl Environments {
     /// Makes the environment again what it was in this version: as a new version.
     ///
     /// # Errors
-    /// As [`Environments::version`] and [`Environments::apply`].
+    /// As [`Environments::version`], [`Environments::check`] and [`Environments::apply`].
     pub async fn roll_back(
         &self,
         name: &str,
@@ -103,7 +103,9 @@ impl Environments {
         change: Change<'_>,
     ) -> Result<Applied, EnvironmentError> {
         let old = self.version(name, version).await?;
-        self.apply(&EnvironmentFile::of(name, old.definition), change).await
+        let mut file = EnvironmentFile::of(name, old.definition);
+        self.check(std::slice::from_mut(&mut file)).await?;
+        self.apply(&file, change).await
     }
 
     /// Makes the environment what the file says, if it is still what was seen, as
@@ -187,13 +189,28 @@ impl Environments {
         Ok(pair.as_ref().map(read).transpose()?)
     }
 
-    /// The error about names that do not exist.
+    /// The error about names that do not exist, at least one.
     async fn unknown(&self, names: Vec<String>) -> Result<EnvironmentError, EnvironmentError> {
         let known = self.list().await?;
-        let known = known.iter().map(|environment| environment.name.as_str());
-        let help = suggestion(&names[0], known).unwrap_or_else(|| {
-            "there is none yet: write environments/NAME.toml and `cargo etcdtest env apply` it".into()
-        });
+        let known: Vec<_> = known.iter().map(|environment| environment.name.as_str()).collect();
+        let help = match &names[..] {
+            _ if known.is_empty() => {
+                "there is none yet: write environments/NAME.toml and `cargo etcdtest env apply` it".into()
+            }
+            [name] => suggestion(name, known.iter().copied())
+                .unwrap_or_else(|| "`cargo etcdtest env list` shows all".into()),
+            names => {
+                let near =
+                    names.iter().filter_map(|name| Some((name, nearest(name, known.iter().copied())?)));
+                let near: Vec<_> = near.map(|(name, near)| format!("`{near}` for `{name}`")).collect();
+                let meant = if near.is_empty() {
+                    String::new()
+                } else {
+                    format!("did you mean {}? ", near.join(", "))
+                };
+                format!("{meant}`cargo etcdtest env list` shows all")
+            }
+        };
         Ok(EnvironmentError::Unknown { names, help })
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -15,21 +15,38 @@ use crate::model::{
 };
 
 /// A whole file, in the order in which it is written.
-#[derive(Serialize)]
 struct FileText<'a> {
+    top: TopText<'a>,
+    stored: StoredText<'a>,
+    tables: TablesText<'a>,
+}
+
+/// What stands above all tables.
+#[derive(Serialize)]
+struct TopText<'a> {
     #[serde(skip_serializing_if = "str::is_empty")]
     description: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     extends: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     capacity: Option<u32>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    recipients: &'a [String],
+}
+
+/// What is told by where it is stored: each a line of its own. Without the header such a
+/// line would belong to what stands above, where it is always a mistake.
+#[derive(Serialize)]
+struct StoredText<'a> {
+    secrets: &'a BTreeMap<String, SecretVersion>,
+    data: &'a BTreeMap<String, DataSet>,
+}
+
+#[derive(Serialize)]
+struct TablesText<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     labels: &'a BTreeMap<String, String>,
     config: &'a Map<String, Value>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    secrets: &'a BTreeMap<String, SecretVersion>,
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    data: &'a BTreeMap<String, DataSet>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     services: BTreeMap<&'a str, ServiceText<'a>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -82,22 +99,44 @@ struct ProbeText<'a> {
 
 impl<'a> From<&'a Definition> for FileText<'a> {
     fn from(definition: &'a Definition) -> Self {
+        let services = definition.services.iter();
         Self {
-            description: &definition.description,
-            extends: definition.extends.as_deref(),
-            capacity: definition.capacity.map(Into::into),
-            labels: &definition.labels,
-            config: &definition.config,
-            secrets: &definition.secrets,
-            data: &definition.data,
-            services: definition
-                .services
-                .iter()
-                .map(|(name, service)| (name.as_str(), service.into()))
-                .collect(),
-            probes: definition.probes.iter().map(Into::into).collect(),
+            top: TopText {
+                description: &definition.description,
+                extends: definition.extends.as_deref(),
+                capacity: definition.capacity.map(Into::into),
+                recipients: &definition.recipients,
+            },
+            stored: StoredText { secrets: &definition.secrets, data: &definition.data },
+            tables: TablesText {
+                labels: &definition.labels,
+                config: &definition.config,
+                services: services.map(|(name, service)| (name.as_str(), service.into())).collect(),
+                probes: definition.probes.iter().map(Into::into).collect(),
+            },
         }
     }
+}
+
+impl FileText<'_> {
+    fn to_toml(&self) -> Result<String, toml::ser::Error> {
+        let parts = [
+            toml::to_string_pretty(&self.top)?,
+            section("secrets", self.stored.secrets)?,
+            section("data", self.stored.data)?,
+            toml::to_string_pretty(&self.tables)?,
+        ];
+        Ok(parts.into_iter().filter(|part| !part.is_empty()).collect::<Vec<_>>().join("\n"))
+    }
+}
+
+/// A table with each of its values in one line; nothing where it has none.
+fn section<T: Serialize>(name: &str, values: &BTreeMap<String, T>) -> Result<String, toml::ser::Error> {
+    let mut lines = vec![format!("[{name}]\n")];
+    for (key, value) in values {
+        lines.push(format!("{} = {}\n", below("", key), toml::Value::try_from(value)?));
+    }
+    Ok(if values.is_empty() { String::new() } else { lines.concat() })
 }
 
 impl<'a> From<&'a Service> for ServiceText<'a> {
@@ -149,8 +188,9 @@ impl Environment {
     /// # Errors
     /// [`EnvironmentError::NotWritable`].
     pub fn to_toml(&self) -> Result<String, EnvironmentError> {
-        toml::to_string_pretty(&FileText::from(&self.definition)).map_err(|error| {
-            EnvironmentError::NotWritable { name: self.name.clone(), reason: error.to_string() }
+        FileText::from(&self.definition).to_toml().map_err(|error| EnvironmentError::NotWritable {
+            name: self.name.clone(),
+            reason: error.to_string(),
         })
     }
 
@@ -187,8 +227,9 @@ fn comment(
 ) {
     let origin = origins.get(path).or(above);
     let end = value.span().end;
+    let stored = path.starts_with("secrets.") || path.starts_with("data.");
     let children: Vec<_> = match value.into_inner() {
-        DeValue::Table(table) => {
+        DeValue::Table(table) if !stored => {
             table.into_iter().map(|(key, value)| (key.into_inner().into_owned(), value)).collect()
         }
         DeValue::Array(array) if path == "probes" => {
@@ -203,15 +244,17 @@ fn comment(
 
 /// The values of a definition by their paths, as a file says them: lists as a whole, and
 /// secrets and data sets by where they are stored.
-///
-/// # Errors
-/// Never for a definition that was read from a file or the store.
 pub fn values(definition: &Definition) -> BTreeMap<String, Value> {
     let mut found = BTreeMap::new();
-    // Plain data with texts as keys can always be written as JSON.
-    let whole = serde_json::to_value(FileText::from(definition)).unwrap_or_default();
-    for (key, value) in whole.as_object().into_iter().flatten() {
-        collect(&below("", key), value, key == "secrets" || key == "data", &mut found);
+    let FileText { top, stored, tables } = definition.into();
+    for (part, named) in [(json!(top), false), (json!(stored), true), (json!(tables), false)] {
+        for (key, value) in part.as_object().into_iter().flatten() {
+            match value {
+                // Of these there are none where the file says nothing.
+                Value::Object(table) if named && table.is_empty() => {}
+                value => collect(&below("", key), value, named, &mut found),
+            }
+        }
     }
     found
 }

@@ -8,7 +8,7 @@ use std::os::unix::process::ExitStatusExt;
 
 use etcdtest::protocol::Start;
 use jiff::Timestamp;
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
@@ -54,6 +54,31 @@ pub struct Launch {
     pub more: bool,
     /// Where it is executed.
     pub seat: Seat,
+    /// It comes after this process, the moment that this one has ended with success.
+    pub after: Option<Pid>,
+}
+
+/// What came of an attempt.
+#[derive(Debug)]
+pub enum Ran {
+    /// It is over.
+    ToItsEnd(Box<(Attempt, AttemptOutput)>),
+    /// It was ended by what its runner was told.
+    Stopped,
+    /// What it was to come after did not end in time: it has not begun.
+    NotYet,
+}
+
+/// What is told of an attempt while it is under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Its process runs.
+    Started(Pid),
+    /// It has taken so long.
+    Slow(Duration),
+    /// The test says that it has passed, or skips itself: what is left is the end of its
+    /// process. Not told of each.
+    Passed,
 }
 
 /// How far tests that are under way may go.
@@ -77,35 +102,37 @@ enum Stopped {
 }
 
 impl Launch {
-    /// Runs the attempt to its end. `None` where it was ended by `leave`.
+    /// Runs the attempt to its end, or as far as `leave` says.
     pub async fn run(
         self,
         launcher: &Launcher,
         mut leave: watch::Receiver<Leave>,
-        on_slow: impl Fn(Duration),
-    ) -> Option<(Attempt, AttemptOutput)> {
+        on: impl Fn(Progress),
+    ) -> Ran {
         let mut attempt = Attempt::begun(self.start.attempt, Outcome::Crashed);
         let mut starts = 0;
         let (process, mut streams, status, stopped) = loop {
             let started = tokio::select! {
                 started = self.start(launcher) => started,
-                () = told(&mut leave, Leave::ToEnd) => return None,
+                () = told(&mut leave, Leave::ToEnd) => return Ran::Stopped,
             };
             let (mut process, mut streams) = match started {
-                Ok(started) => started,
+                Ok(Some(started)) => started,
+                Ok(None) => return Ran::NotYet,
                 Err(error) => {
                     let program = self.command.get_program().to_string_lossy();
                     let failed = format!("failed to start {program}: {error}");
                     attempt.message = Some(launcher.redactor().text(failed));
-                    return Some((attempt, AttemptOutput::default()));
+                    return Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())));
                 }
             };
             // What its binary prepared before the first fork is no part of any attempt.
             let clock = launcher.clock();
             attempt.started = Timestamp::now();
             attempt.place = Some(self.seat.place());
-            let (status, stopped) =
-                streams.read_during(self.wait(&mut process, &clock, &mut leave, &on_slow)).await;
+            on(Progress::Started(process.id()));
+            let end = self.wait(&mut process, &clock, &mut leave, &on);
+            let (status, stopped) = streams.read_during(end, || on(Progress::Passed)).await;
             attempt.duration = clock.elapsed();
             starts += 1;
             // Another test has killed it while it waited: its own has not begun.
@@ -119,17 +146,17 @@ impl Launch {
             process.signal(Signal::KILL);
         }
         if stopped == Some(Stopped::Cancelled) {
-            return None;
+            return Ran::Stopped;
         }
         attempt.leaky = settle(&process, &mut streams).await && stopped.is_none();
-        let (printed, Said { mut steps, attachments, outcome, .. }) = streams.end().await;
+        let (printed, closing, Said { mut steps, attachments, outcome, .. }) = streams.end().await;
         let output = AttemptOutput { printed, attachments, services: Vec::new() };
         let ending = match (stopped, &status) {
             (Some(_), _) => Ending::timed_out(self.timeout.unwrap_or_default()),
             (None, Err(error)) => Ending::crashed(format!("its process was lost: {error}")),
             (None, Ok(status)) => match self.kind {
                 TestKind::Annotated => verdict::annotated(outcome, *status, self.start.exit_code, &output),
-                TestKind::Plain => verdict::plain(*status, &output),
+                TestKind::Plain => verdict::plain(*status, &closing, &output),
             },
         };
         if let Some(last) = steps.last_mut()
@@ -143,18 +170,24 @@ impl Launch {
             outcome: ending.outcome,
             message: ending.message,
             location: ending.location,
-            exit_code: status.and_then(|status| status.code()),
+            // The code by which an annotated test says that it passed says no more than that.
+            exit_code: status
+                .and_then(|status| status.code())
+                .filter(|code| self.kind == TestKind::Plain || *code != self.start.exit_code),
             signal: status.and_then(|status| status.signal()),
             steps,
             ..attempt
         };
-        Some((attempt, output))
+        Ran::ToItsEnd(Box::new((attempt, output)))
     }
 
-    async fn start(&self, launcher: &Launcher) -> io::Result<Started> {
+    async fn start(&self, launcher: &Launcher) -> io::Result<Option<Started>> {
+        if let Some(first) = self.after {
+            return launcher.start_after(first, &self.command, self.show).await;
+        }
         let (process, mut streams) = launcher.start(self.kind, &self.command, self.show, self.more).await?;
         streams.tell(&self.start.to_frame())?;
-        Ok((process, streams))
+        Ok(Some((process, streams)))
     }
 
     /// Waits for the process, reporting slowness, and ending it when its time is up.
@@ -163,12 +196,12 @@ impl Launch {
         process: &mut Process,
         clock: &Clock,
         leave: &mut watch::Receiver<Leave>,
-        on_slow: &impl Fn(Duration),
+        on: &impl Fn(Progress),
     ) -> (io::Result<ExitStatus>, Option<Stopped>) {
         let stopped = tokio::select! {
             biased;
             status = process.wait() => return (status, None),
-            stopped = self.stopped(clock, leave, on_slow) => stopped,
+            stopped = self.stopped(clock, leave, on) => stopped,
         };
         process.signal(Signal::TERM);
         let grace = clock.elapsed().saturating_add(self.grace);
@@ -186,7 +219,7 @@ impl Launch {
         &self,
         clock: &Clock,
         leave: &mut watch::Receiver<Leave>,
-        on_slow: &impl Fn(Duration),
+        on: &impl Fn(Progress),
     ) -> Stopped {
         let mut slow = self.slow;
         // What was reported while it was being started is not reported again.
@@ -202,7 +235,7 @@ impl Launch {
             if self.timeout.is_some_and(|timeout| clock.elapsed() >= timeout) {
                 return Stopped::TimedOut;
             }
-            on_slow(clock.elapsed());
+            on(Progress::Slow(clock.elapsed()));
             slow = slow.saturating_add(self.slow.max(SLOW));
         }
     }

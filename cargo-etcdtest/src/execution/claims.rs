@@ -3,6 +3,7 @@
 //! A unit is at any time in exactly one of three places: undealt, in one claim record, or
 //! in a block of results. Each move is one transaction, so nothing is lost or doubled.
 
+mod inherit;
 mod orphans;
 mod takeover;
 

@@ -1,5 +1,6 @@
 //! Why a run could not go on.
 
+use super::journal::Kept;
 use super::services::NotReady;
 use crate::environments::{DataError, ReservationError};
 use crate::model::{RunId, WorkerId};
@@ -75,6 +76,14 @@ pub enum RunError {
     /// The data of an environment cannot be given to tests, and so none was begun.
     #[error(transparent)]
     Data(#[from] DataError),
+    /// The worker ended with results that are only in its journal.
+    #[error("{cause}")]
+    Unsent {
+        /// Why it ended.
+        cause: Box<RunError>,
+        /// What stays where.
+        kept: Kept,
+    },
     /// A process or file that the run needs could not be had.
     #[error("failed to {what}: {source}")]
     Io {

@@ -58,6 +58,21 @@ pub async fn conclude(membership: &mut Membership, plan: &Plan) -> Result<RunDet
     }
 }
 
+/// Whether a run can be concluded at once: nobody is to execute anything for it, nor does
+/// anybody finish it.
+///
+/// # Errors
+/// As for any read of the store.
+pub(super) async fn is_ripe(membership: &mut Membership, plan: &Plan) -> Result<bool> {
+    let view = View::read(membership, &mut None).await?;
+    Ok(match &membership.run().state {
+        RunState::Running => view.is_complete(plan),
+        RunState::Cancelling => view.is_quiet(),
+        RunState::Finishing { by, .. } => !view.is_alive(by),
+        RunState::Planning { .. } | RunState::Finished { .. } => false,
+    })
+}
+
 /// How far a run is, at one revision.
 struct View {
     claims: Vec<KeyValue>,
@@ -124,7 +139,7 @@ impl View {
 
 /// A finished run, as the store has it.
 async fn details_of(membership: &Membership) -> Result<RunDetails> {
-    let (store, patience) = (membership.store().clone(), membership.patience());
+    let (store, patience) = (membership.store().clone(), membership.patience().limit());
     let details = (|| read_details(&store, membership.id()))
         .retry(pauses().with_total_delay(Some(patience)))
         .when(|error| matches!(error, ReportError::Store(error) if error.is_transient()))
@@ -142,7 +157,7 @@ async fn finish(membership: &mut Membership) -> Result<RunDetails> {
     details.run.finished = Some(Timestamp::now());
     details.run.summary = Some(details.summary());
 
-    let (store, patience) = (membership.store().clone(), membership.patience());
+    let (store, patience) = (membership.store().clone(), membership.patience().limit());
     let reports = async {
         for (name, render) in REPORTS {
             // One after the other: they may be large.

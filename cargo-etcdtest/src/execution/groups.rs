@@ -7,11 +7,18 @@ use std::time::{Duration, Instant};
 use futures::FutureExt;
 use rustix::process::{Pid, Signal, getpid, kill_process, kill_process_group};
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// How long a start may take until nobody waits for it who is to be stopped.
+const START: Duration = Duration::from_secs(1);
 
 /// All groups of a run, and how long they have been stopped by Ctrl-Z.
 #[derive(Debug, Default)]
 pub(super) struct Groups {
     state: Mutex<State>,
+    /// How many processes are being started, whose groups are not known yet.
+    starting: watch::Sender<usize>,
 }
 
 #[derive(Debug, Default)]
@@ -20,6 +27,10 @@ struct State {
     stopped_since: Option<Instant>,
     stopped: Duration,
 }
+
+/// A process that is being started.
+#[derive(Debug)]
+pub(super) struct Starting<'a>(&'a Groups);
 
 /// A clock that stands still while the groups are stopped.
 #[derive(Debug)]
@@ -30,6 +41,13 @@ pub(super) struct Clock {
 }
 
 impl Groups {
+    /// A process is being started: whoever stops the groups waits until its group is known, or
+    /// it would run on.
+    pub(super) fn starting(&self) -> Starting<'_> {
+        self.starting.send_modify(|count| *count += 1);
+        Starting(self)
+    }
+
     /// A group that has just been started.
     pub(super) fn enter(&self, group: Pid) {
         let mut state = self.locked();
@@ -61,6 +79,7 @@ impl Groups {
             // One of earlier says nothing of this time.
             while go_on.recv().now_or_never().flatten().is_some() {}
             self.stop();
+            let _ = timeout(START, self.starting.subscribe().wait_for(|count| *count == 0)).await;
             let _ = kill_process(getpid(), Signal::STOP);
             go_on.recv().await;
             self.go_on();
@@ -89,6 +108,12 @@ impl Groups {
 
     fn locked(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Starting<'_> {
+    fn drop(&mut self) {
+        self.0.starting.send_modify(|count| *count -= 1);
     }
 }
 

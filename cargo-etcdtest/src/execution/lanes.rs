@@ -1,6 +1,6 @@
 //! Who may begin next: pure, without a runtime.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
 
 /// What something needs for as long as it goes on.
@@ -12,17 +12,31 @@ pub(super) struct Needs {
     pub(super) resource: Option<String>,
 }
 
-/// What somebody holds who has begun.
+/// How many use each lane. Now and then it is two: who passed is about to end when the next
+/// one begins.
 #[derive(Debug)]
-pub(super) struct Held {
-    resource: Option<String>,
-    lanes: Vec<u32>,
-}
+pub(super) struct Users(Vec<u32>);
 
-impl Held {
-    /// The first of its lanes, from 1.
-    pub(super) fn lane(&self) -> u32 {
-        self.lanes.first().map_or(1, |lane| lane + 1)
+impl Users {
+    /// Nobody uses any of so many lanes.
+    pub(super) fn new(lanes: NonZeroUsize) -> Self {
+        Self(vec![0; lanes.get()])
+    }
+
+    /// A lane that fewest use, counted from 0.
+    pub(super) fn fewest(&self) -> usize {
+        let lanes = self.0.iter().enumerate();
+        lanes.min_by_key(|(_, users)| **users).map_or(0, |(lane, _)| lane)
+    }
+
+    /// One more uses a lane.
+    pub(super) fn add(&mut self, lane: usize) {
+        self.0[lane] += 1;
+    }
+
+    /// One fewer does.
+    pub(super) fn remove(&mut self, lane: usize) {
+        self.0[lane] = self.0[lane].saturating_sub(1);
     }
 }
 
@@ -33,18 +47,22 @@ impl Held {
 /// long as there are smaller ones. So nobody starves.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
-    /// The lanes that nobody has, numbered from 0.
-    free: BTreeSet<u32>,
+    /// Below zero where some begin before the lane is free that they wait for.
+    free: isize,
     capacities: BTreeMap<String, NonZeroUsize>,
     used: HashMap<String, usize>,
     queue: VecDeque<(Needs, T)>,
 }
 
+impl Needs {
+    /// A lane, and nothing else.
+    pub(super) const LANE: Self = Self { threads: 1, resource: None };
+}
+
 impl<T> Lanes<T> {
     /// So many lanes, and resources that several may use at once; any other only one.
     pub(super) fn new(lanes: NonZeroUsize, capacities: BTreeMap<String, NonZeroUsize>) -> Self {
-        let lanes = u32::try_from(lanes.get()).unwrap_or(u32::MAX);
-        Self { free: (0..lanes).collect(), capacities, used: HashMap::new(), queue: VecDeque::new() }
+        Self { free: lanes.get().cast_signed(), capacities, used: HashMap::new(), queue: VecDeque::new() }
     }
 
     /// Lets something wait behind all others.
@@ -58,31 +76,41 @@ impl<T> Lanes<T> {
     }
 
     /// The next that may begin: it holds what it needs until that is given back.
-    pub(super) fn begin(&mut self) -> Option<(Held, T)> {
+    pub(super) fn begin(&mut self) -> Option<(Needs, T)> {
         let index = self.queue.iter().position(|(needs, _)| self.has_resource(needs))?;
-        if self.queue[index].0.threads > self.free.len() {
+        if self.queue[index].0.threads.cast_signed() > self.free {
             return None;
         }
         let (needs, next) = self.queue.remove(index)?;
-        let lanes: Vec<u32> = self.free.iter().copied().take(needs.threads).collect();
-        self.free.retain(|lane| !lanes.contains(lane));
+        self.free -= needs.threads.cast_signed();
         if let Some(resource) = &needs.resource {
             *self.used.entry(resource.clone()).or_default() += 1;
         }
-        Some((Held { resource: needs.resource, lanes }, next))
+        Some((needs, next))
+    }
+
+    /// The first of all that wait, where it needs a lane alone and is `wanted`: it begins as
+    /// the next lane comes free, whatever else waits.
+    pub(super) fn begin_early(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<(Needs, T)> {
+        let (needs, waiting) = self.queue.front()?;
+        if *needs != Needs::LANE || !wanted(waiting) {
+            return None;
+        }
+        self.free -= 1;
+        self.queue.pop_front()
     }
 
     /// Takes back what something held.
-    pub(super) fn give_back(&mut self, held: Held) {
-        self.free.extend(held.lanes);
-        if let Some(used) = held.resource.as_ref().and_then(|resource| self.used.get_mut(resource)) {
+    pub(super) fn give_back(&mut self, needs: &Needs) {
+        self.free += needs.threads.cast_signed();
+        if let Some(used) = needs.resource.as_ref().and_then(|resource| self.used.get_mut(resource)) {
             *used -= 1;
         }
     }
 
     /// How many lanes are free.
     pub(super) fn idle(&self) -> usize {
-        self.free.len()
+        self.free.max(0).unsigned_abs()
     }
 
     /// Those who wait, the first first.
@@ -122,51 +150,65 @@ mod tests {
         Needs { threads, resource: (!resource.is_empty()).then(|| resource.to_owned()) }
     }
 
-    /// What begins now, as `name@lane`, and is kept in `held`.
-    fn begun(lanes: &mut Lanes<&'static str>, held: &mut Vec<(Held, &'static str)>) -> Vec<String> {
-        let begun: Vec<_> = std::iter::from_fn(|| lanes.begin()).collect();
-        let told = begun.iter().map(|(held, name)| format!("{name}@{}", held.lane())).collect();
-        held.extend(begun);
-        told
-    }
-
-    fn end(lanes: &mut Lanes<&'static str>, held: &mut Vec<(Held, &'static str)>, name: &str) {
-        let place = held.iter().position(|(_, known)| *known == name).unwrap();
-        lanes.give_back(held.remove(place).0);
+    fn begun(lanes: &mut Lanes<&'static str>) -> Vec<&'static str> {
+        std::iter::from_fn(|| lanes.begin()).map(|(_, name)| name).collect()
     }
 
     #[test]
     fn they_begin_in_order_as_lanes_come_free() {
         let mut lanes = lanes(2, &[("a", 1, ""), ("b", 1, ""), ("c", 1, ""), ("d", 1, "")]);
-        let mut held = Vec::new();
-        assert_eq!(begun(&mut lanes, &mut held), ["a@1", "b@2"]);
-        assert_eq!(lanes.idle(), 0);
-        end(&mut lanes, &mut held, "b");
-        assert_eq!(begun(&mut lanes, &mut held), ["c@2"]);
+        assert_eq!(begun(&mut lanes), ["a", "b"]);
+        lanes.give_back(&needs(1, ""));
+        assert_eq!(begun(&mut lanes), ["c"]);
         assert_eq!(lanes.idle(), 0);
     }
 
     #[test]
     fn who_needs_many_lanes_is_not_passed_by_smaller_ones() {
         let mut lanes = lanes(3, &[("a", 1, ""), ("wide", 3, ""), ("b", 1, "")]);
-        let mut held = Vec::new();
-        assert_eq!(begun(&mut lanes, &mut held), ["a@1"]);
-        end(&mut lanes, &mut held, "a");
-        assert_eq!(begun(&mut lanes, &mut held), ["wide@1"]);
-        end(&mut lanes, &mut held, "wide");
-        assert_eq!(begun(&mut lanes, &mut held), ["b@1"]);
+        assert_eq!(begun(&mut lanes), ["a"]);
+        lanes.give_back(&needs(1, ""));
+        assert_eq!(begun(&mut lanes), ["wide"]);
+        lanes.give_back(&needs(3, ""));
+        assert_eq!(begun(&mut lanes), ["b"]);
     }
 
     #[test]
     fn a_resource_is_used_by_as_many_as_it_takes_and_others_pass_meanwhile() {
         let wanted = [("a", 1, "db"), ("b", 1, "db"), ("c", 1, "pool"), ("d", 1, "pool"), ("e", 1, "pool")];
         let mut lanes = lanes(8, &[&wanted[..], &[("f", 1, "")]].concat());
-        let mut held = Vec::new();
-        assert_eq!(begun(&mut lanes, &mut held), ["a@1", "c@2", "d@3", "f@4"]);
-        end(&mut lanes, &mut held, "c");
-        assert_eq!(begun(&mut lanes, &mut held), ["e@2"]);
-        end(&mut lanes, &mut held, "a");
-        assert_eq!(begun(&mut lanes, &mut held), ["b@1"]);
+        assert_eq!(begun(&mut lanes), ["a", "c", "d", "f"]);
+        lanes.give_back(&needs(1, "pool"));
+        assert_eq!(begun(&mut lanes), ["e"]);
+        lanes.give_back(&needs(1, "db"));
+        assert_eq!(begun(&mut lanes), ["b"]);
+    }
+
+    #[test]
+    fn who_begins_early_has_the_next_lane() {
+        let mut lanes = lanes(2, &[("a", 1, ""), ("b", 1, ""), ("c", 1, ""), ("wide", 2, ""), ("d", 1, "")]);
+        assert_eq!(begun(&mut lanes), ["a", "b"]);
+        assert!(lanes.begin_early(|next| *next == "d").is_none());
+        assert_eq!(lanes.begin_early(|_| true).unwrap().1, "c");
+        assert!(lanes.begin_early(|_| true).is_none(), "who needs two lanes does not come early");
+        lanes.give_back(&Needs::LANE);
+        lanes.give_back(&Needs::LANE);
+        assert_eq!(begun(&mut lanes), [""; 0], "one lane is the early one's");
+        lanes.give_back(&Needs::LANE);
+        assert_eq!(begun(&mut lanes), ["wide"]);
+    }
+
+    #[test]
+    fn a_lane_that_nobody_uses_is_the_next() {
+        let mut users = Users::new(NonZeroUsize::new(2).unwrap());
+        let mut begin = || {
+            let lane = users.fewest();
+            users.add(lane);
+            lane
+        };
+        assert_eq!([begin(), begin(), begin()], [0, 1, 0]);
+        users.remove(1);
+        assert_eq!(users.fewest(), 1);
     }
 
     proptest! {
@@ -180,20 +222,18 @@ mod tests {
                 let resource = resource.map(|name| name.to_string());
                 lanes.push(Needs { threads: *threads, resource }, ());
             }
-            let (mut begun, mut held): (usize, Vec<Held>) = (0, Vec::new());
+            let (mut begun, mut held): (usize, Vec<Needs>) = (0, Vec::new());
             for index in order {
-                while let Some((one, ())) = lanes.begin() {
+                while let Some((needs, ())) = lanes.begin() {
                     begun += 1;
-                    held.push(one);
+                    held.push(needs);
                 }
-                let mut taken: Vec<u32> = held.iter().flat_map(|held| held.lanes.clone()).collect();
-                taken.sort_unstable();
-                prop_assert!(taken.windows(2).all(|pair| pair[0] < pair[1]) && taken.last() < Some(&4));
-                let mut resources: Vec<_> = held.iter().filter_map(|held| held.resource.as_ref()).collect();
+                prop_assert!(held.iter().map(|needs| needs.threads).sum::<usize>() <= 4);
+                let mut resources: Vec<_> = held.iter().filter_map(|needs| needs.resource.as_ref()).collect();
                 resources.sort();
                 prop_assert!(resources.windows(2).all(|pair| pair[0] != pair[1]));
                 if !held.is_empty() {
-                    lanes.give_back(held.swap_remove(index.index(held.len())));
+                    lanes.give_back(&held.swap_remove(index.index(held.len())));
                 }
             }
             prop_assert_eq!(begun, wanted.len());

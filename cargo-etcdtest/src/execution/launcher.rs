@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use rustix::process::Pid;
 use tokio::task::{AbortHandle, JoinHandle};
 
 #[cfg(not(target_os = "linux"))]
@@ -101,6 +102,25 @@ impl Launcher {
         started
     }
 
+    /// Starts the process of a plain test the moment that another one ends with success, so
+    /// that no lane waits for its runner meanwhile. `None` where that does not come to pass
+    /// soon: then it is not started.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(super) async fn start_after(
+        &self,
+        first: Pid,
+        command: &Command,
+        show: bool,
+    ) -> io::Result<Option<Started>> {
+        let Hatchery { starter, groups, redactor, .. } = &*self.hatchery;
+        let (streams, theirs) = Streams::new(TestKind::Plain, show, redactor)?;
+        let _starting = groups.starting();
+        let started = starter.start_after(first, command, &theirs).await?;
+        Ok(started.map(|started| (Process::new(started, groups), streams)))
+    }
+
     /// Starts a service with these as standard input, output and error.
     ///
     /// # Errors
@@ -159,6 +179,7 @@ impl Hatchery {
         let notice = |text: String| {
             let _ = self.events.send(RunEvent::Notice { text: self.redactor.text(text) });
         };
+        let _starting = self.groups.starting();
         // Our copies of the test's ends go with this: what is left is the test's own.
         let started = self.starter.start(kind, command, &theirs, notice).await?;
         Ok((Process::new(started, &self.groups), streams))

@@ -2,7 +2,6 @@
 
 use std::time::Duration;
 
-use backon::Retryable;
 use jiff::Timestamp;
 
 use crate::model::{
@@ -10,8 +9,8 @@ use crate::model::{
 };
 use crate::reports::history::live_workers;
 use crate::store::{
-    Commit, Compare, Key, KeyRange, LeaseKeeper, Op, Page, Read, Revision, SharedStore, StoreError, Target,
-    Txn, TxnOutcome, Wake, commit, decode, encode, keys, list_chunks, pauses,
+    Commit, Compare, Key, KeyRange, LeaseKeeper, Op, Page, Patience, Read, Revision, SharedStore, StoreError,
+    Target, Txn, TxnOutcome, Wake, commit, decode, encode, keys, list_chunks,
 };
 
 use super::error::{Result, RunError};
@@ -35,7 +34,7 @@ pub struct Membership {
     generation: Revision,
     /// The locks that the run holds, each with the revision that created it (`L`).
     locks: Vec<(Key, Revision)>,
-    patience: Duration,
+    patience: Patience,
 }
 
 /// The run that a worker creates where there is none of its id.
@@ -55,14 +54,11 @@ pub struct Proposal<'a> {
 async fn register(
     store: &SharedStore,
     worker: &Worker,
-    patience: Duration,
+    patience: &Patience,
 ) -> Result<(LeaseKeeper, Revision)> {
     let key = keys::worker(&worker.id);
     loop {
-        let lease = (|| LeaseKeeper::start(store.clone(), WORKER_TTL))
-            .retry(pauses().with_total_delay(Some(patience)))
-            .when(StoreError::is_transient)
-            .await?;
+        let lease = patience.lasts(|| LeaseKeeper::start(store.clone(), WORKER_TTL)).await?;
         let txn = Txn {
             compares: vec![Compare::created(key.clone(), Revision(0))],
             then: vec![Op::Put { key: key.clone(), value: encode(worker), lease: Some(lease.id()) }],
@@ -103,9 +99,10 @@ impl Membership {
         store: SharedStore,
         worker: Worker,
         proposal: Proposal<'_>,
-        patience: Duration,
+        patience: impl Into<Patience>,
     ) -> Result<(Self, Plan)> {
-        let (lease, identity) = register(&store, &worker, patience).await?;
+        let patience = patience.into();
+        let (lease, identity) = register(&store, &worker, &patience).await?;
         let (run, generation, locks) = (proposal.run.clone(), Revision(0), Vec::new());
         let mut membership = Self { store, worker, lease, identity, run, generation, locks, patience };
         let plan = membership.settle(Some(proposal)).await?;
@@ -121,9 +118,10 @@ impl Membership {
         store: SharedStore,
         worker: Worker,
         run: Run,
-        patience: Duration,
+        patience: impl Into<Patience>,
     ) -> Result<(Self, Plan)> {
-        let (lease, identity) = register(&store, &worker, patience).await?;
+        let patience = patience.into();
+        let (lease, identity) = register(&store, &worker, &patience).await?;
         let (generation, locks) = (Revision(0), Vec::new());
         let mut membership = Self { store, worker, lease, identity, run, generation, locks, patience };
         let plan = membership.settle(None).await?;
@@ -185,7 +183,7 @@ impl Membership {
                 Op::Get(Read::key(keys::worker(&self.worker.id))),
             ],
         };
-        match commit(self.store.as_ref(), &txn, &key, self.patience).await? {
+        match commit(self.store.as_ref(), &txn, &key, &self.patience).await? {
             Commit::Applied(revision) => {
                 (self.run, self.generation) = (run, revision);
                 Ok(true)
@@ -229,8 +227,7 @@ impl Membership {
     /// The plan that is stored.
     async fn read_plan(&self) -> Result<Plan> {
         let chunks = || list_chunks(self.store.as_ref(), KeyRange::prefix(keys::plan(self.id())));
-        let chunks = chunks.retry(pauses().with_total_delay(Some(self.patience)));
-        let chunks = chunks.when(StoreError::is_transient).await?;
+        let chunks = self.patience.lasts(chunks).await?;
         let chunks = chunks.pairs.iter().map(decode).collect::<std::result::Result<Vec<PlanChunk>, _>>()?;
         let plan = Plan::from_chunks(chunks, &self.run.stripes);
         if plan.digest() == self.run.plan_digest { Ok(plan) } else { Err(RunError::Plan(self.id().clone())) }
@@ -238,17 +235,14 @@ impl Membership {
 
     /// Reads through an outage of the store.
     pub(super) async fn read(&self, read: Read) -> Result<Page> {
-        let again = || self.store.read(read.clone());
-        let again = again.retry(pauses().with_total_delay(Some(self.patience)));
-        Ok(again.when(StoreError::is_transient).await?)
+        Ok(self.patience.lasts(|| self.store.read(read.clone())).await?)
     }
 
     /// Asks several questions at one revision, through an outage of the store.
     pub(super) async fn ask(&self, then: Vec<Op>) -> Result<TxnOutcome> {
         let again = || self.store.txn(Txn { then: then.clone(), ..Txn::default() });
-        let again = again.retry(pauses().with_total_delay(Some(self.patience)));
         // What only reads may be asked again after a lost answer.
-        Ok(again.when(StoreError::is_transient).await?)
+        Ok(self.patience.lasts(again).await?)
     }
 
     /// Whether the worker that does what only one may do is alive.
@@ -263,8 +257,7 @@ impl Membership {
     /// As for any read of the store.
     pub async fn others(&self) -> Result<Vec<Worker>> {
         let live = || live_workers(self.store.as_ref(), &self.run.id);
-        let live = live.retry(pauses().with_total_delay(Some(self.patience)));
-        let live = live.when(StoreError::is_transient).await?.into_iter().map(|(worker, _)| worker);
+        let live = self.patience.lasts(live).await?.into_iter().map(|(worker, _)| worker);
         Ok(live.filter(|worker| worker.id != self.worker.id).collect())
     }
 
@@ -304,14 +297,19 @@ impl Membership {
     }
 
     /// How long an unreachable store is waited for.
-    pub fn patience(&self) -> Duration {
-        self.patience
+    pub fn patience(&self) -> &Patience {
+        &self.patience
     }
 
     /// Has every write from now on compare these locks too: the run holds them while units
     /// are executed. Without any, no more is compared.
     pub fn hold(&mut self, locks: Vec<(Key, Revision)>) {
         self.locks = locks;
+    }
+
+    /// The locks that every write compares.
+    pub fn locks(&self) -> &[(Key, Revision)] {
+        &self.locks
     }
 
     /// Holds while this worker is registered.
@@ -387,14 +385,12 @@ impl Membership {
         // What counts as lost here may still live in the store, for a moment.
         self.end_lease().await?;
         self.worker.since = Timestamp::now();
-        (self.lease, self.identity) = register(&self.store, &self.worker, self.patience).await?;
+        (self.lease, self.identity) = register(&self.store, &self.worker, &self.patience).await?;
         Ok(())
     }
 
     async fn end_lease(&self) -> Result<()> {
-        let revoke = || self.store.revoke(self.lease.id());
-        let revoke = revoke.retry(pauses().with_total_delay(Some(self.patience)));
-        match revoke.when(StoreError::is_transient).await {
+        match self.patience.lasts(|| self.store.revoke(self.lease.id())).await {
             Ok(()) | Err(StoreError::LeaseNotFound) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -457,7 +453,7 @@ impl Membership {
     async fn attempt(&mut self, proof: &Key, given: Vec<Compare>, then: Vec<Op>) -> Result<Option<Revision>> {
         let compares = self.fence().into_iter().chain(given).collect();
         let txn = Txn { compares, then, otherwise: self.questions() };
-        match commit(self.store.as_ref(), &txn, proof, self.patience).await? {
+        match commit(self.store.as_ref(), &txn, proof, &self.patience).await? {
             Commit::Applied(revision) => Ok(Some(revision)),
             Commit::Refused(outcome) => {
                 if !self.take_answers(&mut outcome.pages())? {

@@ -49,20 +49,6 @@ impl Output {
         bytes
     }
 
-    /// Changes what was kept, each piece that is whole by itself.
-    pub fn change(&mut self, change: impl Fn(Vec<u8>) -> Vec<u8>) {
-        let left_out = self.left_out();
-        let tail = std::mem::take(&mut self.tail);
-        if left_out == 0 {
-            self.head.extend(tail);
-            self.head = change(std::mem::take(&mut self.head));
-        } else {
-            self.head = change(std::mem::take(&mut self.head));
-            self.tail = change(tail.into()).into();
-        }
-        self.size = left_out + (self.head.len() + self.tail.len()) as u64;
-    }
-
     /// Whether nothing was printed.
     pub fn is_empty(&self) -> bool {
         self.size == 0

@@ -39,6 +39,11 @@ impl Process {
         Self { group, ended, over: false, groups: Arc::clone(groups) }
     }
 
+    /// Its id, which is that of its group.
+    pub(super) fn id(&self) -> Pid {
+        self.group
+    }
+
     /// Waits for its end. May be dropped and called again until it has given the status.
     ///
     /// # Errors

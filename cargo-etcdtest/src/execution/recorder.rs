@@ -12,15 +12,15 @@ use tokio::time::{Instant, sleep, sleep_until};
 use super::batches::batches;
 use super::claims::{Claimed, Claims, Hand, News};
 use super::error::{Result, RunError};
-use super::events::{AttemptOutput, RunEvent, Unit};
+use super::events::{RunEvent, Unit};
+use super::executed::Executed;
+use super::journal::Journal;
 use super::pace::Pace;
 use super::plan::Plan;
-use super::worker::{EventSink, Executed};
-use crate::config::{OutputWhen, StoreOutput};
-use crate::model::{
-    Attempt, Cancellation, Fence, Labels, Loss, Outcome, RunState, StoredOutput, UnitIndex, UnitResult,
-};
-use crate::store::{Key, Op, encode_output};
+use super::worker::EventSink;
+use crate::config::OutputWhen;
+use crate::model::{Attempt, Cancellation, Fence, Labels, Loss, Outcome, RunState, UnitIndex, UnitResult};
+use crate::store::{Key, Op};
 
 /// How long a result may wait for others that are stored with it.
 const LINGER: Duration = Duration::from_millis(200);
@@ -39,8 +39,8 @@ pub struct Share {
     pub plan: Arc<Plan>,
     /// How many attempts the worker executes at once.
     pub lanes: NonZeroUsize,
-    /// Which output is stored.
-    pub store_output: StoreOutput,
+    /// Where results are kept until a store elsewhere has them.
+    pub journal: Option<Arc<Journal>>,
 }
 
 /// What a worker asks of its recorder.
@@ -237,7 +237,7 @@ impl Recorder {
     async fn claim(&mut self) -> Result<Claimed> {
         let hand = Hand { idle: self.idle, empty: self.dealt.is_empty() };
         let claim = self.claims.claim(&self.share.plan, &self.pace, hand, &self.running);
-        patiently(claim, &self.events).await
+        patiently(claim, &self.share, &self.events).await
     }
 
     /// A unit that was lost so often that it is not begun any more gets its result.
@@ -254,21 +254,22 @@ impl Recorder {
         }
         let worker = self.claims.membership().worker().id.clone();
         let result = UnitResult { unit, outcome: Outcome::Crashed, reason: None, attempts, worker, token };
+        let executed = Executed { result: result.clone(), output: Vec::new() };
+        executed.keep(self.share.journal.as_deref(), &self.events);
         let _ = self.events.send(RunEvent::Finished {
             unit: Unit::new(unit, planned),
-            result: result.clone(),
+            result,
             output: Arc::default(),
             shown: OutputWhen::ImmediateFinal,
         });
-        self.waiting.push(Executed { result, outputs: Vec::new() });
+        self.waiting.push(executed);
     }
 
     /// Acts upon what has happened elsewhere.
     async fn hear(&mut self, news: News) -> Result<()> {
-        let events = self.events.clone();
         match news {
-            News::Run => patiently(self.claims.look(), &events).await?,
-            News::LeaseLost => patiently(self.claims.renew(), &events).await?,
+            News::Run => patiently(self.claims.look(), &self.share, &self.events).await?,
+            News::LeaseLost => patiently(self.claims.renew(), &self.share, &self.events).await?,
             News::Shares => {}
         }
         self.tell_superseded();
@@ -320,8 +321,16 @@ impl Recorder {
         let gone: HashSet<UnitIndex> = units.iter().copied().collect();
         self.waiting.retain(|executed| !gone.contains(&executed.result.unit));
         self.dealt.retain(|unit| !gone.contains(unit));
+        self.settle(&units);
         let _ = self.answers.send(Dealt::Withdrawn(units.clone()));
         let _ = self.events.send(RunEvent::Superseded { units });
+    }
+
+    /// These units' results are not to be stored any more: they are, or never will be.
+    fn settle(&self, units: &[UnitIndex]) {
+        if let Some(journal) = &self.share.journal {
+            journal.settle(units);
+        }
     }
 
     async fn stop(&mut self, cancellation: Cancellation) -> Result<()> {
@@ -329,8 +338,8 @@ impl Recorder {
         self.flush().await?;
         self.cancelled = true;
         let _ = self.events.send(RunEvent::Cancelled { reason: cancellation.reason.clone() });
-        let events = self.events.clone();
-        patiently(self.claims.membership_mut().cancel(cancellation), &events).await.map(drop)
+        let cancel = self.claims.membership_mut().cancel(cancellation);
+        patiently(cancel, &self.share, &self.events).await.map(drop)
     }
 
     async fn leave(&mut self) -> Result<()> {
@@ -343,31 +352,11 @@ impl Recorder {
         Ok(())
     }
 
-    /// Stores output first, then the results that name it.
     async fn flush(&mut self) -> Result<()> {
         self.waiting.retain(|executed| self.claims.holds(executed.result.unit, executed.result.token));
         let mut units: Vec<_> = self.waiting.iter().map(|executed| executed.result.unit).collect();
-        let mut results = Vec::with_capacity(self.waiting.len());
-        let mut writes = Vec::new();
-        for mut executed in std::mem::take(&mut self.waiting) {
-            let UnitResult { unit, token, .. } = executed.result;
-            for (attempt, output) in executed.result.attempts.iter_mut().zip(&executed.outputs) {
-                self.store_output(unit, token, attempt, output, &mut writes);
-            }
-            executed.result.shorten();
-            results.push(executed.result);
-        }
-        let events = self.events.clone();
-        let store = async {
-            let size = |(key, value): &(Key, Vec<u8>)| key.as_bytes().len() + value.len();
-            for batch in batches(writes, OUTPUT_OPERATIONS, OUTPUT_BYTES, size) {
-                let Some((proof, _)) = batch.last().cloned() else { continue };
-                let puts = batch.into_iter().map(|(key, value)| Op::put(key, value)).collect();
-                self.claims.membership_mut().write(&proof, puts).await?;
-            }
-            self.claims.flush(results, &self.running).await
-        };
-        match patiently(store, &events).await {
+        let store = store(&mut self.claims, std::mem::take(&mut self.waiting), &self.running);
+        match patiently(store, &self.share, &self.events).await {
             Ok(()) => {}
             // Somebody finishes the run without this worker: nothing of it is its own any more.
             Err(RunError::Superseded { .. }) => self.claims.look().await?,
@@ -376,48 +365,26 @@ impl Recorder {
         let superseded: HashSet<UnitIndex> = self.claims.superseded().iter().copied().collect();
         units.retain(|unit| !superseded.contains(unit));
         self.tell_superseded();
-        let _ = events.send(RunEvent::Stored { units });
+        self.settle(&units);
+        let _ = self.events.send(RunEvent::Stored { units });
         Ok(())
     }
+}
 
-    /// Notes what is to be stored of an attempt, in the attempt and in `writes`.
-    fn store_output(
-        &self,
-        unit: UnitIndex,
-        token: Fence,
-        attempt: &mut Attempt,
-        output: &AttemptOutput,
-        writes: &mut Vec<(Key, Vec<u8>)>,
-    ) {
-        let wanted = match self.share.store_output {
-            StoreOutput::None => return,
-            StoreOutput::Failed => attempt.outcome.is_failure(),
-            StoreOutput::All => true,
-        };
-        let run = self.claims.membership().id();
-        let mut put = |name: String, content: &[u8], size, left_out| {
-            let chunks = encode_output(run, unit, token, attempt.number, &name, content);
-            attempt.output.push(StoredOutput { name, size, left_out, chunks: chunks.len() });
-            writes.extend(chunks);
-        };
-        let printed = &output.printed;
-        if wanted && !printed.is_empty() {
-            put("output".into(), &printed.bytes(), printed.size(), printed.left_out());
-        }
-        for log in &output.services {
-            if wanted {
-                put(format!("services/{}", log.service), &log.bytes(), log.size, log.left_out());
-            }
-        }
-        // What a test attaches it wants kept.
-        let mut used = HashSet::<String>::new();
-        for (name, content) in &output.attachments {
-            let numbered = (2..).map(|number| format!("{name}.{number}"));
-            let mut names = std::iter::once(name.clone()).chain(numbered);
-            let Some(name) = names.find(|name| used.insert(name.clone())) else { continue };
-            put(format!("attachments/{name}"), content, content.len() as u64, 0);
-        }
+/// Stores output first, then the results that name it.
+///
+/// # Errors
+/// As for any transaction of the run.
+pub(super) async fn store(claims: &mut Claims, units: Vec<Executed>, running: &[UnitIndex]) -> Result<()> {
+    let (results, output): (Vec<_>, Vec<_>) =
+        units.into_iter().map(|unit| (unit.result, unit.output)).unzip();
+    let size = |(key, value): &(Key, Vec<u8>)| key.as_bytes().len() + value.len();
+    for batch in batches(output.into_iter().flatten(), OUTPUT_OPERATIONS, OUTPUT_BYTES, size) {
+        let Some((proof, _)) = batch.last().cloned() else { continue };
+        let puts = batch.into_iter().map(|(key, value)| Op::put(key, value)).collect();
+        claims.membership_mut().write(&proof, puts).await?;
     }
+    claims.flush(results, running).await
 }
 
 /// What is told of a unit that was lost too often.
@@ -431,13 +398,21 @@ fn story(losses: &[Loss]) -> String {
     )
 }
 
-/// Waits for the store, and says so once where that takes long.
-async fn patiently<T>(request: impl Future<Output = Result<T>>, events: &EventSink) -> Result<T> {
+/// Waits for the store. Where that takes long it is said once, and what is not stored yet is
+/// brought to the disk: who knows what else goes.
+async fn patiently<T>(
+    request: impl Future<Output = Result<T>>,
+    share: &Share,
+    events: &EventSink,
+) -> Result<T> {
     tokio::pin!(request);
     tokio::select! {
         done = &mut request => return done,
         () = sleep(AWAY) => {}
     }
     let _ = events.send(RunEvent::StoreAway);
+    if let Some(journal) = &share.journal {
+        journal.sync();
+    }
     request.await
 }

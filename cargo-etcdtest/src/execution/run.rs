@@ -5,7 +5,7 @@ use std::fs::Permissions;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -20,18 +20,20 @@ use super::error::{Result, RunError};
 use super::events::RunEvent;
 use super::finish::conclude;
 use super::history::Histories;
+use super::journal::{Journal, JournalFolder};
 use super::latest::read_histories;
 use super::launcher::Launcher;
 use super::membership::{Membership, Proposal};
 use super::plan::Plan;
 use super::policy::Policy;
 use super::reserve::reserve;
+use super::resources::Resources;
 use super::services::{Ground, Supply};
 use super::timings::Timings;
 use super::watch::follow;
 use super::work::Work;
 use super::worker::{Ended, EventSink, execute};
-use crate::environments::{DataFiles, DataSets, Reservation, SecretValues};
+use crate::environments::{DataFiles, DataSets, Reservation, Reservations, SecretValues};
 use crate::model::{
     Build, Cancellation, Commit, Environment, Labels, PlannedUnit, Repetition, Run, RunId, RunState,
     TestCaseId, TestKind, Worker, WorkerId,
@@ -84,6 +86,8 @@ pub struct Order {
     pub commit: Option<Commit>,
     /// How long an unreachable store is waited for.
     pub patience: Duration,
+    /// Where results are kept until a store elsewhere has them.
+    pub journals: Option<JournalFolder>,
     /// What was done before the run.
     pub timings: Timings,
 }
@@ -124,6 +128,9 @@ pub async fn run(
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
+    if let Some(text) = order.journals.as_ref().and_then(JournalFolder::reminder) {
+        let _ = events.send(RunEvent::Notice { text });
+    }
     let (id, worker, quit) = (order.id.clone(), order.worker.clone(), leave.clone());
     if let Some(over) = unless(Leave::ToQuit, leave.clone(), &id, over(&store, &order)).await? {
         let tests: HashSet<_> = over.units.iter().map(|unit| &unit.planned.test).collect();
@@ -135,7 +142,9 @@ pub async fn run(
         return queue(&store, order, leave, events).await;
     }
     let reservation = reserve(&store, &order, leave.clone(), events).await?.map(Arc::new);
-    let reserved = Box::pin(run_reserved(store.clone(), order, reservation.clone(), leave, events));
+    let journal = OnceLock::new();
+    let reserved = run_reserved(store.clone(), order, reservation.clone(), leave, &journal, events);
+    let reserved = Box::pin(reserved);
     let result = unless(Leave::ToQuit, quit, &id, reserved).await;
     if let Some(reservation) = reservation {
         // It is the run's, not this worker's: whoever is left keeps it.
@@ -143,7 +152,13 @@ pub async fn run(
             reservation.release().await;
         }
     }
-    result
+    // What is not stored of a run that has ended, or lost its environments, never will be.
+    let is_over = matches!(result, Ok(_) | Err(RunError::Reservation(_) | RunError::Gone(_)));
+    let kept = journal.get().and_then(|journal: &Arc<Journal>| journal.end(is_over));
+    match (result, kept) {
+        (Err(cause), Some(kept)) => Err(RunError::Unsent { cause: Box::new(cause), kept }),
+        (result, _) => result,
+    }
 }
 
 /// The run, where it is over already.
@@ -217,6 +232,7 @@ async fn run_reserved(
     mut order: Order,
     reservation: Option<Arc<Reservation>>,
     leave: watch::Receiver<Leave>,
+    journal: &OnceLock<Arc<Journal>>,
     events: &EventSink,
 ) -> Result<RunDetails> {
     let mut timings = std::mem::replace(&mut order.timings, Timings::start());
@@ -267,7 +283,7 @@ async fn run_reserved(
     let open = membership.run().state == RunState::Running;
     let (mut membership, lost) = if open {
         membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
-        let Order { policy, secrets, root, built, environments, tests, host, .. } = order;
+        let Order { policy, secrets, root, built, environments, tests, host, journals, .. } = order;
         let tests = tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
         let ground = Ground::new(Arc::clone(&launcher), root, built, secrets, events.clone());
         let supply = match Supply::provide(ground, &environments, data, folder, &leave).await {
@@ -279,9 +295,23 @@ async fn run_reserved(
             }
         };
         timings.end("provide");
+        if let Some(begun) = journals.map(|journals| journals.begin(&membership)) {
+            match begun {
+                Ok(begun) => drop(journal.set(Arc::new(begun))),
+                Err(error) => drop(events.send(RunEvent::Notice { text: error.to_string() })),
+            }
+        }
+        let journal = journal.get().cloned();
+        let (run, worker) = (id.clone(), membership.worker().id.clone());
+        let resources = Resources {
+            reservations: Reservations::new(membership.store().clone(), patience),
+            worker: worker.clone(),
+            author: order.author,
+            ttl: policy.reserve_ttl,
+        };
         let work = Work {
-            run: id.clone(),
-            worker: membership.worker().id.clone(),
+            run,
+            worker,
             host: host.into(),
             since: Instant::now(),
             plan: plan.clone(),
@@ -289,7 +319,9 @@ async fn run_reserved(
             supply,
             policy,
             launcher,
+            resources,
             reservation: reservation.clone(),
+            journal,
         };
         let claims = Claims::new(membership).await?;
         let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;

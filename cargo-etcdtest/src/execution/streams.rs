@@ -8,7 +8,7 @@ use std::os::unix::net::UnixStream as StdUnixStream;
 use std::pin::pin;
 use std::time::Duration;
 
-use etcdtest::protocol::{Event, Frame};
+use etcdtest::protocol::{Event, Frame, Outcome};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -20,6 +20,7 @@ use tokio::time::sleep;
 use super::frames::{CHUNK, Frames};
 use super::output::Output;
 use super::said::Said;
+use super::verdict::CLOSING;
 use crate::model::TestKind;
 use crate::redact::{RedactedStream, Redactor};
 
@@ -39,6 +40,9 @@ pub(super) struct Streams {
     /// On its way to the output and to whoever looks.
     redacted: RedactedStream,
     output: Output,
+    /// The end of what a plain test printed, as it was: libtest says there how it went, in
+    /// words of which one may be a secret.
+    closing: Option<Vec<u8>>,
     show: bool,
     /// What was read and not shown yet.
     to_show: Vec<u8>,
@@ -99,7 +103,8 @@ impl Streams {
         let stderr = stdout.try_clone()?;
         let pipe = Source::new(ours, Kind::Pipe)?;
         let (redacted, output) = (redactor.stream(), Output::default());
-        let streams = Self { pipe, redacted, output, show, to_show: Vec::new(), conversation };
+        let closing = (kind == TestKind::Plain).then(Vec::new);
+        let streams = Self { pipe, redacted, output, closing, show, to_show: Vec::new(), conversation };
         Ok((streams, [stdin, stdout, stderr]))
     }
 
@@ -145,8 +150,13 @@ impl Streams {
         }
     }
 
-    /// Takes in what comes while something else goes on.
-    pub(super) async fn read_during<T>(&mut self, other: impl Future<Output = T>) -> T {
+    /// Takes in what comes while something else goes on. `on_passed` hears where the test says
+    /// soon that it has passed.
+    pub(super) async fn read_during<T>(
+        &mut self,
+        other: impl Future<Output = T>,
+        on_passed: impl FnOnce(),
+    ) -> T {
         let mut other = pin!(other);
         // One that is shown is waited for by somebody, and one that was not told all yet waits.
         let at_once = self.show || self.conversation.as_ref().is_some_and(|other| !other.start.is_empty());
@@ -154,6 +164,7 @@ impl Streams {
             tokio::select! {
                 biased;
                 result = &mut other => return result,
+                () = self.passes(on_passed) => {}
                 () = sleep(ALONE) => {}
             }
         }
@@ -165,20 +176,34 @@ impl Streams {
         other.await
     }
 
+    /// Says where an annotated test passes; what it prints is left alone. Never ends. May be
+    /// dropped at any time.
+    async fn passes(&mut self, on_passed: impl FnOnce()) {
+        if let Some(conversation) = &mut self.conversation {
+            while !conversation.socket.ended {
+                conversation.socket.changed(Interest::READABLE).await;
+                conversation.take_in();
+            }
+            if matches!(conversation.said.outcome, Some(Outcome::Passed | Outcome::Skipped(_))) {
+                on_passed();
+            }
+        }
+        std::future::pending::<()>().await;
+    }
+
     /// The pipe, if some process has not closed it.
     pub(super) fn open_pipe(&self) -> Option<BorrowedFd<'_>> {
         self.pipe.watched.descriptor().filter(|_| !self.pipe.ended)
     }
 
-    /// What was printed and said until now.
-    pub(super) async fn end(mut self) -> (Output, Said) {
+    /// What was printed until now, what of it may be the closing line of libtest, and what was
+    /// said.
+    pub(super) async fn end(mut self) -> (Output, String, Said) {
         let held = self.redacted.end();
         self.keep(&held);
         self.show().await;
-        if !self.redacted.is_idle() {
-            self.output.change(|bytes| self.redacted.passed(bytes));
-        }
-        (self.output, self.conversation.map(|conversation| conversation.said).unwrap_or_default())
+        let closing = String::from_utf8_lossy(&self.closing.unwrap_or_default()).into_owned();
+        (self.output, closing, self.conversation.map(|conversation| conversation.said).unwrap_or_default())
     }
 
     fn keep(&mut self, bytes: &[u8]) {
@@ -207,6 +232,10 @@ impl Streams {
         let mut read = 0;
         while read < TURN && !self.pipe.ended {
             let Some(length) = self.pipe.take(|pipe| pipe.read(&mut buffer)) else { break };
+            if let Some(closing) = &mut self.closing {
+                closing.extend_from_slice(&buffer[length.saturating_sub(CLOSING)..length]);
+                closing.drain(..closing.len().saturating_sub(CLOSING));
+            }
             let passed = self.redacted.push(&buffer[..length]).into_owned();
             self.keep(&passed);
             read += 1;

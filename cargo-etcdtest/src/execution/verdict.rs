@@ -15,7 +15,7 @@ use crate::reports::story::signal_name;
 /// The longest message that is kept, in bytes.
 const MAX_MESSAGE: usize = 32 << 10;
 /// Within how many bytes from its end libtest's closing line is looked for.
-const CLOSING: usize = 4 << 10;
+pub(super) const CLOSING: usize = 4 << 10;
 
 /// An outcome with its reasons.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,15 +69,15 @@ pub(super) fn annotated(
     }
 }
 
-/// The ending of a plain libtest test: exit code and closing line must agree.
-pub(super) fn plain(status: ExitStatus, output: &AttemptOutput) -> Ending {
+/// The ending of a plain libtest test: exit code and closing line, which is looked for in the
+/// end of what was printed, secrets included, must agree.
+pub(super) fn plain(status: ExitStatus, printed: &str, output: &AttemptOutput) -> Ending {
     static CLOSING_LINE: LazyLock<Regex> = LazyLock::new(|| {
         Regex::new(r"(?m)^test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; .*$")
             .expect("it is well formed")
     });
     // What runs at the exit of a process may print something after it.
-    let tail = output.printed.end(CLOSING);
-    let closing = CLOSING_LINE.captures_iter(&tail).last();
+    let closing = CLOSING_LINE.captures_iter(printed).last();
     let counts = closing.map(|found| (found[1].to_owned(), found[2].to_owned(), found[3].to_owned()));
     let counts =
         counts.as_ref().map(|(word, passed, failed)| (word.as_str(), passed.as_str(), failed.as_str()));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_plain_test_passes_only_with_its_closing_line() {
-        let outcome = |status, output: &str| plain(status, &printed(output)).outcome;
+        let outcome = |status, output: &str| plain(status, output, &printed(output)).outcome;
         assert_eq!(outcome(exited(0), OK), Outcome::Passed);
         assert_eq!(outcome(exited(0), "running 1 test\n"), Outcome::Crashed);
         assert_eq!(outcome(exited(0), &format!("{OK}profile written\n")), Outcome::Passed);
@@ -200,7 +200,7 @@ mod tests {
     fn a_plain_failure_tells_message_and_place_of_the_panic() {
         let closing = OK.replace("ok. 1 passed; 0 failed", "FAILED. 0 passed; 1 failed");
         let stderr = "\nthread 'a' (77) panicked at src/lib.rs:3:5:\nleft is 1\n right is 2\nnote: run with `RUST_BACKTRACE=1` environment variable to display a backtrace\n";
-        let ending = plain(exited(101), &printed(&format!("{stderr}{closing}")));
+        let ending = plain(exited(101), &closing, &printed(&format!("{stderr}{closing}")));
         assert_eq!(ending.message.as_deref(), Some("left is 1\n right is 2"));
         assert_eq!(ending.location.as_deref(), Some("src/lib.rs:3:5"));
     }
@@ -222,7 +222,7 @@ mod tests {
     fn a_killed_process_tells_why_where_that_is_known() {
         let message = |signal, stderr: &str| {
             let output = printed(stderr);
-            let plain = plain(ExitStatus::from_raw(signal), &output);
+            let plain = plain(ExitStatus::from_raw(signal), stderr, &output);
             assert_eq!(annotated(None, ExitStatus::from_raw(signal), 77, &output), plain);
             plain.message.unwrap()
         };

@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
+use super::journal::Journal;
 use super::launcher::Launcher;
 use super::plan::Plan;
 use super::policy::Policy;
+use super::resources::Resources;
 use super::services::Supply;
 use crate::environments::Reservation;
 use crate::model::{Place, RunId, TestCaseId, WorkerId};
@@ -18,8 +20,8 @@ use crate::testcases::ListedTest;
 pub struct Seat {
     /// The machine.
     pub host: Arc<str>,
-    /// The lane, from 1.
-    pub lane: u32,
+    /// The lane, from 0.
+    pub lane: usize,
     /// When the worker began.
     pub since: Instant,
 }
@@ -27,7 +29,11 @@ pub struct Seat {
 impl Seat {
     /// The place of an attempt that begins now.
     pub fn place(&self) -> Place {
-        Place { host: self.host.to_string(), lane: self.lane, offset: self.since.elapsed() }
+        Place {
+            host: self.host.to_string(),
+            lane: u32::try_from(self.lane + 1).unwrap_or(u32::MAX),
+            offset: self.since.elapsed(),
+        }
     }
 }
 
@@ -51,8 +57,12 @@ pub struct Work {
     pub policy: Policy,
     /// What starts its attempts.
     pub launcher: Arc<Launcher>,
+    /// What its tests lock resources with.
+    pub resources: Resources,
     /// The run's reservation of its environments, if they need one.
     pub reservation: Option<Arc<Reservation>>,
+    /// Where results are kept until a store elsewhere has them.
+    pub journal: Option<Arc<Journal>>,
 }
 
 impl Work {

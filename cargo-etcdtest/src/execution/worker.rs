@@ -1,39 +1,39 @@
 //! Executes units: as many at once as there are lanes, each with its retries.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use etcdtest::protocol::{ENVIRONMENT_VARIABLE, SECRET_VARIABLES, Start};
+use rustix::process::Pid;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 
-use super::attempt::{Launch, Leave};
+use super::attempt::{Launch, Leave, Progress, Ran};
 use super::claims::Claims;
 use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
-use super::lanes::{Lanes, Needs};
+use super::executed::Executed;
+use super::lanes::{Lanes, Needs, Users};
 use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, LocksHeld, Request, Share};
+use super::resources::while_held;
 use super::run::without_tests;
 use super::services::Supplied;
 use super::work::{Seat, Work};
 use crate::config::{OutputWhen, PassOrFail};
+use crate::environments::ReservationError;
 use crate::model::{Attempt, Cancellation, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
 use crate::testcases::{Binary, ListedTest};
 
+/// After how long a resource is asked for again where the store did not answer.
+const STORE_AWAY: Duration = Duration::from_secs(1);
+
 /// Where events go. A display that went away is no reason to stop.
 pub type EventSink = mpsc::UnboundedSender<RunEvent>;
-
-/// A unit that was executed to its end.
-#[derive(Debug)]
-pub struct Executed {
-    /// Its result.
-    pub result: UnitResult,
-    /// What each attempt printed, in the order of attempts.
-    pub outputs: Vec<Arc<AttemptOutput>>,
-}
 
 /// A unit that waits for its next attempt, or is at it.
 #[derive(Debug)]
@@ -57,6 +57,17 @@ enum Next {
     Again(Tried, Duration),
     /// It was stopped on the way: so it is as if it were not begun.
     Stopped(Tried),
+    /// It was to come after another process, which did not end in time.
+    NotYet(Tried),
+}
+
+/// What an attempt that is under way lets others begin.
+#[derive(Clone, Copy, Debug)]
+enum Opening {
+    /// Its test is over: the lane is free.
+    Lane,
+    /// A process may come right after this one.
+    After(Pid),
 }
 
 /// Why a worker executes no more.
@@ -84,11 +95,12 @@ pub async fn execute(
     mut leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<(Claims, Ended)> {
+    let patience = claims.membership().patience().clone();
     let (requests, inbox) = mpsc::unbounded_channel();
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let mut recorder = JoinSet::new();
-    let share =
-        Share { plan: work.plan.clone(), lanes: work.policy.lanes, store_output: work.policy.store_output };
+    let journal = work.journal.clone();
+    let share = Share { plan: work.plan.clone(), lanes: work.policy.lanes, journal };
     recorder.spawn(recorder::record(share, claims, inbox, outbox, events.clone()));
     // Attempts go as far as `leave` says, and no further once nothing can be recorded, or
     // the time of the run is over.
@@ -105,6 +117,28 @@ pub async fn execute(
     let mut suspended = false;
     let stop = |reason: String, ends_tests| {
         let _ = requests.send(Request::Stop(Cancellation { reason, ends_tests }));
+    };
+    let (open, mut openings) = mpsc::unbounded_channel();
+    let mut users = Users::new(policy.lanes);
+    let attempt = |needs: Needs, unit: Tried, lane: usize, place: Place, leave: watch::Receiver<Leave>| {
+        let seat = Seat { host: work.host.clone(), lane, since: work.since };
+        let (work, events, open) = (work.clone(), events.clone(), open.clone());
+        async move {
+            let given_back = AtomicBool::new(false);
+            let on = |opening| {
+                // Others share nothing but lanes, and have none if there is only one.
+                let alone = needs != Needs::LANE || work.policy.show;
+                match opening {
+                    Opening::Lane if alone || work.policy.lanes.get() == 1 => return,
+                    Opening::Lane => given_back.store(true, Ordering::Relaxed),
+                    Opening::After(_) if alone || work.reservation.is_some() => return,
+                    Opening::After(_) => {}
+                }
+                let _ = open.send((opening, lane));
+            };
+            let next = unit.attempt(&work, seat, place, leave, &events, on).await;
+            (Some((needs, lane)).filter(|_| !given_back.into_inner()), next)
+        }
     };
     loop {
         // A run is cancelled only where something is left that will not run.
@@ -131,14 +165,14 @@ pub async fn execute(
             lanes.retain(|_| false);
             waits.abort_all();
         }
-        while !suspended && let Some((held, unit)) = lanes.begin() {
+        while !suspended && let Some((needs, unit)) = lanes.begin() {
             running.insert(unit.index);
-            let binary = unit.binary(work).map(std::ptr::from_ref);
-            let is_of_it = |next: &Tried| next.binary(work).map(std::ptr::from_ref) == binary;
-            let more = binary.is_some() && lanes.waiting().any(is_of_it);
-            let seat = Seat { host: work.host.clone(), lane: held.lane(), since: work.since };
-            let (work, leave, events) = (work.clone(), hear.clone(), events.clone());
-            attempts.spawn(async move { (held, unit.attempt(&work, seat, more, leave, &events).await) });
+            let more = unit.binary(work).is_some_and(|binary| {
+                lanes.waiting().any(|next| next.binary(work).is_some_and(|other| std::ptr::eq(other, binary)))
+            });
+            let lane = users.fewest();
+            users.add(lane);
+            attempts.spawn(attempt(needs, unit, lane, Place { more, after: None }, hear.clone()));
         }
         let idle = lanes.idle();
         let few = idle > 0 || lanes.waiting().len() < policy.lanes.get();
@@ -148,6 +182,7 @@ pub async fn execute(
             more = asked;
         }
         let done = attempts.is_empty() && waits.is_empty() && lanes.waiting().len() == 0;
+        patience.set_busy(!done);
         if done && !suspended && (stopped || !more) {
             break;
         }
@@ -155,7 +190,10 @@ pub async fn execute(
             Some(joined) = attempts.join_next() => {
                 let (held, next) =
                     joined.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
-                lanes.give_back(held);
+                if let Some((needs, lane)) = held {
+                    lanes.give_back(&needs);
+                    users.remove(lane);
+                }
                 later = false;
                 match next {
                     Next::Stopped(unit) => {
@@ -163,6 +201,10 @@ pub async fn execute(
                         if suspended && !stopped {
                             lanes.push_first(unit.needs(work), unit);
                         }
+                    }
+                    Next::NotYet(unit) => {
+                        running.remove(&unit.index);
+                        lanes.push_first(unit.needs(work), unit);
                     }
                     Next::Again(unit, Duration::ZERO) => lanes.push_first(unit.needs(work), unit),
                     Next::Again(unit, wait) => {
@@ -179,6 +221,26 @@ pub async fn execute(
                     }
                 }
             }
+            // Processes that never end would else become more and more.
+            Some((opening, lane)) = openings.recv(), if attempts.len() < policy.lanes.get() * 2 => match opening {
+                Opening::Lane => {
+                    lanes.give_back(&Needs::LANE);
+                    users.remove(lane);
+                }
+                Opening::After(first) => {
+                    let follows = |next: &Tried| next.may_follow(work);
+                    if !stopped
+                        && !suspended
+                        && lanes.waiting().len() > policy.lanes.get()
+                        && let Some((needs, unit)) = lanes.begin_early(follows)
+                    {
+                        running.insert(unit.index);
+                        users.add(lane);
+                        let place = Place { more: false, after: Some(first) };
+                        attempts.spawn(attempt(needs, unit, lane, place, hear.clone()));
+                    }
+                }
+            },
             Some(waited) = waits.join_next() => {
                 // One that was told to leave waits no longer.
                 if let Ok(unit) = waited {
@@ -272,6 +334,11 @@ impl Tried {
         Self { index, token, rules, alone: false, attempts: Vec::new(), outputs: Vec::new() }
     }
 
+    /// The same as it was dealt, for one that was stopped on the way.
+    fn anew(&self, work: &Work) -> Self {
+        Self { alone: self.alone, ..Self::new(work, self.index, self.token) }
+    }
+
     /// Whether nothing was tried yet.
     fn is_fresh(&self) -> bool {
         self.attempts.is_empty()
@@ -289,14 +356,26 @@ impl Tried {
         work.tests.get(&planned.test).map(|test| &*test.binary)
     }
 
-    /// The next attempt; whether `more` of its binary are to follow.
+    /// Whether its process may be started as that of another one ends, by whoever sees that
+    /// first.
+    fn may_follow(&self, work: &Work) -> bool {
+        let planned = work.plan.unit(self.index);
+        let test = planned.and_then(|planned| Some((planned, work.tests.get(&planned.test)?)));
+        self.is_fresh()
+            && test.is_some_and(|(planned, test)| {
+                test.code.kind == TestKind::Plain && !work.supply.has_own_services(&planned.environment)
+            })
+    }
+
+    /// The next attempt, in its place among others. `on` hears what it lets others begin.
     async fn attempt(
         mut self,
         work: &Work,
         seat: Seat,
-        more: bool,
+        place: Place,
         leave: watch::Receiver<Leave>,
         events: &EventSink,
+        on: impl Fn(Opening),
     ) -> Next {
         let index = self.index;
         let Some(planned) = work.plan.unit(index) else { return Next::Stopped(self) };
@@ -311,14 +390,73 @@ impl Tried {
             };
         };
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
-        let on_slow = |elapsed| {
-            let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
+        let lock = match &rules.exclusive {
+            None => Ok(None),
+            Some(resource) => {
+                let capacity = work.policy.resources.get(resource).copied().unwrap_or(NonZeroUsize::MIN);
+                match work.resources.lock(resource, capacity, index, leave.clone()).await {
+                    Ok(Some(lock)) => Ok(Some(lock)),
+                    Ok(None) => return Next::Stopped(self.anew(work)),
+                    // Whether that ends the run, its recorder says.
+                    Err(ReservationError::Store(error)) if error.is_transient() => {
+                        return Next::Again(self.anew(work), STORE_AWAY);
+                    }
+                    Err(error) => Err(format!("the resource `{resource}` cannot be locked: {error}")),
+                }
+            }
         };
-        let executed =
-            execute_attempt(work, seat, planned, test, &rules, self.token, number, more, &leave, on_slow);
-        let Some((mut attempt, output)) = executed.await else {
-            return Next::Stopped(Self { alone: self.alone, ..Self::new(work, index, self.token) });
+        let begin = || {
+            let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
+        };
+        if place.after.is_none() {
+            begin();
+        }
+        let on = |progress| match progress {
+            Progress::Started(process) => {
+                if place.after.is_some() {
+                    begin();
+                }
+                if test.code.kind == TestKind::Plain {
+                    on(Opening::After(process));
+                }
+            }
+            Progress::Slow(elapsed) => {
+                let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
+            }
+            Progress::Passed => on(Opening::Lane),
+        };
+        let ran = match &lock {
+            Err(reason) => {
+                let attempt =
+                    Attempt { message: Some(reason.clone()), ..Attempt::begun(number, Outcome::Failed) };
+                Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())))
+            }
+            Ok(None) => {
+                execute_attempt(work, &seat, planned, test, &rules, self.token, number, place, &leave, on)
+                    .await
+            }
+            Ok(Some(lock)) => {
+                let (say, hear) = watch::channel(*leave.borrow());
+                let ran =
+                    execute_attempt(work, &seat, planned, test, &rules, self.token, number, place, &hear, on);
+                while_held(lock, ran, leave.clone(), say).await
+            }
+        };
+        if let Ok(Some(lock)) = lock {
+            let lost = lock.is_lost();
+            lock.release().await;
+            // Somebody else may have used it at the same time: so this says nothing.
+            if lost && *leave.borrow() == Leave::ToFinish {
+                return Next::Again(self.anew(work), Duration::ZERO);
+            }
+        }
+        let (mut attempt, output) = match ran {
+            Ran::ToItsEnd(attempt) => *attempt,
+            Ran::Stopped => return Next::Stopped(self.anew(work)),
+            Ran::NotYet => {
+                self.rules = Some(rules);
+                return Next::NotYet(self);
+            }
         };
         if attempt.leaky && attempt.outcome == Outcome::Passed && rules.leaky_result == PassOrFail::Fail {
             attempt.outcome = Outcome::Failed;
@@ -349,7 +487,7 @@ impl Tried {
         Next::Done(self.done(work, unit, outcome, reason, shown, events))
     }
 
-    /// The unit with its result, which is announced.
+    /// The unit with its result, which is announced once it is kept.
     fn done(
         self,
         work: &Work,
@@ -362,69 +500,81 @@ impl Tried {
         let Self { index, token, attempts, outputs, .. } = self;
         let worker = work.worker.clone();
         let result = UnitResult { unit: index, outcome, reason, attempts, worker, token };
+        let executed = Executed::new(&work.run, work.policy.store_output, result.clone(), &outputs);
+        executed.keep(work.journal.as_deref(), events);
         let output = outputs.last().cloned().unwrap_or_default();
-        let _ = events.send(RunEvent::Finished { unit, result: result.clone(), output, shown });
-        Executed { result, outputs }
+        let _ = events.send(RunEvent::Finished { unit, result, output, shown });
+        executed
     }
 }
 
-/// One attempt in its environment, with services of its own where it has such. `None` where
-/// it was stopped on the way.
+/// An attempt's place among others.
+#[derive(Clone, Copy, Debug)]
+struct Place {
+    /// Others of its binary are to follow.
+    more: bool,
+    /// It comes after this process, the moment that this one has ended with success.
+    after: Option<Pid>,
+}
+
+/// One attempt in its environment, with services of its own where it has such.
 #[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
 async fn execute_attempt(
     work: &Work,
-    seat: Seat,
+    seat: &Seat,
     planned: &PlannedUnit,
     test: &ListedTest,
     rules: &TestPolicy,
     token: Fence,
     number: u32,
-    more: bool,
+    place: Place,
     leave: &watch::Receiver<Leave>,
-    on_slow: impl Fn(Duration),
-) -> Option<(Attempt, AttemptOutput)> {
+    on: impl Fn(Progress),
+) -> Ran {
     let mut leaving = leave.clone();
     let supplied = tokio::select! {
-        supplied = work.supply.for_attempt(&planned.environment) => supplied?,
-        Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return None,
+        supplied = work.supply.for_attempt(&planned.environment) => supplied,
+        Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return Ran::Stopped,
     };
     let supplied = match supplied {
-        Ok(supplied) => supplied,
-        Err(reason) => {
+        Some(Ok(supplied)) => supplied,
+        Some(Err(reason)) => {
             let begun = Attempt::begun(number, Outcome::Failed);
             let attempt = Attempt { message: Some(reason), place: Some(seat.place()), ..begun };
-            return Some((attempt, AttemptOutput::default()));
+            return Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())));
         }
+        None => return Ran::Stopped,
     };
-    let launch = launch(work, seat, &supplied, test, rules, token, number, more);
-    let mut executed = launch.run(&work.launcher, leave.clone(), on_slow).await;
-    if let Some((attempt, output)) = &mut executed
-        && attempt.outcome.is_failure()
+    let launch = launch(work, seat, &supplied, test, rules, token, number, place);
+    let mut ran = launch.run(&work.launcher, leave.clone(), on).await;
+    if let Ran::ToItsEnd(ended) = &mut ran
+        && ended.0.outcome.is_failure()
     {
-        output.services = supplied.logs().await;
+        ended.1.services = supplied.logs().await;
     }
     supplied.stop(leave).await;
-    executed
+    ran
 }
 
 /// The process of one attempt.
-#[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
 fn launch(
     work: &Work,
-    seat: Seat,
+    seat: &Seat,
     supplied: &Supplied,
     test: &ListedTest,
     rules: &TestPolicy,
     token: Fence,
     attempt: u32,
-    more: bool,
+    place: Place,
 ) -> Launch {
     let mut command = test.binary.command();
     match test.code.kind {
         // How it is spoken to depends on how it is started.
         TestKind::Annotated => {}
         TestKind::Plain => {
-            command.args([&test.id.test, "--exact", "--nocapture"]);
+            // How many threads one test needs is nothing that each process has to look for; said
+            // to be one, its name would stand in front of what it prints.
+            command.args([&test.id.test, "--exact", "--nocapture", "--test-threads=2"]);
             if test.code.ignore.is_some() {
                 command.arg("--include-ignored");
             }
@@ -454,7 +604,8 @@ fn launch(
         grace: rules.grace,
         slow: rules.slow,
         show: work.policy.show,
-        more,
-        seat,
+        more: place.more,
+        after: place.after,
+        seat: seat.clone(),
     }
 }

@@ -58,6 +58,10 @@ pub struct Definition {
     /// Its secrets by name: where each is stored, never what it is.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub secrets: BTreeMap<String, SecretVersion>,
+    /// For whom its secrets are encrypted: age's public keys, sorted. Where there are none it
+    /// inherits them with the rest.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recipients: Vec<String>,
     /// The services that are started for its runs, by name.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub services: BTreeMap<String, Service>,
@@ -79,6 +83,9 @@ pub struct SecretVersion {
     pub environment: String,
     /// Its version, from 1.
     pub version: u64,
+    /// Whether it is encrypted: then nothing else counts in its place.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub encrypted: bool,
 }
 
 /// A data set, stored under `/data/{environment}/{digest}/{chunk}`.

@@ -12,6 +12,9 @@ use tokio::sync::mpsc;
 
 use super::error::StoreError;
 
+/// How many keys are read at once to count them, where an engine has no better way.
+const COUNTED: usize = 10_000;
+
 /// A connection to a store, shared by everything in the process.
 pub type SharedStore = Arc<dyn Store>;
 
@@ -232,6 +235,20 @@ pub trait Store: Send + Sync + fmt::Debug {
     /// Reads a range.
     async fn read(&self, read: Read) -> Result<Page>;
 
+    /// How many keys a range holds now.
+    async fn count(&self, range: KeyRange) -> Result<u64> {
+        let mut read = Read { limit: Some(COUNTED), keys_only: true, ..range.into() };
+        let mut count = 0;
+        loop {
+            let page = self.read(read.clone()).await?;
+            count += page.pairs.len() as u64;
+            match page.pairs.last() {
+                Some(last) if page.more => read.range.start = last.key.successor(),
+                _ => return Ok(count),
+            }
+        }
+    }
+
     /// Carries out a transaction. A key that is put twice, or put and deleted, in one
     /// branch is refused with [`StoreError::DuplicateKey`].
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome>;
@@ -254,6 +271,11 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// What the store says of itself.
     async fn status(&self) -> Result<StoreStatus>;
+
+    /// The id that a cluster gave itself, where there is one that may be known.
+    fn cluster_id(&self) -> Option<u64> {
+        None
+    }
 }
 
 impl Key {

@@ -1,12 +1,8 @@
 //! Transactions whose answer may get lost.
 
-use std::time::Duration;
-
-use backon::{BackoffBuilder, ExponentialBuilder};
-use tokio::time::Instant;
-
 use super::api::{Key, Op, Result, Revision, Store, Txn, TxnOutcome};
 use super::error::StoreError;
+use super::patience::Patience;
 use super::read::get;
 
 /// What came of a [`commit`].
@@ -18,8 +14,8 @@ pub enum Commit {
     Refused(TxnOutcome),
 }
 
-/// Carries out a transaction and stays with it through an outage of the store, for
-/// `patience` at the longest.
+/// Carries out a transaction and stays with it through an outage of the store, for as long as
+/// the patience lasts.
 ///
 /// `proof` is a key that the transaction puts with a value that nobody else would write.
 /// Where an answer was lost, that key tells whether the transaction was applied; if not,
@@ -28,9 +24,13 @@ pub enum Commit {
 ///
 /// # Errors
 /// As [`Store::txn`], once the patience is at its end.
-pub async fn commit(store: &dyn Store, txn: &Txn, proof: &Key, patience: Duration) -> Result<Commit> {
-    let started = Instant::now();
-    let mut pauses = pauses().build();
+pub async fn commit(
+    store: &dyn Store,
+    txn: &Txn,
+    proof: &Key,
+    patience: impl Into<Patience>,
+) -> Result<Commit> {
+    let mut wait = patience.into().begin();
     let mut in_doubt = false;
     loop {
         let error = match attempt(store, txn, proof, in_doubt).await {
@@ -38,23 +38,11 @@ pub async fn commit(store: &dyn Store, txn: &Txn, proof: &Key, patience: Duratio
             Err(error) => error,
         };
         in_doubt |= matches!(error, StoreError::UnknownOutcome { .. });
-        let pause = pauses.next().unwrap_or_default();
-        if !(error.is_transient() || matches!(error, StoreError::NoSpace { .. }))
-            || started.elapsed() + pause > patience
-        {
+        if !error.is_transient() && !matches!(error, StoreError::NoSpace { .. }) {
             return Err(error);
         }
-        tokio::time::sleep(pause).await;
+        wait.after(error).await?;
     }
-}
-
-/// The pauses between tries through an outage of the store, without end.
-pub fn pauses() -> ExponentialBuilder {
-    ExponentialBuilder::default()
-        .with_min_delay(Duration::from_millis(50))
-        .with_max_delay(Duration::from_secs(2))
-        .with_jitter()
-        .without_max_times()
 }
 
 async fn attempt(store: &dyn Store, txn: &Txn, proof: &Key, in_doubt: bool) -> Result<Commit> {

@@ -103,8 +103,9 @@ impl StoreError {
             Self::Unauthenticated { .. } => Some("check --user and ETCDTEST_PASSWORD, or --cert and --key"),
             Self::Denied { .. } => Some("ask the store's administrator for a role that may do this"),
             Self::NoSpace { .. } => Some(
-                "free space: on etcd compact, defragment and disarm the alarm (`etcdctl alarm disarm`); \
-                 for a local store free the disk",
+                "on etcd, in this order: `cargo etcdtest store gc --keep-runs 10 --compact`, which works without \
+                 space, `etcdctl defrag` for each member, `etcdctl alarm disarm`; for a local store make room on \
+                 its disk",
             ),
             Self::Unsupported { .. } => {
                 Some("use etcd 3.4 or newer, or a local store on a disk of this machine")

@@ -16,11 +16,32 @@ pub const ENVIRONMENTS: &str = "/environments/";
 pub const RUNS: &str = "/runs/";
 /// `/results/`: the latest result of every test case in every environment.
 pub const RESULTS: &str = "/results/";
+/// `/secrets/`: all versions of all secrets.
+pub const SECRETS: &str = "/secrets/";
 /// `/workers/`: all live workers.
 pub const WORKERS: &str = "/workers/";
 
 /// `/locks/environments/`: everybody who reserves an environment, or waits for it.
 pub const LOCKS: &str = "/locks/environments/";
+
+/// What is stored of runs beside their records: below each of these, a segment for each run.
+pub const RUN_TREES: [&str; 3] = ["/execution/", "/logs/", "/reports/"];
+/// Everything that is stored, but for what hangs on leases. What others refer to comes
+/// before them, and a run before what is stored of it.
+pub const STORED: [&str; 10] = [
+    TEST_CASES,
+    "/data/",
+    SECRETS,
+    "/history/",
+    ENVIRONMENTS,
+    RESULTS,
+    RUNS,
+    "/execution/",
+    "/logs/",
+    "/reports/",
+];
+/// What hangs on leases.
+pub const LEASED: [&str; 2] = [WORKERS, "/locks/"];
 
 /// One segment of a key, escaped.
 pub fn segment(text: &str) -> String {
@@ -84,6 +105,11 @@ pub fn data_chunk(environment: &str, digest: &str, chunk: usize) -> Key {
 /// A run's record.
 pub fn run(run: &RunId) -> Key {
     format!("{RUNS}{}", segment(run.as_str())).into()
+}
+
+/// All that is stored of a run beside its record: one prefix for each of [`RUN_TREES`].
+pub fn run_trees(run: &RunId) -> [Key; 3] {
+    RUN_TREES.map(|tree| format!("{tree}{}/", segment(run.as_str())).into())
 }
 
 /// Everything about how a run is shared out.
@@ -151,6 +177,11 @@ pub fn blocks(run: &RunId) -> Key {
     execution_child(run, "results/")
 }
 
+/// All result blocks that a worker wrote, in whichever of its lives.
+pub fn blocks_of(run: &RunId, worker: &WorkerId) -> Key {
+    execution_child(run, &format!("results/{}-", segment(worker.as_str())))
+}
+
 /// One block of results: `number` counts over the whole process of the worker whose key
 /// was created at `identity`.
 pub fn block(run: &RunId, worker: &WorkerId, identity: i64, number: u64) -> Key {
@@ -167,9 +198,17 @@ pub fn locks(environment: &str) -> Key {
     format!("{LOCKS}{}/", segment(environment)).into()
 }
 
-/// A place in the queue for an environment.
-pub fn lock(environment: &str, holder: &Holder) -> Key {
-    format!("{LOCKS}{}/{}", segment(environment), segment(&holder.id())).into()
+/// The queue in which a holder stands: workers for resources, all others for environments.
+pub fn queue(name: &str, holder: &Holder) -> Key {
+    match holder {
+        Holder::Run(_) | Holder::Person(_) => locks(name),
+        Holder::Worker(_) => format!("/locks/resources/{}/", segment(name)).into(),
+    }
+}
+
+/// A place in the queue for an environment or a resource.
+pub fn lock(name: &str, holder: &Holder) -> Key {
+    format!("{}{}", queue(name, holder), segment(&holder.id())).into()
 }
 
 /// The note for whoever lost an environment to somebody.

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 
@@ -84,9 +84,10 @@ pub enum BuildError {
 /// # Errors
 /// Cargo cannot be started or fails, or what it says cannot be understood.
 pub async fn build(cargo: &CargoCommand) -> Result<Built, BuildError> {
-    let metadata = metadata(cargo).await?;
-    let (artifacts, rust_libraries) = tokio::join!(artifacts(cargo), rust_libraries(cargo));
-    let artifacts = artifacts?;
+    let (artifacts, metadata, rust_libraries) =
+        tokio::join!(artifacts(cargo), metadata(cargo), rust_libraries(cargo));
+    // What is wrong with the manifest both say; once is enough.
+    let (artifacts, metadata) = (artifacts?, metadata.map_err(Unsaid::say)?);
     let directory = cargo.directory.clone().or_else(|| std::env::current_dir().ok()).unwrap_or_default();
     let variables = cargo_config::variables(&directory, &cargo.config);
     Assembly { metadata: &metadata, artifacts: &artifacts, variables, rust_libraries }.assemble()
@@ -95,7 +96,7 @@ pub async fn build(cargo: &CargoCommand) -> Result<Built, BuildError> {
 /// Where cargo puts the programs of the current folder's workspace, if nothing else is asked
 /// for; `None` where there is no workspace.
 pub async fn usual_program_folder() -> Option<PathBuf> {
-    let metadata = metadata(&CargoCommand::default()).await.ok()?;
+    let metadata = metadata(&CargoCommand::default()).await.map_err(Unsaid::say).ok()?;
     Some(metadata.target_directory.join("debug").into())
 }
 
@@ -133,17 +134,40 @@ fn start_error(source: io::Error) -> BuildError {
     BuildError::Start { program: program().to_string_lossy().into_owned(), source }
 }
 
-async fn metadata(cargo: &CargoCommand) -> Result<Metadata, BuildError> {
+/// A failure of cargo, and what it said on standard error, which nobody has seen yet.
+struct Unsaid {
+    error: BuildError,
+    words: Vec<u8>,
+}
+
+impl Unsaid {
+    fn say(self) -> BuildError {
+        // Without a standard error, the error itself is all there is.
+        let _ = io::stderr().write_all(&self.words);
+        self.error
+    }
+}
+
+impl From<BuildError> for Unsaid {
+    fn from(error: BuildError) -> Self {
+        Self { error, words: Vec::new() }
+    }
+}
+
+async fn metadata(cargo: &CargoCommand) -> Result<Metadata, Unsaid> {
     let verb = "metadata";
     let mut command = cargo.command(verb);
-    command.args(["--no-deps", "--format-version", "1"]);
+    command.args(["--no-deps", "--format-version", "1"]).stderr(Stdio::piped());
     let child = command.spawn().map_err(start_error)?;
     let output = child.wait_with_output().await.map_err(start_error)?;
     if !output.status.success() {
-        return Err(BuildError::Cargo { verb, status: output.status });
+        return Err(Unsaid {
+            error: BuildError::Cargo { verb, status: output.status },
+            words: output.stderr,
+        });
     }
-    serde_json::from_slice(&output.stdout)
-        .map_err(|error| BuildError::Messages { verb, reason: error.to_string() })
+    let parsed = serde_json::from_slice(&output.stdout);
+    parsed.map_err(|error| BuildError::Messages { verb, reason: error.to_string() }.into())
 }
 
 async fn artifacts(cargo: &CargoCommand) -> Result<Artifacts, BuildError> {

@@ -44,6 +44,53 @@ fn of_a_folder_with_a_wrong_file_nothing_is_applied() {
 }
 
 #[test]
+fn all_mistakes_of_all_files_are_shown_at_once() {
+    let folder = Folder::with(&[
+        ("e/a.toml", "[confg]\nurl = 1\n[data]\n"),
+        ("e/b.toml", "capacity = 0\n[config]\nx = nan\n"),
+        ("e/c.toml", "a ="),
+        ("other.txt", ""),
+    ]);
+    folder.run("env apply e other.txt missing").failed(
+        2,
+        &[
+            "6 mistakes",
+            "e/a.toml:1:2",
+            "e/b.toml:1:12",
+            "e/b.toml:3:5",
+            "e/c.toml:1:4",
+            "other.txt is not called",
+            "failed to read missing",
+        ],
+    );
+    folder.write("e/a.toml", "[data]\nusers = \"none.json\"\nshops = \"none\"\n");
+    folder.write("e/b.toml", "[data]\nusers = \"none.json\"\n");
+    folder.write("e/c.toml", "");
+    folder.run("env apply e").failed(2, &["3 mistakes", "e/a.toml:2:9", "e/a.toml:3:9", "e/b.toml:2:9"]);
+    assert_eq!(folder.ok("env list --format json"), "");
+}
+
+#[test]
+fn a_base_that_others_need_is_changed_together_with_them() {
+    let folder = Folder::with(&[("e/base.toml", BASE), ("e/eu.toml", EU)]);
+    folder.ok("env apply e");
+    folder.write("e/base.toml", "[config]\nhots = \"h\"\n");
+    folder
+        .run("env apply e/base.toml")
+        .failed(2, &["`eu`, which extends `base`, would not hold together", "config.url", "a changed `eu`"]);
+    folder.write("e/eu.toml", "extends = \"base\"\n");
+    assert_eq!(folder.ok("env apply e"), "base applied, version 2\neu applied, version 2\n");
+}
+
+#[test]
+fn what_is_probably_meant_otherwise_is_applied_with_a_warning() {
+    let folder = Folder::with(&[("a.toml", "[config]\ncapacity = 1\n")]);
+    let said = folder.run("env apply a.toml");
+    assert_eq!((said.code, said.stdout.as_str()), (Some(0), "a applied, version 1\n"));
+    assert!(said.stderr.contains("⚠ `config.capacity` is a value that tests read"), "{}", said.stderr);
+}
+
+#[test]
 fn an_unknown_environment_is_named_with_the_nearest() {
     let folder = Folder::with(&[("staging.toml", STAGING)]);
     folder.run("env show stagin").failed(102, &["there is no environment `stagin`", "there is none yet"]);
@@ -51,7 +98,19 @@ fn an_unknown_environment_is_named_with_the_nearest() {
     for verb in ["env show stagin", "env edit stagin", "env delete stagin --yes"] {
         folder.run(verb).failed(102, &["there is no environment `stagin`", "did you mean `staging`?"]);
     }
-    folder.run("env delete staging other --yes").failed(102, &["`other`"]);
+    folder
+        .run("env delete staging other --yes")
+        .failed(102, &["is no environment `other`", "there is: staging"]);
+    folder.run("env delete stagin stagging staging other --yes").failed(
+        102,
+        &[
+            "no environments `stagin`, `stagging`, `other`",
+            "`staging` for `stagin`, `staging` for `stagging`",
+        ],
+    );
+    for verb in ["env release stagin", "env release stagin --force", "env reserve stagin --for 1h"] {
+        folder.run(verb).failed(102, &["there is no environment `stagin`", "did you mean `staging`?"]);
+    }
     assert!(folder.ok("env list").contains("staging"));
 }
 
@@ -84,6 +143,57 @@ fn an_edit_is_a_new_version() {
     );
     assert!(folder.ok("env show staging").contains("more = 1"));
     assert!(folder.left_over().is_empty());
+}
+
+#[test]
+fn an_emptied_text_changes_nothing() {
+    let folder = Folder::with(&[("staging.toml", STAGING)]);
+    folder.ok("env apply staging.toml");
+    for emptied in [": > \"$1\"", "printf ' \\n# nothing\\n\\n' > \"$1\""] {
+        edit(&folder, emptied)
+            .failed(2, &["`staging` was not changed: its text is empty", "env delete staging"]);
+        assert!(folder.left_over().is_empty());
+    }
+    assert_eq!(edit(&folder, "echo '[config]' > \"$1\"").stdout, "staging applied, version 2\n");
+}
+
+#[test]
+fn stored_secrets_and_data_are_lost_with_their_own_line_only() {
+    let text =
+        "[config]\na = 1\n[secrets]\none = { file = \"f\" }\ntwo = { file = \"f\" }\n[data]\nset = \"f\"\n";
+    let folder = Folder::with(&[("staging.toml", text), ("f", "hunter22\n")]);
+    folder.ok("env apply staging.toml");
+    for header in ["secrets", "data"] {
+        let said = edit(&folder, &format!("sed -i '/^.{header}.$/d' \"$1\""));
+        assert_eq!(said.code, Some(2), "{header}: {}", said.stderr);
+    }
+    assert_eq!(edit(&folder, "true").stdout, "staging unchanged, version 1\n");
+    assert_eq!(edit(&folder, "sed -i '/^one/d' \"$1\"").stdout, "staging applied, version 2\n");
+    let shown: Value = serde_json::from_str(&folder.ok("env show staging --format json")).unwrap();
+    let names: Vec<_> = shown["secrets"].as_object().unwrap().keys().map(String::as_str).collect();
+    assert_eq!((names, shown["config"].clone()), (vec!["two"], json!({ "a": 1 })));
+}
+
+#[test]
+fn secrets_are_compared_and_not_shown() {
+    let text = "[secrets]\nsame = { file = \"same\" }\nother = { file = \"other\" }\n";
+    let folder =
+        Folder::with(&[("a.toml", text), ("b.toml", text), ("same", "hunter22"), ("other", "hunter33")]);
+    folder.ok("env apply a.toml");
+    folder.write("other", "hunter44");
+    folder.ok("env apply a.toml b.toml");
+    let other = |a: &str, b: &str| {
+        format!(
+            "- secrets.other = {{ environment = {a} }}\n+ secrets.other = {{ environment = {b} }}  # another value\n"
+        )
+    };
+    assert_eq!(
+        folder.ok("env diff a@1 b"),
+        format!("a@1 → b@1\n{}", other("\"a\", version = 1", "\"b\", version = 1"))
+    );
+    assert_eq!(folder.ok("env diff a b"), "a@2 → b@1\nno difference\n");
+    let line: Value = serde_json::from_str(&folder.ok("env diff a@1 a --format json")).unwrap();
+    assert_eq!((&line["path"], &line["compared"]), (&json!("secrets.other"), &json!(true)));
 }
 
 #[test]
@@ -205,7 +315,7 @@ fn versions_are_told_compared_and_brought_back() {
     assert_eq!(folder.ok("env rollback base@1"), "base applied, version 3\n");
     assert_eq!(folder.ok("env rollback base@1"), "base unchanged, version 3\n");
     folder.run("env rollback base").failed(2, &["to which version", "env history base"]);
-    folder.run("env rollback base@9").failed(2, &["no version 9", "its last is 3"]);
+    folder.run("env rollback base@9").failed(102, &["no version 9", "its last is 3"]);
     let history = folder.ok("env history base");
     let rows: Vec<_> = history.lines().collect();
     assert!(rows.len() == 4 && rows[1].ends_with("rollback to version 1"), "{history}");
@@ -214,7 +324,7 @@ fn versions_are_told_compared_and_brought_back() {
     let newest: Value = serde_json::from_str(newest.lines().next().unwrap()).unwrap();
     assert_eq!((&newest["version"], &newest["message"]), (&json!(3), &json!("rollback to version 1")));
     assert!(folder.ok("env show base@2").contains("c = \"x y\""));
-    folder.run("env show base@7").failed(2, &["no version 7"]);
+    folder.run("env show base@7").failed(102, &["no version 7"]);
     folder.run("env show base@x").failed(2, &["the number of a version is expected"]);
     folder.run("env history bsae").failed(102, &["did you mean `base`?"]);
 }

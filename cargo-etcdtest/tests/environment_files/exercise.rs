@@ -1,8 +1,10 @@
 //! All that is done with the file of an environment, from its text to what a run uses.
 
+use std::time::Duration;
+
 use cargo_etcdtest::document::{Document, DocumentError};
 use cargo_etcdtest::environments::{Bindings, Chain, EnvironmentError, EnvironmentFile, bind, values};
-use cargo_etcdtest::model::Environment;
+use cargo_etcdtest::model::{Definition, Environment, Probe, ProbeBy};
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
 /// Takes a text all the way, however wrong it is; returns what is said about it, if it is
@@ -16,9 +18,11 @@ pub(crate) fn exercise(text: &str) -> Option<String> {
         Ok(file) => file,
         Err(error) => return Some(placed(&error, text)),
     };
-    let environment = |name: &str| Environment::unstored(name, file.definition.clone(), "me@here");
-    let mut chain = Chain::new(environment("fuzz"));
-    chain.push(environment("base"));
+    let mut chain = Chain::new(Environment::unstored("fuzz", file.definition.clone(), "me@here"));
+    // What it says itself it inherits as well, but for probes, which are not replaced.
+    let probe = Probe { by: ProbeBy::Dns("base".into()), timeout: Duration::from_secs(1) };
+    let base = Definition { probes: vec![probe], ..file.definition.clone() };
+    chain.push(Environment::unstored("base", base, "me@here"));
     let resolved = chain.resolve();
     let known = values(&resolved.definition);
     assert!(chain.origins().keys().all(|path| known.contains_key(path) || path.starts_with("probes.")));
@@ -37,9 +41,12 @@ pub(crate) fn exercise(text: &str) -> Option<String> {
 
 /// The error as people see it.
 fn placed(error: &EnvironmentError, text: &str) -> String {
-    assert!(matches!(error, EnvironmentError::File(DocumentError::Mistake(_))), "no place: {error:?}");
-    let place = error.labels().and_then(|mut labels| labels.next()).expect("a mistake has a place");
-    assert!(place.offset() + place.len() <= text.len(), "{place:?} is not in the text: {error:?}");
+    let one = std::slice::from_ref(error);
+    for error in if let EnvironmentError::Several { errors, .. } = error { errors } else { one } {
+        assert!(matches!(error, EnvironmentError::File(DocumentError::Mistake(_))), "no place: {error:?}");
+        let place = error.labels().and_then(|mut labels| labels.next()).expect("a mistake has a place");
+        assert!(place.offset() + place.len() <= text.len(), "{place:?} is not in the text: {error:?}");
+    }
     let mut shown = String::new();
     let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor());
     handler.render_report(&mut shown, error).expect("a text can be written to");

@@ -9,7 +9,7 @@ use proptest::prelude::*;
 const RIGHT: [&str; 3] = [
     r#"description = "the shop"
 capacity = 1
-recipients = ["age1x"]
+recipients = ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]
 [labels]
 team = "orders"
 [config]

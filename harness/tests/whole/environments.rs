@@ -52,6 +52,20 @@ fn the_environment_has_the_name_of_its_file_or_the_one_inside() {
 }
 
 #[test]
+fn references_of_a_file_are_replaced_as_far_as_that_can_be_without_the_runner() {
+    let (run, _) =
+        with_file("eu.toml", "[config]\nregion = \"${config.name}\"\nname = \"${environment.name}\"\n");
+    assert_eq!(run.code, Some(0), "{}", run.stdout);
+    let (run, path) =
+        with_file("eu.toml", "[config]\nregion = \"${services.orders.url}\"\n[services.orders]\n");
+    let message = format!(
+        "environment `eu`: `region`, which the parameter `region: String` needs, is wrong: it refers to \
+         `${{services.orders.url}}`, and only `cargo etcdtest` starts services (it was read from {path})"
+    );
+    assert!(run.stdout.contains(&message), "{}", run.stdout);
+}
+
+#[test]
 fn a_broken_file_fails_the_tests_with_the_place_of_the_mistake() {
     for (name, text, expected) in [
         ("broken.toml", "[config]\nregion = \"eu\"\nport = hidden\n", ":3:8: "),

@@ -17,6 +17,7 @@ cases![
     an_inverted_range_is_empty,
     a_long_range_read_in_pages_is_of_one_revision,
     an_empty_value_is_a_value,
+    keys_are_counted_as_they_are_now,
 ];
 
 async fn a_new_key_is_of_version_1_and_of_the_revision_that_wrote_it(store: SharedStore) {
@@ -175,4 +176,17 @@ async fn an_empty_value_is_a_value(store: SharedStore) {
     assert_eq!(texts(&*store, at(KeyRange::key("key"), first)).await, [("key".into(), String::new())]);
     let mut watch = store.watch(KeyRange::key("key"), first).await.unwrap();
     assert_eq!(next_changes(&mut watch).await, (first, vec!["key=".into()]));
+}
+
+async fn keys_are_counted_as_they_are_now(store: SharedStore) {
+    for number in 0..30 {
+        put(&*store, &format!("a/{number}"), "value").await;
+    }
+    put(&*store, "a/1", "again").await;
+    delete(&*store, range("a/20", "a/25")).await;
+    put(&*store, "b", "").await;
+    assert_eq!(store.count(KeyRange::prefix("a/")).await.unwrap(), 25);
+    assert_eq!(store.count(range("a/1", "a/2")).await.unwrap(), 11);
+    assert_eq!(store.count(KeyRange::key("b")).await.unwrap(), 1);
+    assert_eq!(store.count(KeyRange::prefix("c")).await.unwrap(), 0);
 }

@@ -2,7 +2,6 @@
 
 use std::env;
 use std::ffi::OsString;
-use std::fmt::Write;
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -10,15 +9,9 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use serde_json::Value;
 
+use super::suites::{NO_OPS, Suite};
 use crate::cargo::Cargo;
 use crate::tool;
-
-/// How many tests do nothing.
-pub(super) const NO_OPS: usize = 2000;
-/// How many tests sleep.
-pub(super) const SLEEPERS: usize = 200;
-/// How long each of them does, in milliseconds.
-pub(super) const SLEEP: usize = 20;
 
 /// The generated workspace, built.
 pub(super) struct Projects {
@@ -36,21 +29,13 @@ pub(super) struct Binary {
 }
 
 impl Projects {
-    /// Writes the packages into `folder`, and builds them and `cargo etcdtest`.
-    pub(super) fn build(folder: PathBuf) -> Result<Self> {
-        let suites = [
-            ("no-op", NO_OPS, String::new()),
-            ("one", 1, String::new()),
-            ("sleep", SLEEPERS, format!("std::thread::sleep(std::time::Duration::from_millis({SLEEP}));")),
-        ];
+    /// Writes the packages of these suites into `folder`, and builds them and `cargo etcdtest`.
+    pub(super) fn build(folder: PathBuf, suites: &[Suite]) -> Result<Self> {
         let mut members = Vec::new();
-        for (name, count, body) in &suites {
+        for suite in suites {
             for (kind, attribute) in [("annotated", "etcdtest::test"), ("plain", "test")] {
-                let member = format!("{name}-{kind}");
-                let mut tests: String = (0..*count).fold(String::new(), |mut tests, number| {
-                    let _ = writeln!(tests, "#[{attribute}]\nfn t{number:04}() {{ {body} }}");
-                    tests
-                });
+                let member = format!("{}-{kind}", suite.name());
+                let mut tests = suite.source(attribute);
                 if kind == "annotated" {
                     tests.push_str("etcdtest::main!();\n");
                 }
@@ -71,7 +56,8 @@ impl Projects {
         let _ = fs::remove_dir_all(folder.join(".etcdtest"));
 
         let mut cargo = Cargo::new()?;
-        cargo.run(["build", "--release", "--package", "cargo-etcdtest"])?;
+        let programs = ["--bin", "cargo-etcdtest", "--example", "raw_puts"];
+        cargo.run(["build", "--release", "--package", "cargo-etcdtest"].into_iter().chain(programs))?;
         let built = tool::folder()?.with_file_name("release");
         let path = env::var_os("PATH").unwrap_or_default();
         cargo.env("PATH", env::join_paths(std::iter::once(built).chain(env::split_paths(&path)))?);
@@ -82,8 +68,27 @@ impl Projects {
         Ok(projects)
     }
 
+    /// The folder of the workspace.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
+    /// `cargo etcdtest` in the workspace, started without cargo before it.
+    pub(super) fn runner<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Result<Command> {
+        let cargo = self.command(arguments);
+        let mut runner = Command::new(tool::folder()?.with_file_name("release").join("cargo-etcdtest"));
+        runner.args(cargo.get_args()).current_dir(&self.folder);
+        for (name, value) in cargo.get_envs() {
+            match value {
+                Some(value) => runner.env(name, value),
+                None => runner.env_remove(name),
+            };
+        }
+        Ok(runner)
+    }
+
     /// Cargo in the workspace.
-    fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
+    pub(super) fn command<'a>(&self, arguments: impl IntoIterator<Item = &'a str>) -> Command {
         let mut command = self.cargo.command(arguments);
         command.current_dir(&self.folder);
         let of_runners = |name: &OsString| {

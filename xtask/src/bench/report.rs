@@ -6,7 +6,10 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::contest::{Standing, spread};
+use super::makespan::WORKERS;
 use super::rows::Measured;
+use super::scale::Scale;
+use super::store_rate::StoreRate;
 use super::usage::Usage;
 
 /// For people: the middle of all rounds, and the smallest and the largest.
@@ -31,10 +34,12 @@ pub(super) fn text(measured: &Measured) -> String {
             }
         }
     }
-    let _ = writeln!(
-        text,
-        "\nwhere the time goes, in ms (medians); `storing` overlaps `execute`, `attempts` is a sum"
-    );
+    if !measured.phases.is_empty() {
+        let _ = writeln!(
+            text,
+            "\nwhere the time goes, in ms (medians); `storing` overlaps `execute`, `attempts` is a sum"
+        );
+    }
     for phases in &measured.phases {
         let times = phases.times.iter().filter_map(|(phase, times)| {
             let (median, ..) = spread(times.iter().copied())?;
@@ -42,7 +47,61 @@ pub(super) fn text(measured: &Measured) -> String {
         });
         let _ = writeln!(text, "  {}: {}", phases.name, times.collect::<Vec<_>>().join(", "));
     }
+    if let Some(makespan) = &measured.makespan {
+        let _ = writeln!(
+            text,
+            "\n{WORKERS} workers, durations log-normal: {:.2} s at the least from the first test's beginning to \
+             the last one's end",
+            makespan.least
+        );
+        for (name, times) in &makespan.ways {
+            let ratios = spread_text(times.iter().map(|time| time / makespan.least), 3, " ×");
+            let _ = writeln!(text, "  {name:<38} {}; {ratios}", spread_text(times.iter().copied(), 2, " s"));
+        }
+        let _ = writeln!(text, "  wanted of etcdtest: ≤ 1.05 ×");
+    }
+    scales(&mut text, &measured.scales);
+    if let Some(rate) = &measured.store {
+        let _ = writeln!(text, "\nresults stored in etcd per second; wanted: ≥ 0.8 × the bare client");
+        for (name, rates) in store_rates(rate) {
+            let ratios = rates.iter().zip(&rate.raw).map(|(rate, raw)| rate / raw);
+            let ratios = spread_text(ratios, 2, " ×");
+            let _ = writeln!(text, "  {name:<38} {}; {ratios}", spread_text(rates.iter().copied(), 0, ""));
+        }
+    }
     text
+}
+
+/// What a unit costs, against the smallest run; and memory.
+fn scales(text: &mut String, scales: &[Scale]) {
+    let cost = |scale: &Scale| {
+        let (seconds, ..) = spread(scale.seconds.iter().copied())?;
+        Some(seconds / f64::from(u32::try_from(scale.units).ok()?))
+    };
+    let Some(least) = scales.first().and_then(cost) else { return };
+    let _ = writeln!(text, "\nmany units, etcd; wanted: ≤ 1.2 × the cost of the first, ≤ 300 MiB");
+    for scale in scales {
+        let seconds = spread_text(scale.seconds.iter().copied(), 2, " s");
+        let ratio = cost(scale).map_or_else(String::new, |cost| format!("{:.2} × each", cost / least));
+        let memory =
+            scale.memory.iter().max().map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
+        let _ = writeln!(text, "  {:>7} units {seconds}; {ratio}; {memory}", scale.units);
+    }
+}
+
+fn store_rates(rate: &StoreRate) -> [(&'static str, &Vec<f64>); 3] {
+    [
+        ("bare client, 128 puts a transaction", &rate.raw),
+        ("etcdtest, while tests run", &rate.running),
+        ("etcdtest, with the reports", &rate.whole),
+    ]
+}
+
+/// The middle of some values, their smallest, and their largest.
+fn spread_text(values: impl Iterator<Item = f64>, digits: usize, unit: &str) -> String {
+    spread(values).map_or_else(String::new, |(median, least, most)| {
+        format!("{median:.digits$}{unit} ({least:.digits$} to {most:.digits$})")
+    })
 }
 
 fn seconds(times: &[Usage]) -> String {
@@ -67,6 +126,18 @@ pub(super) fn json(measured: &Measured) -> Value {
         "machine": measured.machine.json(),
         "contests": measured.standings.iter().map(standing).collect::<Vec<_>>(),
         "phases": phases.collect::<Vec<_>>(),
+        "makespan": measured.makespan.as_ref().map(|makespan| {
+            let ways: serde_json::Map<_, _> =
+                makespan.ways.iter().map(|(name, times)| ((*name).to_owned(), json!(times))).collect();
+            json!({ "workers": WORKERS, "least": makespan.least, "ways": ways })
+        }),
+        "scale": measured.scales.iter().map(|scale| {
+            json!({ "units": scale.units, "seconds": scale.seconds, "memory": scale.memory })
+        }).collect::<Vec<_>>(),
+        "store": measured.store.as_ref().map(|rate| {
+            let rates = store_rates(rate).map(|(name, rates)| (name.to_owned(), json!(rates)));
+            Value::Object(rates.into_iter().collect())
+        }),
     })
 }
 

@@ -7,23 +7,27 @@ use crate::model::{Probe, ProbeBy};
 pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Probe> {
     let known = ["http", "status", "body", "tcp", "dns", "command", "timeout"];
     let mut fields = reader.fields(node, "a probe", &known)?;
-    let (kind, node) = fields.take_one(reader, &["http", "tcp", "dns", "command"])?;
+    let timeout = fields.optional(reader, "timeout", Reader::duration);
+    let (kind, node) = fields.take_one(reader, &["http", "tcp", "dns", "command"], None)?;
+    let (path, place) = (node.0.clone(), node.1.span());
     let by = match kind.as_str() {
-        "http" => ProbeBy::Http {
-            url: reader.url(node)?,
-            status: fields.take("status").map(|node| status(reader, node)).transpose()?,
-            body: fields.take("body").map(|node| reader.pattern(node)).transpose()?,
-        },
-        "tcp" => ProbeBy::Tcp(reader.socket(node)?),
-        "dns" => ProbeBy::Dns(reader.filled(node)?),
-        _ => ProbeBy::Command(reader.command(node)?),
+        "http" => {
+            let status = fields.optional(reader, "status", status);
+            let body = fields.optional(reader, "body", Reader::pattern);
+            reader.url(node).map(|url| ProbeBy::Http { url, status, body })
+        }
+        "tcp" => reader.socket(node).map(ProbeBy::Tcp),
+        "dns" => reader.filled(node).map(ProbeBy::Dns),
+        _ => reader.command(node).map(ProbeBy::Command),
     };
-    let foreign = ["status", "body"].iter().find_map(|key| fields.take(key));
-    if let Some((path, value)) = foreign {
-        let label = format!("only beside `http`, not beside `{kind}`");
-        return Err(reader.wrong(&path, value.span(), label));
+    for (path, value) in ["status", "body"].iter().filter_map(|key| fields.take(key)) {
+        reader.wrong(&path, value.span(), format!("only beside `http`, not beside `{kind}`"));
     }
-    let timeout = fields.take("timeout").map(|node| reader.duration(node)).transpose()?;
+    let by = by?;
+    if reader.document.written(place.clone()).contains("{port}") {
+        let help = "write `${services.NAME.port}` or `${services.NAME.url}`".to_owned();
+        return Err(reader.wrong_as(&path, place, "`{port}` is known to a service only", Some(help)));
+    }
     Ok(Probe { by, timeout: timeout.unwrap_or(DEFAULT_TIMEOUT) })
 }
 

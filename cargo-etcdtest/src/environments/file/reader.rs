@@ -16,16 +16,24 @@ use crate::nearest::suggestion;
 /// The deepest nesting: well below what readers of JSON accept.
 pub(in super::super) const DEEPEST: usize = 64;
 
+/// How many mistakes of one file are kept.
+const MOST: usize = 100;
+
+/// What was wrong has been told to the reader.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Told;
+
 /// The result of reading something.
-pub(super) type Read<T> = Result<T, Box<Mistake>>;
+pub(super) type Read<T> = Result<T, Told>;
 
 /// A value with the path by which errors know it.
 pub(super) type Node<'a> = (String, Spanned<DeValue<'a>>);
 
-/// Reads a document, and remembers where each value stands.
+/// Reads a document, and remembers where each value stands and what is wrong.
 pub(super) struct Reader<'d> {
     pub(super) document: &'d Document,
     pub(super) places: BTreeMap<String, Range<usize>>,
+    mistakes: Vec<Mistake>,
 }
 
 /// A table of which all keys are known; its values are taken one by one.
@@ -35,6 +43,8 @@ pub(super) struct Fields<'a> {
     path: String,
     place: Range<usize>,
     values: BTreeMap<String, Spanned<DeValue<'a>>>,
+    /// It has other keys besides, which have been told: one that is missing is among them.
+    misspelt: bool,
 }
 
 impl<'a> Fields<'a> {
@@ -43,8 +53,41 @@ impl<'a> Fields<'a> {
         Some((below(&self.path, key), self.values.remove(key)?))
     }
 
+    /// What stands at a key that may be left out; nothing also where that is wrong.
+    pub(super) fn optional<'d, T>(
+        &mut self,
+        reader: &mut Reader<'d>,
+        key: &str,
+        read: impl FnOnce(&mut Reader<'d>, Node<'a>) -> Read<T>,
+    ) -> Option<T> {
+        read(reader, self.take(key)?).ok()
+    }
+
+    /// What stands at a key that has to be there.
+    pub(super) fn required<'d, T>(
+        &mut self,
+        reader: &mut Reader<'d>,
+        key: &str,
+        read: impl FnOnce(&mut Reader<'d>, Node<'a>) -> Read<T>,
+    ) -> Read<T> {
+        match self.take(key) {
+            Some(node) => read(reader, node),
+            None if self.misspelt => Err(Told),
+            None => {
+                let message = format!("{} has no `{key}`", self.what);
+                let label = format!("`{key}` is missing here");
+                Err(reader.tell(reader.document.mistake(message, self.place.clone(), label)))
+            }
+        }
+    }
+
     /// The one value there is of these keys.
-    pub(super) fn take_one(&mut self, reader: &Reader<'_>, keys: &[&str]) -> Read<(String, Node<'a>)> {
+    pub(super) fn take_one(
+        &mut self,
+        reader: &mut Reader<'_>,
+        keys: &[&str],
+        help: Option<&str>,
+    ) -> Read<(String, Node<'a>)> {
         let found: Vec<_> = keys.iter().filter(|key| self.values.contains_key(**key)).collect();
         if let [key] = found[..]
             && let Some(node) = self.take(key)
@@ -53,7 +96,8 @@ impl<'a> Fields<'a> {
         }
         let (last, others) = keys.split_last().map_or(("", keys), |(last, others)| (*last, others));
         let choice = format!("one of `{}` or `{last}`", others.join("`, `"));
-        Err(match found[..] {
+        let mistake = match found[..] {
+            [] if self.misspelt => return Err(Told),
             [] => reader.document.mistake(
                 format!("`{}` does not say enough", self.path),
                 self.place.clone(),
@@ -67,22 +111,49 @@ impl<'a> Fields<'a> {
                     format!("expected only {choice}"),
                 )
             }
-        })
-    }
-
-    /// The value of a key that has to be there.
-    pub(super) fn require(&mut self, reader: &Reader<'_>, key: &str) -> Read<Node<'a>> {
-        self.take(key).ok_or_else(|| {
-            let message = format!("{} has no `{key}`", self.what);
-            reader.document.mistake(message, self.place.clone(), format!("`{key}` is missing here"))
-        })
+        };
+        Err(reader.tell(mistake.with_help(help.map(str::to_owned))))
     }
 }
 
-impl Reader<'_> {
+impl<'d> Reader<'d> {
+    /// A reader that has read nothing yet.
+    pub(super) fn new(document: &'d Document) -> Self {
+        Self { document, places: BTreeMap::new(), mistakes: vec![] }
+    }
+
+    /// Where each value stands, by its path.
+    ///
+    /// # Errors
+    /// All mistakes in the order of their places, where there are any.
+    pub(super) fn end(mut self) -> Result<BTreeMap<String, Range<usize>>, Vec<Mistake>> {
+        self.mistakes.sort_by_key(Mistake::offset);
+        if self.mistakes.is_empty() { Ok(self.places) } else { Err(self.mistakes) }
+    }
+
+    /// Takes note of a mistake.
+    #[expect(clippy::boxed_local, reason = "a document makes its mistakes in boxes")]
+    pub(super) fn tell(&mut self, mistake: Box<Mistake>) -> Told {
+        if self.mistakes.len() < MOST {
+            self.mistakes.push(*mistake);
+        }
+        Told
+    }
+
     /// A mistake about one value: what it is, and what was expected.
-    pub(super) fn wrong(&self, path: &str, place: Range<usize>, label: impl Into<String>) -> Box<Mistake> {
-        self.document.mistake(format!("`{path}` is wrong"), place, label)
+    pub(super) fn wrong(&mut self, path: &str, place: Range<usize>, label: impl Into<String>) -> Told {
+        self.wrong_as(path, place, label, None)
+    }
+
+    /// The same with the next step.
+    pub(super) fn wrong_as(
+        &mut self,
+        path: &str,
+        place: Range<usize>,
+        label: impl Into<String>,
+        help: Option<String>,
+    ) -> Told {
+        self.tell(self.document.mistake(format!("`{path}` is wrong"), place, label).with_help(help))
     }
 
     fn note(&mut self, path: &str, place: Range<usize>) {
@@ -109,13 +180,12 @@ impl Reader<'_> {
         mut read: impl FnMut(&mut Self, Node<'a>) -> Read<T>,
     ) -> Read<BTreeMap<String, T>> {
         let path = node.0.clone();
-        let mut values = BTreeMap::new();
-        for (key, value) in self.table(node, expected)? {
+        let entries = self.table(node, expected)?.into_iter().map(|(key, value)| {
             let key = key.into_inner().into_owned();
             let value = read(self, (below(&path, &key), value))?;
-            values.insert(key, value);
-        }
-        Ok(values)
+            Ok((key, value))
+        });
+        all(entries)
     }
 
     /// The same for a table whose keys are names that references and stored keys can hold.
@@ -129,9 +199,9 @@ impl Reader<'_> {
         if let DeValue::Table(table) = node.1.get_ref() {
             let allowed = |letter: char| letter.is_alphanumeric() || "-_".contains(letter);
             let good = |name: &str| !name.is_empty() && name.len() <= LONGEST && name.chars().all(allowed);
-            if let Some((key, _)) = table.iter().find(|(key, _)| !good(key.get_ref())) {
+            for (key, _) in table.iter().filter(|(key, _)| !good(key.get_ref())) {
                 let label = "use letters, digits, `-` and `_`";
-                return Err(self.document.mistake("a name cannot be used", key.span(), label));
+                self.tell(self.document.mistake("a name cannot be used", key.span(), label));
             }
         }
         self.each(node, expected, read)
@@ -145,7 +215,7 @@ impl Reader<'_> {
         known: &[&str],
     ) -> Read<Fields<'a>> {
         let (path, place) = (node.0.clone(), node.1.span());
-        let mut values = BTreeMap::new();
+        let (mut values, mut misspelt) = (BTreeMap::new(), false);
         for (key, value) in self.table(node, &format!("a table: {what}"))? {
             if !known.contains(&key.get_ref().as_ref()) {
                 let help = suggestion(key.get_ref(), known.iter().copied());
@@ -153,11 +223,13 @@ impl Reader<'_> {
                 let hidden = path.starts_with("secrets");
                 let name = if hidden { "***".into() } else { key.get_ref().escape_debug().to_string() };
                 let message = format!("{what} has no key `{name}`");
-                return Err(self.document.mistake(message, key.span(), "not known here").with_help(help));
+                self.tell(self.document.mistake(message, key.span(), "not known here").with_help(help));
+                misspelt = true;
+                continue;
             }
             values.insert(key.into_inner().into_owned(), value);
         }
-        Ok(Fields { what, path, place, values })
+        Ok(Fields { what, path, place, values, misspelt })
     }
 
     /// A text.
@@ -191,7 +263,7 @@ impl Reader<'_> {
             DeValue::Array(array) => {
                 self.note(&path, place);
                 let nodes = array.into_iter().enumerate();
-                nodes.map(|(index, value)| read(self, (below(&path, &index.to_string()), value))).collect()
+                all(nodes.map(|(index, value)| read(self, (below(&path, &index.to_string()), value))))
             }
             other => Err(self.wrong(&path, place, unlike(expected, &other))),
         }
@@ -200,6 +272,18 @@ impl Reader<'_> {
     /// A list of texts.
     pub(super) fn texts(&mut self, node: Node<'_>) -> Read<Vec<String>> {
         self.list(node, "a list of texts", Self::text)
+    }
+
+    /// True or false.
+    pub(super) fn truth(&mut self, (path, value): Node<'_>) -> Read<bool> {
+        let place = value.span();
+        match value.into_inner() {
+            DeValue::Boolean(truth) => {
+                self.note(&path, place);
+                Ok(truth)
+            }
+            other => Err(self.wrong(&path, place, unlike("true or false", &other))),
+        }
     }
 
     /// A program with its arguments.
@@ -213,7 +297,12 @@ impl Reader<'_> {
     }
 
     /// A text of a certain form, as far as that can be seen before references are replaced.
-    fn formed(&mut self, node: Node<'_>, expected: &str, right: impl Fn(&str) -> bool) -> Read<String> {
+    pub(super) fn formed(
+        &mut self,
+        node: Node<'_>,
+        expected: &str,
+        right: impl Fn(&str) -> bool,
+    ) -> Read<String> {
         let (path, place) = (node.0.clone(), node.1.span());
         let text = self.filled(node)?;
         if text.contains("${") || right(&text) {
@@ -286,7 +375,7 @@ impl Reader<'_> {
             return Ok(*choice);
         }
         let words = choices.iter().map(|(word, _)| *word);
-        Err(self.wrong(&path, place, "not one of the choices").with_help(suggestion(&text, words)))
+        Err(self.wrong_as(&path, place, "not one of the choices", suggestion(&text, words)))
     }
 
     /// A table as JSON, the table itself being so deep already.
@@ -297,13 +386,14 @@ impl Reader<'_> {
             let path = below(&path, key.get_ref());
             Ok((key.into_inner().into_owned(), self.json((path, value), depth)?))
         });
-        entries.collect()
+        all(entries)
     }
 
     /// A value as JSON.
     fn json(&mut self, (path, value): Node<'_>, depth: usize) -> Read<Value> {
         let place = value.span();
-        let wrong = |label: &str| self.document.mistake("a value cannot be stored", place.clone(), label);
+        let mut wrong =
+            |label: &str| self.tell(self.document.mistake("a value cannot be stored", place.clone(), label));
         if depth > DEEPEST {
             return Err(wrong(&format!("nested deeper than {DEEPEST} levels")));
         }
@@ -329,6 +419,11 @@ impl Reader<'_> {
         self.note(&path, place);
         Ok(json)
     }
+}
+
+/// All that was read, if nothing of it was wrong; what comes after a mistake is read too.
+fn all<T, C: FromIterator<T>>(reads: impl Iterator<Item = Read<T>>) -> Read<C> {
+    reads.collect::<Vec<_>>().into_iter().collect()
 }
 
 /// What was expected, and what is there instead; never its value.

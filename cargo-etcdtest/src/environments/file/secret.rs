@@ -1,9 +1,11 @@
 //! `[secrets]`: where each comes from, never what it is.
 
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use toml::de::DeValue;
 
+use super::super::sealing::check_recipient;
 use super::reader::{Node, Read, Reader};
 use crate::document::Document;
 use crate::model::SecretVersion;
@@ -39,27 +41,31 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Secret> {
     let (path, place) = (node.0.clone(), node.1.span());
     if !matches!(node.1.get_ref(), DeValue::Table(_)) {
         let message = format!("`{path}` holds a value, which a file of an environment never does");
-        return Err(reader.document.mistake(message, place, "not shown here").with_help(FORMS.to_owned()));
+        let mistake = reader.document.mistake(message, place, "not shown here").with_help(FORMS.to_owned());
+        return Err(reader.tell(mistake));
     }
     let mut fields =
-        reader.fields(node, "a secret", &["env", "file", "command", "prompt", "environment", "version"])?;
+        reader.fields(node, "a secret", &[&KINDS[..], &["environment", "version", "encrypted"]].concat())?;
     if let Some(environment) = fields.take("environment") {
-        let environment = reader.filled(environment)?;
-        let version = fields.require(reader, "version")?;
-        let version = reader.number::<std::num::NonZeroU64>(version, "the number of a version")?.get();
+        let environment = reader.filled(environment);
+        let number = |reader: &mut Reader<'_>, node| {
+            reader.number::<NonZeroU64>(node, "the number of a version").map(NonZeroU64::get)
+        };
+        let version = fields.required(reader, "version", number);
         if let Some((kind, (_, value))) = KINDS.iter().find_map(|kind| Some((kind, fields.take(kind)?))) {
             let label = format!("`{kind}` beside a stored version");
             return Err(reader.wrong(&path, value.span(), label));
         }
-        return Ok(Secret::Stored(SecretVersion { environment, version }));
+        let encrypted = fields.optional(reader, "encrypted", Reader::truth).unwrap_or_default();
+        return Ok(Secret::Stored(SecretVersion { environment: environment?, version: version?, encrypted }));
     }
-    if let Some((_, version)) = fields.take("version") {
-        return Err(reader
-            .wrong(&path, version.span(), "`version` without `environment`")
-            .with_help(FORMS.to_owned()));
+    for alone in ["version", "encrypted"] {
+        if let Some((_, value)) = fields.take(alone) {
+            let label = format!("`{alone}` without `environment`");
+            return Err(reader.wrong_as(&path, value.span(), label, Some(FORMS.to_owned())));
+        }
     }
-    let (kind, node) =
-        fields.take_one(reader, &KINDS).map_err(|mistake| mistake.with_help(FORMS.to_owned()))?;
+    let (kind, node) = fields.take_one(reader, &KINDS, Some(FORMS))?;
     Ok(Secret::Input(match kind.as_str() {
         "env" => SecretInput::Env(variable(reader, node)?),
         "file" => SecretInput::File(beside(reader.document, &reader.filled(node)?)),
@@ -69,6 +75,17 @@ pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Secret> {
             _ => return Err(reader.wrong(&node.0, node.1.span(), "expected `true`")),
         },
     }))
+}
+
+/// Somebody for whom secrets are encrypted.
+pub(super) fn recipient(reader: &mut Reader<'_>, node: Node<'_>) -> Read<String> {
+    let (path, place) = (node.0.clone(), node.1.span());
+    let text = reader.text(node)?;
+    check_recipient(&text).map_err(|reason| {
+        let help = "`age-keygen -y IDENTITY-FILE` shows the recipient of an identity: `age1…`";
+        let mistake = reader.document.mistake(format!("`{path}` is no recipient of age"), place, reason);
+        reader.tell(mistake.with_help(help.to_owned()))
+    })
 }
 
 /// The name of a variable.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use toml::de::DeValue;
+
 use super::reader::{Node, Read, Reader};
 use super::secret::is_variable;
 use crate::model::{Ready, ReadyBy, Restart, Scope, Service};
@@ -20,63 +22,69 @@ const DEFAULT_GRACE: Duration = Duration::from_secs(5);
 
 pub(super) fn read(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Service> {
     let mut fields = reader.fields(node, "a service", &KEYS)?;
-    let command = fields.require(reader, "command")?;
+    let restart =
+        [("never", Restart::Never), ("on-failure", Restart::OnFailure), ("always", Restart::Always)];
+    let scope = [("run", Scope::Run), ("test", Scope::Test)];
+    let url = fields.optional(reader, "url", url).unwrap_or_else(|| DEFAULT_URL.to_owned());
     Ok(Service {
-        command: reader.filled(command)?,
-        args: fields.take("args").map(|node| reader.texts(node)).transpose()?.unwrap_or_default(),
-        env: fields.take("env").map(|node| variables(reader, node)).transpose()?.unwrap_or_default(),
-        cwd: fields.take("cwd").map(|node| reader.filled(node)).transpose()?,
-        url: match fields.take("url") {
-            Some(node) => reader.filled(node)?,
-            None => DEFAULT_URL.to_owned(),
-        },
-        needs: fields.take("needs").map(|node| reader.texts(node)).transpose()?.unwrap_or_default(),
-        ready: fields.take("ready").map(|node| ready(reader, node)).transpose()?,
-        restart: match fields.take("restart") {
-            Some(node) => reader.choice(
-                node,
-                &[("never", Restart::Never), ("on-failure", Restart::OnFailure), ("always", Restart::Always)],
-            )?,
-            None => Restart::default(),
-        },
-        stop_grace: match fields.take("stop-grace") {
-            Some(node) => reader.duration(node)?,
-            None => DEFAULT_GRACE,
-        },
-        scope: match fields.take("scope") {
-            Some(node) => reader.choice(node, &[("run", Scope::Run), ("test", Scope::Test)])?,
-            None => Scope::default(),
-        },
+        args: fields.optional(reader, "args", Reader::texts).unwrap_or_default(),
+        env: fields.optional(reader, "env", variables).unwrap_or_default(),
+        cwd: fields.optional(reader, "cwd", Reader::filled),
+        needs: fields.optional(reader, "needs", Reader::texts).unwrap_or_default(),
+        ready: fields.optional(reader, "ready", |reader, node| ready(reader, node, &url)),
+        restart: fields
+            .optional(reader, "restart", |reader, node| reader.choice(node, &restart))
+            .unwrap_or_default(),
+        stop_grace: fields.optional(reader, "stop-grace", Reader::duration).unwrap_or(DEFAULT_GRACE),
+        scope: fields
+            .optional(reader, "scope", |reader, node| reader.choice(node, &scope))
+            .unwrap_or_default(),
+        command: fields.required(reader, "command", Reader::filled)?,
+        url,
+    })
+}
+
+/// A URL of any scheme.
+fn url(reader: &mut Reader<'_>, node: Node<'_>) -> Read<String> {
+    reader.formed(node, "a URL with its scheme, such as `http://127.0.0.1:{port}`", |text| {
+        let letter = |letter: char| letter.is_ascii_alphanumeric() || "+-.".contains(letter);
+        text.split_once("://").is_some_and(|(scheme, rest)| {
+            scheme.starts_with(|first: char| first.is_ascii_alphabetic())
+                && scheme.chars().all(letter)
+                && !rest.is_empty()
+        })
     })
 }
 
 fn variables(reader: &mut Reader<'_>, node: Node<'_>) -> Read<std::collections::BTreeMap<String, String>> {
-    if let toml::de::DeValue::Table(table) = node.1.get_ref()
-        && let Some((key, _)) = table.iter().find(|(key, _)| !is_variable(key.get_ref()))
-    {
-        return Err(reader.wrong(&node.0, key.span(), "this is no name of a variable"));
+    if let DeValue::Table(table) = node.1.get_ref() {
+        for (key, _) in table.iter().filter(|(key, _)| !is_variable(key.get_ref())) {
+            reader.wrong(&node.0, key.span(), "this is no name of a variable");
+        }
     }
     reader.each(node, "a table of variables", Reader::text)
 }
 
-fn ready(reader: &mut Reader<'_>, node: Node<'_>) -> Read<Ready> {
+fn ready(reader: &mut Reader<'_>, node: Node<'_>, url: &str) -> Read<Ready> {
     let mut fields = reader.fields(node, "`ready`", &["http", "tcp", "log", "timeout"])?;
-    let (kind, node) = fields.take_one(reader, &["http", "tcp", "log"])?;
-    let text = match kind.as_str() {
-        "http" if matches!(node.1.get_ref(), toml::de::DeValue::String(text) if text.starts_with('/')) => {
-            reader.filled(node)?
-        }
-        "http" => reader.url(node)?,
-        "tcp" => reader.socket(node)?,
-        _ => reader.pattern(node)?,
+    let timeout = fields.optional(reader, "timeout", Reader::duration).unwrap_or(DEFAULT_TIMEOUT);
+    let (kind, node) = fields.take_one(reader, &["http", "tcp", "log"], None)?;
+    let by = match kind.as_str() {
+        "http" => ReadyBy::Http(page(reader, node, url)?),
+        "tcp" => ReadyBy::Tcp(reader.socket(node)?),
+        _ => ReadyBy::Log(reader.pattern(node)?),
     };
-    let timeout = fields.take("timeout").map(|node| reader.duration(node)).transpose()?;
-    Ok(Ready {
-        by: match kind.as_str() {
-            "http" => ReadyBy::Http(text),
-            "tcp" => ReadyBy::Tcp(text),
-            _ => ReadyBy::Log(text),
-        },
-        timeout: timeout.unwrap_or(DEFAULT_TIMEOUT),
-    })
+    Ok(Ready { by, timeout })
+}
+
+/// What is asked for by HTTP: a URL, or a path below that of the service.
+fn page(reader: &mut Reader<'_>, node: Node<'_>, url: &str) -> Read<String> {
+    if !matches!(node.1.get_ref(), DeValue::String(text) if text.starts_with('/')) {
+        return reader.url(node);
+    }
+    if url.starts_with("http://") || url.starts_with("https://") || url.starts_with("${") {
+        return reader.filled(node);
+    }
+    let help = "give the service a URL of HTTP, or use `tcp` or `log`".to_owned();
+    Err(reader.wrong_as(&node.0, node.1.span(), "the URL of this service is not one of HTTP", Some(help)))
 }

@@ -31,7 +31,7 @@ fn an_empty_file_is_an_empty_environment() {
 }
 
 /// One wrong file each, with the name of its snapshot.
-const WRONG: [(&str, &str); 80] = [
+const WRONG: [(&str, &str); 91] = [
     ("unknown_top_level_key", "desciption = \"x\"\n"),
     ("config_outside_the_config_table", "orders_url = \"http://a\"\n"),
     ("header_misspelt", "[confg]\na = 1\n"),
@@ -144,6 +144,37 @@ const WRONG: [(&str, &str); 80] = [
         "[secrets]\ntoken = { env = \"T\" }\n[config]\na = \"${secrets.tokn}\"\n",
     ),
     ("reference_to_a_table_in_a_text", "[config]\na = \"x ${config.b}\"\nb = { c = 1 }\n"),
+    (
+        "reference_begun_wrongly",
+        "[config]\na = \"${service.orders.ulr}/v1\"\n[services.orders]\ncommand = \"o\"\n",
+    ),
+    ("service_at_no_url", "[services.orders]\ncommand = \"o\"\nurl = \"localhost:{port}\"\n"),
+    (
+        "service_ready_by_http_at_another_url",
+        "[services.db]\ncommand = \"d\"\nurl = \"postgres://localhost:{port}/shop\"\nready = { http = \"/\" }\n",
+    ),
+    ("probe_with_the_port_of_no_service", "[[probes]]\ntcp = \"localhost:{port}\"\n"),
+    ("services_under_config", "[config.services.orders]\ncommand = \"orders\"\n"),
+    (
+        "many_mistakes",
+        "descripton = \"x\"\ncapacity = 0\n[config]\nn = nan\nm = [inf, 1e999]\n[secrets]\n\"a.b\" = { evn = \"T\" }\n\
+        t = { env = \"A=B\" }\n[services.orders]\ncomand = \"o\"\nargs = [1, \"a\", 2]\nscope = \"suite\"\n\
+        stop-grace = 5\n[[probes]]\ntcp = \"a:1\"\nstatus = 200\nbody = \"x\"\n[[probes]]\nhtpp = \"http://a\"\n",
+    ),
+    (
+        "many_wrong_references",
+        "[config]\na = \"${config.b} ${config.c}\"\nb = \"${config.x}\"\nlist = [\"${config.b}\", \"${secrets.t}\"]\n\
+        one = \"${config.two}\"\ntwo = \"${config.three}\"\nthree = \"${config.one}\"\n\
+        [services.p]\ncommand = \"p\"\nneeds = [\"q\", \"r\"]\n[services.q]\ncommand = \"q\"\nneeds = [\"p\"]\n\
+        args = [\"${services.z.url}\", \"${HOME}\"]\n",
+    ),
+    ("service_needs_one_of_none", "[services.orders]\ncommand = \"o\"\nneeds = [\"stock\"]\n"),
+    (
+        "reference_to_a_service_misspelt",
+        "[config]\na = \"${services.stokc.url}\"\n[services.stock]\ncommand = \"s\"\n",
+    ),
+    ("stored_secret_in_data", "[data]\nt = { environment = \"staging\", version = 3 }\n"),
+    ("stored_secret_at_the_top", "t = { environment = \"staging\", version = 3 }\n[config]\na = 1\n"),
     ("service_at_its_own_url", "[services.a]\ncommand = \"a\"\nurl = \"${services.a.url}\"\n"),
 ];
 
@@ -151,9 +182,29 @@ const WRONG: [(&str, &str); 80] = [
 fn each_mistake_is_shown_at_its_place() {
     for (name, text) in WRONG {
         let error = parse(text).expect_err(name);
-        assert!(matches!(error, EnvironmentError::File(DocumentError::Mistake(_))), "{name}: {error:?}");
         insta::assert_snapshot!(name, rendered(&error), text);
     }
+}
+
+#[test]
+fn a_file_of_nothing_but_mistakes_shows_the_first_and_their_number() {
+    let text = format!(
+        "[config]\n{}",
+        "x = nan\n".replace('x', "list").replace("nan", &format!("[{}]", "nan, ".repeat(5000)))
+    );
+    let error = rendered(&parse(&text).unwrap_err());
+    assert!(error.contains("100 mistakes, the first 20 are shown"), "{error}");
+    assert_eq!(error.matches("staging.toml:2:").count(), 20);
+}
+
+#[test]
+fn what_is_probably_meant_otherwise_is_shown_as_a_warning() {
+    let text = "[config]\ncapacity = 1\nextends = \"base\"\nurl = [\"http://localhost:{port}/\"]\n\
+        [config.limits]\ncapacity = 3\n";
+    let file = parse(text).unwrap();
+    let shown: Vec<_> = file.doubts.iter().map(|doubt| rendered(doubt)).collect();
+    insta::assert_snapshot!(shown.join("\n\n"));
+    assert!(parse("capacity = 1\n[config]\nport = 1\n").unwrap().doubts.is_empty());
 }
 
 #[test]
@@ -177,10 +228,32 @@ fn a_mistake_never_shows_what_stands_under_secrets() {
         "[secrets.token]\nenv = [\"hunter2\"]\n",
         "wrong = 1\n[secrets]\ntoken = \"hunter2\"\n",
         "secrets = [\"hunter2\nx\"]",
+        // An identity is a secret wherever it stands.
+        "# created: today\nAGE-SECRET-KEY-1hunter2\n",
+        "recipients = [\n  \"AGE-SECRET-KEY-1hunter2\"\n]\n",
+        "[config]\nkey = \"age-secret-key-1hunter2\"\nkey = 1\n",
     ] {
         let error = rendered(&parse(text).unwrap_err());
         assert!(!error.contains("hunter2"), "{error}");
     }
+}
+
+#[test]
+fn what_is_no_recipient_is_shown_at_its_place() {
+    let first = "age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p";
+    for (name, text) in [
+        ("recipient_is_no_key", format!("recipients = [\"{first}\", \"age1x\"]\n")),
+        ("recipient_is_an_identity", "recipients = [\"AGE-SECRET-KEY-1X\"]\n".into()),
+        ("secret_is_encrypted_by_nobody", "[secrets]\ntoken = { encrypted = true }\n".into()),
+        (
+            "secret_is_somehow_encrypted",
+            "[secrets]\ntoken = { environment = \"a\", version = 1, encrypted = \"yes\" }\n".into(),
+        ),
+    ] {
+        insta::assert_snapshot!(name, rendered(&parse(&text).unwrap_err()), &text);
+    }
+    let both = format!("recipients = [\"{first}\", \" {first} \"]\n");
+    assert_eq!(parse(&both).unwrap().definition.recipients, [first]);
 }
 
 #[test]
@@ -236,7 +309,7 @@ fn a_file_says_all_that_an_environment_is() {
         description = "the shop"
         extends = "base"
         capacity = 1
-        recipients = ["age1x"]
+        recipients = ["age1ql3z7hjy54pw3hyww5ayyfg7zqgvc7w3j2elw8zmrj2kg5sfn9aqmcac8p"]
         [labels]
         team = "orders"
         [config]
@@ -247,6 +320,7 @@ fn a_file_says_all_that_an_environment_is() {
         c = { command = ["pass", "show", "c"] }
         d = { prompt = true }
         e = { environment = "base", version = 3 }
+        f = { environment = "staging", version = 1, encrypted = true }
         [services.orders]
         command = "orders"
         args = ["--port", "{port}"]
@@ -273,7 +347,7 @@ fn a_file_says_all_that_an_environment_is() {
         old = { environment = "base", digest = "abc", size = 7 }
     "#;
     let file = parse(text).unwrap();
-    insta::assert_debug_snapshot!((file.definition, file.secrets, file.data, file.recipients));
+    insta::assert_debug_snapshot!((file.definition, file.secrets, file.data));
 }
 
 #[test]

@@ -21,6 +21,15 @@ pub enum ReservationError {
     /// The same holder is in the queue already, or there is a run of its id.
     #[error("there is a {0} already")]
     Exists(Holder),
+    /// A person waits for nobody but themselves.
+    #[error("you have {} the environment `{name}` already", if .lock.held.is_some() { "reserved" } else { "asked for" })]
+    #[diagnostic(help("`cargo etcdtest env release {name}` gives it back; after that reserve it anew"))]
+    AlreadyYours {
+        /// The environment.
+        name: String,
+        /// The reservation.
+        lock: Box<Lock>,
+    },
     /// It was waited for long enough.
     #[error("{}", waited(.waiting.as_deref(), &format!("the environment {{}} was not free within {}", humantime::format_duration(*.timeout))))]
     #[diagnostic(help(
@@ -65,7 +74,7 @@ pub enum ReservationError {
         longest: Duration,
     },
     /// Nothing of it is the caller's.
-    #[error("you have not reserved the environment `{name}`: {}", held_by(.holders))]
+    #[error("you have not reserved the environment `{name}`: it is {}", held_by(.holders))]
     #[diagnostic(help("--force takes it away from whoever holds it"))]
     NotYours {
         /// The environment.
@@ -73,9 +82,27 @@ pub enum ReservationError {
         /// Who has.
         holders: Vec<Lock>,
     },
+    /// There is nothing to give back.
+    #[error("nobody has reserved the environment `{name}`")]
+    #[diagnostic(help("`cargo etcdtest env list` shows who holds which environment"))]
+    Nobody {
+        /// The environment.
+        name: String,
+    },
+    /// Nobody in the queue is called so.
+    #[error("there is no `{holder}` in the queue for the environment `{name}`")]
+    NoHolder {
+        /// The environment.
+        name: String,
+        /// What was asked for.
+        holder: String,
+        /// Who is there.
+        #[help]
+        help: String,
+    },
     /// Which holder is meant is not clear.
     #[error("the environment `{name}` is {}", held_by(.holders))]
-    #[diagnostic(help("say which one is to lose it with --holder"))]
+    #[diagnostic(help("say which one is to lose it with --holder: {}", ids(.holders)))]
     Several {
         /// The environment.
         name: String,
@@ -105,6 +132,10 @@ fn held_by(holders: &[Lock]) -> String {
     }
     let names: Vec<_> = holders.iter().map(|lock| format!("{} of {}", lock.holder, lock.author)).collect();
     format!("held by {}", names.join(" and "))
+}
+
+fn ids(holders: &[Lock]) -> String {
+    holders.iter().map(|lock| lock.holder.id()).collect::<Vec<_>>().join(" or ")
 }
 
 fn list(names: &[String]) -> String {

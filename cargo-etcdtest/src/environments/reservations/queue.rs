@@ -31,6 +31,14 @@ pub struct Waiting {
     pub ahead: usize,
 }
 
+impl Waiting {
+    /// Whether it is the same wait for the same holders, whatever is known of them.
+    pub(super) fn is_like(&self, other: &Self) -> bool {
+        let of = |waiting: &Self| waiting.holders.iter().map(|lock| lock.holder.clone()).collect::<Vec<_>>();
+        self.environment == other.environment && self.ahead == other.ahead && of(self) == of(other)
+    }
+}
+
 /// Where somebody stands in a queue.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Standing {
@@ -59,6 +67,13 @@ impl Queue {
     /// Those who wait for it.
     pub fn waiting(&self) -> impl Iterator<Item = &Place> {
         self.places.iter().filter(|place| place.lock.held.is_none())
+    }
+
+    /// What a person, `user@host`, holds or waits for.
+    pub(super) fn of_person(&self, author: &str) -> impl Iterator<Item = &Place> {
+        self.places.iter().filter(move |place| {
+            matches!(place.lock.holder, Holder::Person(_)) && place.lock.author == author
+        })
     }
 
     /// All of them, in their order.

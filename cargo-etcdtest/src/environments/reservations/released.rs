@@ -1,13 +1,15 @@
 //! Giving reservations up that another process made.
 
+use backon::Retryable;
 use jiff::Timestamp;
 
 use super::error::ReservationError;
-use super::queue::Place;
 use super::service::Reservations;
 use crate::model::{Holder, Lock, Released};
+use crate::nearest::suggestion;
 use crate::store::{
-    Commit, Compare, KeyRange, LeaseId, Op, StoreError, Txn, commit, decode, encode, keys, list,
+    Commit, Compare, Key, KeyRange, KeyValue, LeaseId, Op, StoreError, Txn, commit, decode, encode, keys,
+    list, pauses,
 };
 
 impl Reservations {
@@ -15,19 +17,20 @@ impl Reservations {
     ///
     /// # Errors
     /// [`ReservationError::TakenAway`] where somebody else did that before,
-    /// [`ReservationError::NotYours`] where there is nothing to give up, or as the store fails.
+    /// [`ReservationError::NotYours`] or [`ReservationError::Nobody`] where there is nothing
+    /// to give up, or as the store fails.
     pub async fn release(&self, environment: &str, author: &str) -> Result<Vec<Lock>, ReservationError> {
         let queue = self.queue(environment).await?;
-        let own =
-            |place: &&Place| matches!(place.lock.holder, Holder::Person(_)) && place.lock.author == author;
-        let own: Vec<_> = queue.places().iter().filter(own).map(|place| place.lock.clone()).collect();
+        let own: Vec<_> = queue.of_person(author).map(|place| place.lock.clone()).collect();
         if own.is_empty() {
-            let holders = queue.holders().map(|place| place.lock.clone()).collect();
-            return Err(match self.note(environment, author).await? {
-                Some(Released { by, .. }) => {
-                    ReservationError::TakenAway { environment: environment.to_owned(), by }
-                }
-                None => ReservationError::NotYours { name: environment.to_owned(), holders },
+            if let Some((_, Released { by, .. })) = self.notes(environment, author).await?.pop() {
+                return Err(ReservationError::TakenAway { environment: environment.to_owned(), by });
+            }
+            let holders: Vec<_> = queue.holders().map(|place| place.lock.clone()).collect();
+            let name = environment.to_owned();
+            return Err(match holders[..] {
+                [] => ReservationError::Nobody { name },
+                _ => ReservationError::NotYours { name, holders },
             });
         }
         for lock in &own {
@@ -44,7 +47,8 @@ impl Reservations {
     ///
     /// # Errors
     /// [`ReservationError::Several`] where it is not clear who is meant,
-    /// [`ReservationError::NotYours`] where nobody is, or as the store fails.
+    /// [`ReservationError::Nobody`] or [`ReservationError::NoHolder`] where nobody is, or as
+    /// the store fails.
     pub async fn take_away(
         &self,
         environment: &str,
@@ -52,17 +56,25 @@ impl Reservations {
         by: &str,
     ) -> Result<Lock, ReservationError> {
         let queue = self.queue(environment).await?;
-        let name = || environment.to_owned();
-        let all = || queue.holders().map(|place| place.lock.clone()).collect();
+        let name = environment.to_owned();
         let mut meant = queue.places().iter().filter(|place| match holder {
             Some(id) => place.lock.holder.id() == id,
             None => place.lock.held.is_some(),
         });
         let Some(place) = meant.next() else {
-            return Err(ReservationError::NotYours { name: name(), holders: all() });
+            let ids: Vec<_> = queue.places().iter().map(|place| place.lock.holder.id()).collect();
+            return Err(
+                match (holder, suggestion(holder.unwrap_or_default(), ids.iter().map(String::as_str))) {
+                    (Some(holder), Some(help)) => {
+                        ReservationError::NoHolder { name, holder: holder.to_owned(), help }
+                    }
+                    _ => ReservationError::Nobody { name },
+                },
+            );
         };
         if meant.next().is_some() {
-            return Err(ReservationError::Several { name: name(), holders: all() });
+            let holders = queue.holders().map(|place| place.lock.clone()).collect();
+            return Err(ReservationError::Several { name, holders });
         }
         let key = keys::lock(environment, &place.lock.holder);
         let note = keys::released(environment, &place.lock.holder);
@@ -85,11 +97,20 @@ impl Reservations {
         }
     }
 
-    /// The newest note that says who took the environment away from this person.
-    async fn note(&self, environment: &str, author: &str) -> Result<Option<Released>, ReservationError> {
+    /// The notes that say who took the environment away from this person, the newest last.
+    pub(super) async fn notes(
+        &self,
+        environment: &str,
+        author: &str,
+    ) -> Result<Vec<(Key, Released)>, ReservationError> {
         let notes = keys::released(environment, &Holder::Person(format!("{author}-")));
-        let page = list(self.store.as_ref(), KeyRange::prefix(notes)).await?;
-        let newest = page.pairs.iter().max_by_key(|pair| pair.modified);
-        Ok(newest.map(decode).transpose()?)
+        let read = || list(self.store.as_ref(), KeyRange::prefix(notes.clone()));
+        let read = read.retry(pauses().with_total_delay(Some(self.patience)));
+        let mut page = read.when(StoreError::is_transient).await?;
+        // What else begins so is the name of another person.
+        page.pairs.retain(|pair| !pair.key.as_bytes()[notes.as_bytes().len()..].contains(&b'-'));
+        page.pairs.sort_by_key(|pair| pair.modified);
+        let note = |pair: KeyValue| Ok((pair.key.clone(), decode(&pair)?));
+        page.pairs.into_iter().map(note).collect()
     }
 }

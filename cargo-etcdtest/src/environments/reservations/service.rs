@@ -14,8 +14,8 @@ use super::queue::{Queue, Waiting};
 use super::reservation::{Reservation, read_queue};
 use crate::model::{Holder, Lock};
 use crate::store::{
-    Commit, Compare, KeyRange, LeaseId, LeaseKeeper, Op, Page, Read, Revision, SharedStore, StoreError, Txn,
-    commit, decode, encode, keys, list, pauses,
+    Commit, Compare, Key, KeyRange, LeaseId, LeaseKeeper, Op, Page, Read, Revision, SharedStore, StoreError,
+    Txn, commit, decode, encode, keys, list, pauses,
 };
 
 type Result<T> = std::result::Result<T, ReservationError>;
@@ -64,13 +64,15 @@ impl Reservations {
     ///
     /// # Errors
     /// [`ReservationError::TimedOut`], [`ReservationError::Interrupted`],
-    /// [`ReservationError::TakenAway`], [`ReservationError::Exists`], or as the store fails.
+    /// [`ReservationError::TakenAway`], [`ReservationError::Exists`],
+    /// [`ReservationError::AlreadyYours`], or as the store fails.
     pub async fn reserve(
         &self,
         wanted: &Wanted,
         stop: impl Future<Output = ()>,
         mut on_wait: impl FnMut(&Waiting),
     ) -> Result<Reservation> {
+        self.refuse_second(wanted).await?;
         let mut stop = pin!(stop);
         let mut timeout = pin!(sleep(wanted.timeout));
         loop {
@@ -99,8 +101,38 @@ impl Reservations {
         }
     }
 
+    /// Refuses a person who is in one of the queues already, and would wait for themselves.
+    async fn refuse_second(&self, wanted: &Wanted) -> Result<()> {
+        if let Holder::Person(_) = wanted.holder {
+            for (name, _) in &wanted.environments {
+                if let Some(place) = self.queue(name).await?.of_person(&wanted.author).next() {
+                    let lock = Box::new(place.lock.clone());
+                    return Err(ReservationError::AlreadyYours { name: name.clone(), lock });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The notes of earlier reservations of theirs, which say nothing of a new one.
+    async fn old_notes(&self, wanted: &Wanted) -> Result<Vec<Key>> {
+        let mut old = Vec::new();
+        for (name, _) in &wanted.environments {
+            match wanted.holder {
+                Holder::Worker(_) => {}
+                Holder::Run(_) => old.push(keys::released(name, &wanted.holder)),
+                Holder::Person(_) => {
+                    old.extend(self.notes(name, &wanted.author).await?.into_iter().map(|(key, _)| key));
+                }
+            }
+        }
+        Ok(old)
+    }
+
     /// Goes into all queues, in one transaction.
     async fn enqueue(&self, wanted: &Wanted) -> Result<Reservation> {
+        let old = self.old_notes(wanted).await?;
+        let old = old.into_iter().map(|note| Op::Delete(KeyRange::key(note)));
         let paths: Vec<_> =
             wanted.environments.iter().map(|(name, _)| keys::lock(name, &wanted.holder)).collect();
         loop {
@@ -120,7 +152,7 @@ impl Reservations {
             let put = |key| Op::Put { key, value: value.clone(), lease: Some(lease.id()) };
             let txn = Txn {
                 compares: paths.iter().map(|key| Compare::created(key.clone(), Revision(0))).collect(),
-                then: paths.iter().cloned().map(put).collect(),
+                then: paths.iter().cloned().map(put).chain(old.clone()).collect(),
                 otherwise: paths.iter().map(|key| Op::Get(Read::key(key.clone()))).collect(),
             };
             // Its lease makes the value one that nobody else writes.
@@ -175,7 +207,7 @@ impl Reservations {
     /// # Errors
     /// As the store fails.
     pub async fn queue(&self, environment: &str) -> Result<Queue> {
-        Ok(read_queue(&self.store, environment, self.patience).await?)
+        Ok(read_queue(&self.store, keys::locks(environment), self.patience).await?)
     }
 
     /// The queues of all environments that somebody holds or waits for.

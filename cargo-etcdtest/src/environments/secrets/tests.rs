@@ -17,8 +17,12 @@ fn person() -> Person {
     let text = Secret::new(identity.to_string().expose_secret());
     Person {
         identities: Identities::load(None, Some(&text)).unwrap(),
-        recipients: Recipients::parse(&[identity.to_public().to_string()]).unwrap(),
+        recipients: recipients(&[identity.to_public().to_string()]),
     }
+}
+
+fn recipients(texts: &[String]) -> Recipients {
+    Recipients::from(&Definition { recipients: texts.to_vec(), ..Definition::default() })
 }
 
 fn store() -> (tempfile::TempDir, SharedStore) {
@@ -28,7 +32,11 @@ fn store() -> (tempfile::TempDir, SharedStore) {
 }
 
 fn at(version: u64) -> SecretVersion {
-    SecretVersion { environment: "staging".into(), version }
+    SecretVersion { environment: "staging".into(), version, encrypted: false }
+}
+
+fn sealed(version: u64) -> SecretVersion {
+    SecretVersion { encrypted: true, ..at(version) }
 }
 
 fn hunter(number: u8) -> Secret {
@@ -54,17 +62,43 @@ async fn other_recipients_make_a_new_version_that_they_can_read() {
     let (first, second) = (person(), person());
     let of = |person: &Person| Secrets::new(store.clone(), person.identities.clone());
     let put = async |by: &Secrets, who: &Person| by.put("staging", "db", &hunter(1), &who.recipients).await;
-    assert_eq!(put(&of(&first), &first).await.unwrap(), at(1));
-    assert_eq!(put(&of(&first), &first).await.unwrap(), at(1), "it could be compared");
-    assert_eq!(put(&of(&second), &first).await.unwrap(), at(2), "it could not be compared");
+    assert_eq!(put(&of(&first), &first).await.unwrap(), sealed(1));
+    assert_eq!(put(&of(&first), &first).await.unwrap(), sealed(1), "it could be compared");
+    assert_eq!(put(&of(&second), &first).await.unwrap(), sealed(2), "it could not be compared");
 
     // Without the value at hand, whoever can read it hands it on.
-    let refused = of(&second).keep("db", &at(2), &second.recipients).await.unwrap_err();
+    let refused = of(&second).keep("db", &sealed(2), &second.recipients).await.unwrap_err();
     assert!(matches!(refused, SecretError::OtherIdentity { .. }), "{refused}");
-    assert_eq!(of(&first).keep("db", &at(2), &first.recipients).await.unwrap(), at(2));
-    assert_eq!(of(&first).keep("db", &at(2), &second.recipients).await.unwrap(), at(3));
-    assert_eq!(of(&second).get("db", &at(3)).await.unwrap(), hunter(1));
-    assert!(of(&first).get("db", &at(3)).await.unwrap_err().is_of_environment());
+    assert_eq!(of(&first).keep("db", &sealed(2), &first.recipients).await.unwrap(), sealed(2));
+    assert_eq!(of(&first).keep("db", &sealed(2), &second.recipients).await.unwrap(), sealed(3));
+    assert_eq!(of(&second).get("db", &sealed(3)).await.unwrap(), hunter(1));
+    assert!(of(&first).get("db", &sealed(3)).await.unwrap_err().is_of_environment());
+}
+
+#[tokio::test]
+async fn a_value_that_is_not_encrypted_is_refused_where_one_is_that_is() {
+    let (_folder, store) = store();
+    let person = person();
+    let secrets = Secrets::new(store.clone(), person.identities.clone());
+    let at = secrets.put("staging", "db", &hunter(1), &person.recipients).await.unwrap();
+    assert_eq!(at, sealed(1));
+    let key = keys::secret("staging", "db", 1);
+    let plain = encode(&StoredSecret { content: SecretContent::Value("forged".into()) });
+    let forged = Txn { compares: vec![], then: vec![Op::put(key, plain)], otherwise: vec![] };
+    store.txn(forged).await.unwrap();
+    for error in [
+        secrets.get("db", &at).await.unwrap_err(),
+        secrets.keep("db", &at, &Recipients::default()).await.unwrap_err(),
+    ] {
+        assert!(error.to_string().contains("is not encrypted") && error.is_of_environment(), "{error}");
+    }
+    let definition = Definition { secrets: [("db".to_owned(), at)].into(), ..Definition::default() };
+    assert_eq!(secrets.readable(&definition).await.unwrap(), []);
+    assert_eq!(
+        secrets.put("staging", "db", &hunter(1), &person.recipients).await.unwrap(),
+        sealed(2),
+        "what was forged is not taken for the same"
+    );
 }
 
 #[tokio::test]
@@ -80,7 +114,7 @@ async fn a_record_under_another_key_is_refused() {
         otherwise: vec![],
     };
     store.txn(moved).await.unwrap();
-    let production = SecretVersion { environment: "production".into(), version: 1 };
+    let production = SecretVersion { environment: "production".into(), version: 1, encrypted: true };
     let error = secrets.get("db", &production).await.unwrap_err();
     assert!(matches!(error, SecretError::Forged { .. }), "{error}");
 }

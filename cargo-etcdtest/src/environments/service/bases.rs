@@ -1,6 +1,6 @@
 //! What environments inherit from, now and at the time of an old version.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::chain::Chain;
 use super::super::check::check;
@@ -16,9 +16,11 @@ use crate::store::{self, keys};
 
 /// As of when the bases of an environment are read.
 #[derive(Clone, Copy)]
-pub(super) enum AsOf {
+pub(super) enum AsOf<'f> {
     /// As they are.
     Now,
+    /// As they are once these files are applied.
+    Applied(&'f BTreeMap<&'f str, &'f EnvironmentFile>),
     /// As they were at this revision.
     Revision(i64),
 }
@@ -53,7 +55,8 @@ impl Environments {
             match self.chain(id).await {
                 Ok(chain) => {
                     let environment = chain.resolve();
-                    check(&id.name, &environment.definition).map_err(|fault| fault.of(&id.name))?;
+                    let faults = check(&id.name, &environment.definition).into_iter();
+                    EnvironmentError::all(faults.map(|fault| fault.of(&id.name)).collect())?;
                     resolved.push(environment);
                 }
                 Err(EnvironmentError::Unknown { .. }) if *id == EnvironmentId::current(LOCAL) => {
@@ -105,7 +108,7 @@ impl Environments {
     }
 
     /// Adds what a chain lacks.
-    pub(super) async fn extend(&self, mut chain: Chain, as_of: AsOf) -> Result<Chain, EnvironmentError> {
+    pub(super) async fn extend(&self, mut chain: Chain, as_of: AsOf<'_>) -> Result<Chain, EnvironmentError> {
         while let Some(name) = chain.missing().map(str::to_owned) {
             let mut names = chain.names();
             if names.contains(&name) {
@@ -114,6 +117,10 @@ impl Environments {
             }
             let base = match as_of {
                 AsOf::Now => self.find(&name).await?,
+                AsOf::Applied(files) => match files.get(name.as_str()) {
+                    Some(file) => Some(Environment::unstored(&name, file.whole(), "")),
+                    None => self.find(&name).await?,
+                },
                 AsOf::Revision(revision) => {
                     let history = self.history(&name).await?;
                     history.into_iter().rfind(|version| version.revision <= revision)
@@ -128,43 +135,82 @@ impl Environments {
     }
 
     /// Checks files that are applied together, each with all it inherits from the others and
-    /// from the store, and puts them in an order in which each comes after its base.
-    /// Nothing is written.
+    /// from the store, and all that is stored and inherits from them; and sorts them so that
+    /// each comes after its base. Nothing is written.
     ///
     /// # Errors
-    /// A mistake in a file, at its place, or as the store fails.
-    pub async fn check(&self, files: Vec<EnvironmentFile>) -> Result<Vec<EnvironmentFile>, EnvironmentError> {
+    /// All mistakes, each at its place in its file; [`EnvironmentError::Breaks`] for what is
+    /// stored; or as the store fails.
+    pub async fn check(&self, files: &mut [EnvironmentFile]) -> Result<(), EnvironmentError> {
         let by_name: BTreeMap<_, _> = files.iter().map(|file| (file.name.as_str(), file)).collect();
-        let mut depths = BTreeMap::new();
-        for file in &files {
-            let own = Environment::unstored(&file.name, file.whole(), "");
-            let mut chain = Chain::new(own);
-            // As far as the files reach, then on in the store.
-            while let Some(base) = chain.missing().and_then(|name| by_name.get(name)) {
-                if chain.names().contains(&base.name) {
-                    break;
-                }
-                chain.push(Environment::unstored(&base.name, base.whole(), ""));
+        let (mut chains, mut errors) = (Vec::new(), Vec::new());
+        for file in files.iter() {
+            let own = Chain::new(Environment::unstored(&file.name, file.whole(), ""));
+            match self.extend(own, AsOf::Applied(&by_name)).await {
+                Ok(chain) => chains.push((chain, file)),
+                Err(error) => errors.extend(self.wrong_base(file, &by_name, error).await?),
             }
-            depths.insert(file.name.clone(), chain.bases().len());
-            let chain = match self.extend(chain, AsOf::Now).await {
-                Ok(chain) => chain,
-                Err(error) => return Err(self.wrong_base(file, &by_name, error).await?),
-            };
-            file.check(&chain.resolve().definition)?;
         }
-        let mut files = files;
-        files.sort_by_key(|file| depths.get(&file.name).copied());
-        Ok(files)
+        chains.sort_by_key(|(chain, _)| chain.bases().len());
+        let mut told: Vec<Fault> = Vec::new();
+        for (chain, file) in &chains {
+            let whole = chain.resolve().definition;
+            for fault in check(&file.name, &whole) {
+                let written = file.as_written(fault.clone(), &whole);
+                // What a base says is its own mistake.
+                if file.says(&written.path) || !told.iter().any(|told| told.is_like(&fault)) {
+                    errors.push(file.mistake(written));
+                    told.push(fault);
+                }
+            }
+        }
+        EnvironmentError::all(errors)?;
+        self.check_extending(&by_name).await?;
+        let order: Vec<_> = chains.into_iter().map(|(_, file)| file.name.clone()).collect();
+        files.sort_by_key(|file| order.iter().position(|name| *name == file.name));
+        Ok(())
     }
 
-    /// The error about a base, at its place in the file where that names it.
+    /// Checks what is stored and inherits from these files.
+    async fn check_extending(
+        &self,
+        files: &BTreeMap<&str, &EnvironmentFile>,
+    ) -> Result<(), EnvironmentError> {
+        let mut errors = Vec::new();
+        for stored in self.list().await? {
+            if stored.definition.extends.is_none() || files.contains_key(stored.name.as_str()) {
+                continue;
+            }
+            let name = stored.name.clone();
+            // Where a base is missing, that is nothing that these files break.
+            let Ok(after) = self.extend(Chain::new(stored.clone()), AsOf::Applied(files)).await else {
+                continue;
+            };
+            let Some(base) = after.bases().iter().find(|base| files.contains_key(base.name.as_str())) else {
+                continue;
+            };
+            let before = self.extend(Chain::new(stored), AsOf::Now).await?;
+            let before = check(&name, &before.resolve().definition);
+            let faults = check(&name, &after.resolve().definition).into_iter();
+            let faults = faults.filter(|fault| !before.iter().any(|before| before.is_like(fault)));
+            errors.extend(faults.map(|fault| {
+                let (base, name) = (base.name.clone(), name.clone());
+                let hint = fault.help.as_ref().map(|help| format!("{help} ")).unwrap_or_default();
+                let help = format!("{hint}a changed `{name}` can be applied together with `{base}`");
+                EnvironmentError::Breaks { base, name, what: fault.whole(), help }
+            }));
+        }
+        EnvironmentError::all(errors)
+    }
+
+    /// The error about a base, at its place in the file where that names it; nothing where
+    /// another of the files tells of it.
     async fn wrong_base(
         &self,
         file: &EnvironmentFile,
         files: &BTreeMap<&str, &EnvironmentFile>,
         error: EnvironmentError,
-    ) -> Result<EnvironmentError, EnvironmentError> {
+    ) -> Result<Option<EnvironmentError>, EnvironmentError> {
         let (label, help) = match &error {
             EnvironmentError::NoBase { name, base } if *name == file.name => {
                 let stored = self.list().await?;
@@ -172,22 +218,29 @@ impl Environments {
                 let known = known.chain(files.keys().copied()).filter(|known| *known != file.name);
                 (
                     format!("there is no environment `{base}`"),
-                    suggestion(base, known.collect::<std::collections::BTreeSet<_>>()),
+                    suggestion(base, known.collect::<BTreeSet<_>>()),
                 )
             }
-            EnvironmentError::Circle { names } => (
-                "in the end it extends itself".into(),
-                Some(format!("each extends the next: {}", names.join(" → "))),
-            ),
-            _ => return Ok(error),
+            EnvironmentError::NoBase { name, .. } if files.contains_key(name.as_str()) => return Ok(None),
+            EnvironmentError::Circle { names } => {
+                let circle = names.last().and_then(|last| names.iter().position(|name| name == last));
+                let circle = &names[circle.unwrap_or_default()..];
+                let teller = circle.iter().filter(|name| files.contains_key(name.as_str())).min();
+                if teller.is_some_and(|teller| *teller != file.name) {
+                    return Ok(None);
+                }
+                let help = format!("each extends the next: {}", names.join(" → "));
+                ("in the end it extends itself".into(), Some(help))
+            }
+            _ => return Ok(Some(error)),
         };
-        Ok(file.mistake(Fault {
+        Ok(Some(file.mistake(Fault {
             path: "extends".into(),
             part: String::new(),
             message: format!("the environment `{}` cannot inherit", file.name),
             label,
             help,
-        }))
+        })))
     }
 
     /// The names of environments that are to be deleted, each once and before its base.

@@ -142,9 +142,9 @@ async fn what_is_chosen_is_resolved_once_each_and_in_order() {
     assert_eq!(resolve(&[], LOCAL).await.unwrap(), ["local@0"]);
     assert!(environments.resolve(&[EnvironmentId::current("a")], "x").await.unwrap()[0].revision > 0);
     let error = resolve(&["a", "bb", "c"], "local").await.unwrap_err();
-    assert_eq!(error.to_string(), "there is no environment `bb`, `c`");
+    assert_eq!(error.to_string(), "there are no environments `bb`, `c`");
     let help = miette::Diagnostic::help(&error).unwrap().to_string();
-    assert_eq!(help, "did you mean `b`? there is: a, b");
+    assert_eq!(help, "did you mean `b` for `bb`? `cargo etcdtest env list` shows all");
     assert!(resolve(&[], "missing").await.is_err());
     environments.apply(&file(LOCAL, 1), by("me")).await.unwrap();
     assert_eq!(resolve(&[], LOCAL).await.unwrap(), ["local@1"]);
@@ -241,13 +241,23 @@ fn text(name: &str, text: &str) -> EnvironmentFile {
     EnvironmentFile::parse(name, Document::new(format!("{name}.toml"), text)).unwrap()
 }
 
+/// The definition that this text is, however wrong its references are.
+fn definition_of(text: &str) -> Definition {
+    let text = format!("extends = \"none\"\n{text}");
+    let file = EnvironmentFile::parse("x", Document::new("x.toml", text)).unwrap();
+    Definition { extends: None, ..file.definition }
+}
+
 async fn apply_all(
     environments: &Environments,
-    files: Vec<EnvironmentFile>,
+    mut files: Vec<EnvironmentFile>,
 ) -> std::result::Result<Vec<String>, EnvironmentError> {
     let mut applied = Vec::new();
-    for file in environments.check(files).await? {
-        applied.push(written(environments.apply(&file, by("me")).await?).identity().to_string());
+    environments.check(&mut files).await?;
+    for file in files {
+        if let Applied::Written(written) = environments.apply(&file, by("me")).await? {
+            applied.push(written.identity().to_string());
+        }
     }
     Ok(applied)
 }
@@ -278,8 +288,8 @@ async fn files_are_applied_after_their_bases_and_inherit_from_them() {
 async fn a_wrong_base_is_shown_in_the_file() {
     let (_folder, environments) = fixture();
     environments.apply(&file("base", 1), by("me")).await.unwrap();
-    let failed = async |files: Vec<EnvironmentFile>| {
-        crate::document::rendered(&environments.check(files).await.unwrap_err())
+    let failed = async |mut files: Vec<EnvironmentFile>| {
+        crate::document::rendered(&environments.check(&mut files).await.unwrap_err())
     };
     insta::assert_snapshot!("unknown_base", failed(vec![text("a", "extends = \"bsae\"\n")]).await);
     let circle =
@@ -353,4 +363,78 @@ async fn a_base_that_no_longer_fits_is_told_before_a_run() {
     environments.apply(&text("base", ""), by("me")).await.unwrap();
     let error = environments.resolve(&[EnvironmentId::current("a")], LOCAL).await.unwrap_err().to_string();
     assert!(error.contains("`a`") && error.contains("config.x") && error.contains("config.value"), "{error}");
+}
+
+#[tokio::test]
+async fn a_base_is_refused_where_what_extends_it_would_not_hold_together_any_more() {
+    let (_folder, environments) = fixture();
+    let files = || {
+        vec![
+            text("base", "[config]\nhost = \"h\"\nold = \"o\"\n"),
+            text("mid", "extends = \"base\"\n"),
+            text("eu", "extends = \"mid\"\n[config]\nurl = \"http://${config.host}\"\n"),
+        ]
+    };
+    apply_all(&environments, files()).await.unwrap();
+    let change = "[config]\nhots = \"h\"\n";
+    let error = apply_all(&environments, vec![text("base", change)]).await.unwrap_err();
+    insta::assert_snapshot!("base_that_others_need", crate::document::rendered(&error));
+    environments.apply(&text("eu", "extends = \"mid\"\n"), by("me")).await.unwrap();
+    assert_eq!(apply_all(&environments, vec![text("base", change)]).await.unwrap(), ["base@2"]);
+    // Together they fit again; and going back to what does not fit is refused.
+    let eu = text("eu", "extends = \"mid\"\n[config]\nurl = \"http://${config.hots}\"\n");
+    apply_all(&environments, vec![eu]).await.unwrap();
+    let error = environments.roll_back("base", 1, by("me")).await.unwrap_err();
+    assert!(matches!(error, EnvironmentError::Breaks { .. }), "{error}");
+    assert_eq!(apply_all(&environments, files()).await.unwrap(), ["base@3", "eu@4"]);
+}
+
+#[tokio::test]
+async fn an_environment_that_is_wrong_already_keeps_nobody_from_changing_its_base() {
+    let (_folder, environments) = fixture();
+    apply_all(&environments, vec![text("base", "")]).await.unwrap();
+    let wrong = EnvironmentFile::of(
+        "eu",
+        Definition { extends: Some("base".into()), ..file("eu", "${config.x}").definition },
+    );
+    let put = Op::put(
+        keys::environment("eu"),
+        encode(&Environment { version: 1, ..Environment::unstored("eu", wrong.definition, "me") }),
+    );
+    environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    assert_eq!(
+        apply_all(&environments, vec![text("base", "description = \"x\"\n")]).await.unwrap(),
+        ["base@2"]
+    );
+}
+
+#[tokio::test]
+async fn probes_of_a_file_are_counted_without_those_that_it_inherits() {
+    let (_folder, environments) = fixture();
+    let base = "[[probes]]\ndns = \"a\"\n[[probes]]\ntcp = \"${config.none}\"\n";
+    let own = "extends = \"base\"\n[[probes]]\ndns = \"${config.own}\"\n";
+    let stored = EnvironmentFile::of("base", definition_of(base));
+    environments.apply(&stored, by("me")).await.unwrap_err();
+    let whole = Environment::unstored("base", stored.definition, "me");
+    let put = Op::put(keys::environment("base"), encode(&whole));
+    environments.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    let error = environments.check(&mut [text("eu", own)]).await.unwrap_err();
+    insta::assert_snapshot!("wrong_probes_own_and_inherited", crate::document::rendered(&error));
+}
+
+#[tokio::test]
+async fn each_mistake_is_told_once_and_in_the_file_that_makes_it() {
+    let (_folder, environments) = fixture();
+    let mut files = vec![
+        text("c", "extends = \"b\"\n[config]\nc = \"${config.none}\"\n"),
+        text("b", "extends = \"a\"\n[config]\nb = \"${config.none}\"\n"),
+        text("a", ""),
+        text("d", "extends = \"f\"\n"),
+        text("e", "extends = \"d\"\n"),
+        text("x", "extends = \"y\"\n"),
+        text("y", "extends = \"x\"\n"),
+        text("z", "extends = \"x\"\n"),
+    ];
+    let error = environments.check(&mut files).await.unwrap_err();
+    insta::assert_snapshot!("mistakes_of_many_files", crate::document::rendered(&error));
 }

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
-    SocketType, recv, sendmsg, shutdown, socketpair,
+    SocketType, recv, send, sendmsg, shutdown, socketpair,
 };
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, waitpid,
@@ -41,6 +41,8 @@ const TRIES: usize = 3;
 /// How long ends of processes that nobody waits for are remembered: those of a zygote's
 /// children may be told before the zygote is known to be dead.
 const REMEMBERED: Duration = Duration::from_secs(5);
+/// How long a process may have to wait for the end of another one that it comes after.
+const SOON: Duration = Duration::from_millis(20);
 /// How long the keeper may take to kill what is left at the end.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
@@ -93,6 +95,30 @@ impl Keeper {
         self.spawn_in_life(command, streams).await.map(|(started, _)| started)
     }
 
+    /// Has a process started the moment that another one ends with success. `None` where that
+    /// does not come to pass soon: then it is not started.
+    ///
+    /// # Errors
+    /// What the system said about the process.
+    pub(in crate::execution) async fn spawn_after(
+        &self,
+        first: Pid,
+        command: &Command,
+        streams: [BorrowedFd<'_>; 3],
+    ) -> io::Result<Option<Started>> {
+        let life = self.life().await?;
+        match life.spawn(command, streams, Some(first)).await? {
+            Some(Ok(started)) => Ok(Some(started)),
+            Some(Err(error)) if Errno::from_io_error(&error) != Some(Errno::CANCELED) => Err(error),
+            Some(Err(_)) => Ok(None),
+            None => {
+                // It may have been started all the same: nobody would ever hear of it.
+                end_holders(&streams);
+                Ok(None)
+            }
+        }
+    }
+
     /// The same, with the keeper process that did it.
     pub(super) async fn spawn_in_life(
         &self,
@@ -101,7 +127,7 @@ impl Keeper {
     ) -> io::Result<(Started, Arc<Life>)> {
         for _ in 0..TRIES {
             let life = self.life().await?;
-            if let Some(answer) = life.spawn(command, streams).await? {
+            if let Some(answer) = life.spawn(command, streams, None).await? {
                 return answer.map(|started| (started, life));
             }
             // It may have been started all the same: nobody would ever hear of it.
@@ -178,8 +204,9 @@ impl Life {
         &self,
         command: &Command,
         streams: [BorrowedFd<'_>; 3],
+        after: Option<Pid>,
     ) -> io::Result<Option<io::Result<Started>>> {
-        let (sender, answer) = oneshot::channel();
+        let (sender, mut answer) = oneshot::channel();
         let id = {
             let mut state = self.locked();
             if state.gone {
@@ -188,7 +215,7 @@ impl Life {
             state.last_id += 1;
             state.last_id
         };
-        let packet = Request::encode(id, command)?;
+        let packet = Request::encode(id, after, command)?;
         self.locked().starting.insert(id, sender);
         let sent = self.socket.async_io(Interest::WRITABLE, || send_with(&self.socket, &packet, &streams));
         match sent.await {
@@ -197,7 +224,16 @@ impl Life {
                 Err(error)
             }
             // The reader hears of its death, and reaps what it left before anything else.
-            _ => Ok(answer.await.ok()),
+            _ if after.is_none() => Ok(answer.await.ok()),
+            _ => {
+                let withdrawal = Withdrawal { life: self, id };
+                if let Ok(answer) = timeout(SOON, &mut answer).await {
+                    return Ok(answer.ok());
+                }
+                // It may be on its way already.
+                drop(withdrawal);
+                Ok(answer.await.ok())
+            }
         }
     }
 
@@ -292,6 +328,22 @@ impl Life {
 
     fn locked(&self) -> std::sync::MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Takes a request back when it is dropped; once that was answered, this means nothing.
+struct Withdrawal<'a> {
+    life: &'a Life,
+    id: u64,
+}
+
+impl Drop for Withdrawal<'_> {
+    fn drop(&mut self) {
+        if self.life.locked().starting.contains_key(&self.id) {
+            // A keeper whose socket is full is asked for so much that it hears of the end first.
+            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+            let _ = send(&self.life.socket, &Request::withdrawal(self.id), flags);
+        }
     }
 }
 

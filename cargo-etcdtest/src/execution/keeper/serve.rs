@@ -1,5 +1,6 @@
 //! The keeper's own side: one thread that waits for requests and for the ends of processes.
 
+use std::collections::HashMap;
 use std::ffi::OsString;
 use std::fs;
 use std::io::{self, IoSliceMut, Read};
@@ -18,7 +19,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendFlag
 use rustix::process::{Pid, Signal, WaitOptions, getpid, set_child_subreaper, wait, waitpid};
 
 use super::ARGUMENT;
-use super::message::{MAX_REQUEST, Reply, Request};
+use super::message::{Asked, MAX_REQUEST, Reply, Request};
 use super::orphans::end_all_children;
 
 /// What stands beside the signal in a status.
@@ -39,6 +40,9 @@ const IGNORED: [Signal; 11] = [
     Signal::TTOU,
     Signal::XCPU,
 ];
+
+/// What is to be started when a process has ended, by that one's id.
+type Successors = HashMap<i32, (Request, Vec<OwnedFd>)>;
 
 /// What this process came to as the keeper, where its arguments say that it is one.
 ///
@@ -68,7 +72,8 @@ fn serve(folder: Option<PathBuf>) -> io::Result<()> {
 
     let socket = io::stdin();
     let mut packet = vec![0; MAX_REQUEST];
-    while answer(&socket, &mut packet) {
+    let mut successors = Successors::new();
+    while answer(&socket, &mut packet, &mut successors) {
         let mut ready =
             [PollFd::new(&socket, PollFlags::IN), PollFd::from_borrowed_fd(woken.as_fd(), PollFlags::IN)];
         // Whatever it says, both are looked at.
@@ -76,10 +81,15 @@ fn serve(folder: Option<PathBuf>) -> io::Result<()> {
         // First the wake-up, then the processes: who ends in between wakes again.
         while (&woken).read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
         while let Some(ended) = next_end() {
+            let Reply::Ended { pid, status } = ended else { continue };
+            let next = successors.remove(&pid).map(|(request, streams)| {
+                if status == 0 { start(request, streams) } else { not_started(request.id) }
+            });
             tell(&socket, ended);
             // Only now: were this process killed in between, the system would tell the runner.
-            if let Reply::Ended { pid, .. } = ended {
-                let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
+            let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
+            if let Some(next) = next {
+                tell(&socket, next);
             }
         }
     }
@@ -120,7 +130,7 @@ fn next_end() -> Option<Reply> {
 }
 
 /// Answers what was asked until now; false where nobody will ask again.
-fn answer(socket: &impl AsFd, packet: &mut [u8]) -> bool {
+fn answer(socket: &impl AsFd, packet: &mut [u8], successors: &mut Successors) -> bool {
     for _ in 0..BATCH {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
@@ -139,15 +149,43 @@ fn answer(socket: &impl AsFd, packet: &mut [u8]) -> bool {
             })
             .flatten()
             .collect();
-        if let Some(request) = Request::decode(&packet[..length]) {
-            tell(socket, start(request, streams));
-        }
+        let reply = match Asked::decode(&packet[..length]) {
+            Some(Asked::Start(request)) => match request.after {
+                None => start(*request, streams),
+                Some(first) if runs(first) && !successors.contains_key(&first.as_raw_nonzero().get()) => {
+                    successors.insert(first.as_raw_nonzero().get(), (*request, streams));
+                    continue;
+                }
+                Some(_) => not_started(request.id),
+            },
+            Some(Asked::Withdraw(id)) => {
+                let Some((_, (request, _))) =
+                    successors.extract_if(|_, (request, _)| request.id == id).next()
+                else {
+                    continue;
+                };
+                not_started(request.id)
+            }
+            None => continue,
+        };
+        tell(socket, reply);
     }
     true
 }
 
+/// Whether this is a child that has not ended.
+fn runs(child: Pid) -> bool {
+    let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+    let child = nix::unistd::Pid::from_raw(child.as_raw_nonzero().get());
+    matches!(waitid(Id::Pid(child), flags), Ok(WaitStatus::StillAlive))
+}
+
+fn not_started(id: u64) -> Reply {
+    Reply::NotStarted { id, errno: Errno::CANCELED.raw_os_error() }
+}
+
 fn start(request: Request, streams: Vec<OwnedFd>) -> Reply {
-    let Request { id, mut command } = request;
+    let Request { id, mut command, .. } = request;
     let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(streams) else {
         return Reply::NotStarted { id, errno: Errno::BADF.raw_os_error() };
     };

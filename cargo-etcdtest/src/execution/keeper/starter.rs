@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::process::Command;
 
 use etcdtest::protocol::ATTEMPT_ARGUMENT;
+use rustix::process::Pid;
 
 use super::client::Keeper;
 use super::zygote::{Forked, Zygotes};
@@ -56,6 +57,20 @@ impl Starter {
             Forked::Refused(reason) => reason.into_iter().for_each(notice),
         }
         self.keeper.spawn(&with_arguments(command, [ATTEMPT_ARGUMENT]), streams).await
+    }
+
+    /// Starts the process of a plain test the moment that another one ends with success;
+    /// `None` where that does not come to pass soon.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(in crate::execution) async fn start_after(
+        &self,
+        first: Pid,
+        command: &Command,
+        streams: &[OwnedFd; 3],
+    ) -> io::Result<Option<Started>> {
+        self.keeper.spawn_after(first, command, streams.each_ref().map(AsFd::as_fd)).await
     }
 
     /// Kills whatever was started and still runs.

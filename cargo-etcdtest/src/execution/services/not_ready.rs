@@ -27,6 +27,8 @@ pub enum Part {
     Service(String),
     /// A probe, as its file says it: without what its references stand for.
     Probe(String),
+    /// A data set, by name.
+    Data(String),
 }
 
 impl fmt::Display for Part {
@@ -35,6 +37,7 @@ impl fmt::Display for Part {
             Self::Definition => f.write_str("definition"),
             Self::Service(name) => write!(f, "service `{name}`"),
             Self::Probe(text) => write!(f, "probe `{text}`"),
+            Self::Data(name) => write!(f, "data set `{name}`"),
         }
     }
 }

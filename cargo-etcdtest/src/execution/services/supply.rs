@@ -137,6 +137,11 @@ impl Supply {
         Some(self.with_own_services(provided, fleet.bindings(), marks).await)
     }
 
+    /// Whether each attempt in this environment has services of its own.
+    pub fn has_own_services(&self, environment: &str) -> bool {
+        self.environments.get(environment).is_some_and(|provided| provided.own_services)
+    }
+
     async fn with_own_services(
         &self,
         provided: &Provided,

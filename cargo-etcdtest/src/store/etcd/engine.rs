@@ -28,6 +28,8 @@ const GREETINGS: usize = 3;
 pub struct EtcdStore {
     cluster: Arc<Cluster>,
     namespace: Namespace,
+    /// The cluster's own id, if it may be known.
+    id: Option<u64>,
 }
 
 impl EtcdStore {
@@ -59,7 +61,8 @@ impl EtcdStore {
                     cluster.prefer(index);
                     drop(asked);
                     let namespace = Namespace::new(&options.namespace);
-                    return Ok(Self { cluster: Arc::new(cluster), namespace });
+                    let id = answer.as_ref().and_then(|answer| Some(answer.header()?.cluster_id()));
+                    return Ok(Self { cluster: Arc::new(cluster), namespace, id });
                 }
                 Err(error) => failures.push(error),
             }
@@ -92,6 +95,19 @@ impl Store for EtcdStore {
             })
             .await?;
         Ok(self.namespace.page(answer.0, read.limit))
+    }
+
+    async fn count(&self, range: KeyRange) -> Result<u64> {
+        let (key, options) = self.namespace.read(&range.clone().into());
+        let subject = Subject::new(format!("counting {}", range.start));
+        let answer = self
+            .cluster
+            .call(Repeat::Freely, &subject, |connection| {
+                let (key, options) = (key.clone(), options.clone().with_count_only());
+                async move { connection.kv().get(key, Some(options)).await }
+            })
+            .await?;
+        Ok(answer.0.count.unsigned_abs())
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
@@ -168,6 +184,10 @@ impl Store for EtcdStore {
 
     async fn status(&self) -> Result<StoreStatus> {
         status::status(&self.cluster, self.revision(&KeyRange::key("/"))).await
+    }
+
+    fn cluster_id(&self) -> Option<u64> {
+        self.id
     }
 }
 

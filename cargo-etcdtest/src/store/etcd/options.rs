@@ -52,7 +52,7 @@ impl EtcdOptions {
     }
 
     /// The endpoints with their schemes, without what is blank or a trailing slash.
-    pub(super) fn urls(&self) -> Vec<String> {
+    pub fn urls(&self) -> Vec<String> {
         let scheme = if self.wants_tls() { "https" } else { "http" };
         let given = self.endpoints.iter().map(|endpoint| endpoint.trim().trim_end_matches('/'));
         given

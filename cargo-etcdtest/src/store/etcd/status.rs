@@ -26,6 +26,14 @@ const HOLES: [(&str, &[Version]); 6] = [
     ("CVE-2026-73499", &[Version(3, 5, 33), Version(3, 6, 14), Version(3, 7, 1)]),
 ];
 
+/// What to do about a member's alarm of this name.
+const NO_SPACE: &str = "etcd has used up its quota and takes no writes (alarm NOSPACE). In this order: \
+    `cargo etcdtest store gc --keep-runs 10 --compact`, which works without space, `etcdctl defrag` for each \
+    member, `etcdctl alarm disarm`";
+
+/// From how many per cent of the quota on somebody should do something.
+const NEARLY_FULL: u64 = 80;
+
 /// A version of etcd: major, minor, patch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct Version(u64, u64, u64);
@@ -126,6 +134,15 @@ pub(super) async fn status(
         };
         status.members.push((member.url.clone(), state));
     }
+    if let (Some(size), Some(quota)) = (status.size, status.quota)
+        && size.saturating_mul(100) / quota >= NEARLY_FULL
+    {
+        status.warnings.push(format!(
+            "{} per cent of the quota are used: `cargo etcdtest store gc --compact` and `etcdctl defrag` give \
+             space back, etcd's --quota-backend-bytes gives more",
+            size.saturating_mul(100) / quota
+        ));
+    }
     if let Some(version) = status.version.as_deref().and_then(Version::parse) {
         let holes = version.holes();
         if !holes.is_empty() {
@@ -149,7 +166,11 @@ fn add(status: &mut StoreStatus, answer: &StatusResponse) -> String {
     status.quota = status.quota.or(size(answer.db_size_quota()));
     status.revision = status.revision.max(Revision(answer.header().map_or(0, ResponseHeader::revision)));
     for error in answer.errors() {
-        let warning = format!("etcd reports: {}", error.trim());
+        let warning = if error.contains("NOSPACE") {
+            NO_SPACE.to_owned()
+        } else {
+            format!("etcd reports: {}", error.trim())
+        };
         if !status.warnings.contains(&warning) {
             status.warnings.push(warning);
         }

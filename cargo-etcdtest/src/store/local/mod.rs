@@ -20,6 +20,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+pub use self::place::make_folder;
 use self::threads::Threads;
 use super::api::{
     KeyRange, Lease, LeaseId, Page, Read, Result, Revision, Store, StoreStatus, Txn, TxnOutcome, Watch,
@@ -58,6 +59,10 @@ impl Store for LocalStore {
                 history::page(connection, &read, position.revision)
             })
             .await
+    }
+
+    async fn count(&self, range: KeyRange) -> Result<u64> {
+        self.threads.read(move |connection| history::count(connection, &range)).await
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
@@ -113,7 +118,7 @@ impl Store for LocalStore {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::api::{KeyRange, Op};
+    use crate::store::api::{KeyRange, Notice, Op};
     use crate::store::{StoreError, get};
 
     fn open(file: &Path) -> String {
@@ -200,21 +205,116 @@ mod tests {
     async fn a_compaction_makes_the_file_smaller() {
         let folder = tempfile::tempdir().unwrap();
         let store = LocalStore::open(folder.path()).unwrap();
-        let pages = async || {
-            let count = |connection: &rusqlite::Connection| {
-                Ok(connection.pragma_query_value(None, "page_count", |row| row.get::<_, u32>(0))?)
-            };
-            store.threads.read(count).await.unwrap()
-        };
-        let empty = pages().await;
+        let empty = pages(&store).await;
         let mut last = Revision(0);
         for round in 0..20 {
             let put = Op::put("key", vec![round; 100_000]);
             last = store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap().revision;
         }
-        let full = pages().await - empty;
+        let full = pages(&store).await - empty;
         store.compact(last).await.unwrap();
-        let compacted = pages().await - empty;
+        let compacted = pages(&store).await - empty;
         assert!(compacted < full / 10, "{compacted} pages of {full} are left for one value of 20");
+    }
+
+    /// Writes a value of 4 KiB at one of a few keys, each a revision of its own, so often.
+    async fn overwrite(store: &LocalStore, times: u32) {
+        for some in 0..times / 50 {
+            let put = |number: u32| {
+                let key = format!("key-{}", (some + number) % 7);
+                store.txn(Txn { then: vec![Op::put(key, vec![b'x'; 4096])], ..Txn::default() })
+            };
+            for written in futures::future::join_all((0..50).map(put)).await {
+                written.unwrap();
+            }
+        }
+    }
+
+    async fn pages(store: &LocalStore) -> u32 {
+        let count = |connection: &rusqlite::Connection| {
+            Ok(connection.pragma_query_value(None, "page_count", |row| row.get(0))?)
+        };
+        store.threads.read(count).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn the_oldest_history_is_forgotten_and_the_file_stops_growing() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalStore::open(folder.path()).unwrap();
+        let deleted = Txn { then: vec![Op::put("gone", ""), Op::put("stays", "same")], ..Txn::default() };
+        let first = store.txn(deleted).await.unwrap().revision;
+        let delete = Txn { then: vec![Op::Delete(KeyRange::key("gone"))], ..Txn::default() };
+        store.txn(delete).await.unwrap();
+        let mut behind = store.watch(KeyRange::prefix("key"), first).await.unwrap();
+
+        overwrite(&store, 700).await;
+        // What is forgotten after a write is forgotten before the next one.
+        overwrite(&store, 50).await;
+        let position = store.threads.read(history::position).await.unwrap();
+        let kept = position.revision.0 - position.compacted.0;
+        assert!((300..=450).contains(&kept), "{kept}");
+        let all = KeyRange { start: "a".into(), end: Some("z".into()) };
+        let read = |at| store.read(Read { at: Some(Revision(at)), ..all.clone().into() });
+        assert!(matches!(read(position.compacted.0 - 1).await, Err(StoreError::Compacted(_))));
+        assert_eq!(read(position.compacted.0).await.unwrap().pairs.len(), 8);
+        assert_eq!(get(&store, "stays".into()).await.unwrap().unwrap().created, first);
+        let rows = |connection: &rusqlite::Connection| {
+            Ok(connection.query_one("SELECT count(*) FROM log", [], |row| row.get::<_, i64>(0))?)
+        };
+        let rows = store.threads.read(rows).await.unwrap();
+        assert!(rows <= kept + 1 + 8, "{rows} rows for {kept} revisions and 8 keys");
+
+        let full = pages(&store).await;
+        overwrite(&store, 800).await;
+        let later = pages(&store).await;
+        assert!(later < full + full / 5, "{later} pages after {full}");
+        // A watch that was overtaken says so, and goes on.
+        let mut overtaken = false;
+        loop {
+            match behind.next().await.unwrap().unwrap() {
+                Notice::Compacted { .. } => overtaken = true,
+                Notice::Changed { revision, .. } if revision.0 >= position.revision.0 => break,
+                Notice::Changed { .. } => {}
+            }
+        }
+        assert!(overtaken);
+    }
+
+    #[tokio::test]
+    async fn forgetting_a_little_at_a_time_leaves_what_forgetting_at_once_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let open = |name: &str| LocalStore::open(&folder.path().join(name)).unwrap();
+        let (little, once) = (open("little"), open("once"));
+        let mut last = Revision(0);
+        for step in 0..60_u32 {
+            let key = |number: u32| format!("k{}", number % 9);
+            let then = match step % 4 {
+                0 => vec![Op::put(key(step), "a"), Op::put(key(step + 1), "b")],
+                1 => vec![Op::Delete(KeyRange::key(key(step + 2)))],
+                2 => vec![Op::put(key(step * 5), "c"), Op::Delete(KeyRange::key(key(step * 5 + 1)))],
+                _ => vec![Op::put(key(step * 7), "d")],
+            };
+            for store in [&little, &once] {
+                last = store.txn(Txn { then: then.clone(), ..Txn::default() }).await.unwrap().revision;
+            }
+        }
+        for upto in (2..=last.0 - 3).step_by(7).chain([last.0 - 2]) {
+            little.compact(Revision(upto)).await.unwrap();
+        }
+        once.compact(Revision(last.0 - 2)).await.unwrap();
+        let rows = |connection: &rusqlite::Connection| {
+            let mut rows =
+                connection.prepare("SELECT id, key, created, version, value FROM log ORDER BY id")?;
+            let row = |row: &rusqlite::Row<'_>| {
+                let (id, key): (i64, Vec<u8>) = (row.get(0)?, row.get(1)?);
+                let (created, version): (i64, i64) = (row.get(2)?, row.get(3)?);
+                Ok((id, key, created, version, row.get::<_, Option<Vec<u8>>>(4)?))
+            };
+            Ok(rows.query_map([], row)?.collect::<rusqlite::Result<Vec<_>>>()?)
+        };
+        let (little, once) =
+            (little.threads.read(rows).await.unwrap(), once.threads.read(rows).await.unwrap());
+        assert_eq!(little, once);
+        assert!(once.len() < 20, "{}", once.len());
     }
 }

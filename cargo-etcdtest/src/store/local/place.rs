@@ -10,11 +10,24 @@ use crate::store::{StoreError, api::Result};
 /// The database's name in its folder.
 const FILE: &str = "store.db";
 
+/// Makes the folder for what is a project's own and of this machine, which version control
+/// ignores; leaves what is there.
+///
+/// # Errors
+/// The disk does not let it.
+pub fn make_folder(folder: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(folder)?;
+    match fs::File::create_new(folder.join(".gitignore")).and_then(|mut file| file.write_all(b"*\n")) {
+        Err(error) if error.kind() != ErrorKind::AlreadyExists => Err(error),
+        _ => Ok(()),
+    }
+}
+
 /// Makes the folder, which version control ignores, and an empty database file in it that
 /// only its owner may read; leaves what is there. Returns the file.
 pub(super) fn prepare(folder: &Path) -> Result<PathBuf> {
     let folder = absolute(folder).map_err(|error| fault::file("its path is wrong", folder, &error))?;
-    fs::create_dir_all(&folder).map_err(|error| fault::file("the folder cannot be made", &folder, &error))?;
+    make_folder(&folder).map_err(|error| fault::file("the folder cannot be made", &folder, &error))?;
     if let Some(kind) = system::network_file_system(&folder) {
         return Err(StoreError::Unsupported {
             location: folder.display().to_string(),
@@ -24,20 +37,9 @@ pub(super) fn prepare(folder: &Path) -> Result<PathBuf> {
             ),
         });
     }
-    ignore_all(&folder.join(".gitignore"))?;
     let file = folder.join(FILE);
     system::create_private(&file).map_err(|error| fault::file("the file cannot be opened", &file, &error))?;
     Ok(file)
-}
-
-fn ignore_all(path: &Path) -> Result<()> {
-    let written = fs::File::create_new(path).and_then(|mut file| file.write_all(b"*\n"));
-    match written {
-        Err(error) if error.kind() != ErrorKind::AlreadyExists => {
-            Err(fault::file("the file cannot be written", path, &error))
-        }
-        _ => Ok(()),
-    }
 }
 
 #[cfg(test)]

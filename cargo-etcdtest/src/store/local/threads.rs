@@ -13,7 +13,7 @@ use rusqlite::Connection;
 use tokio::sync::{oneshot, watch};
 
 use super::fault::{self, Outcome};
-use super::{lease, schema, system};
+use super::{history, lease, schema, system};
 use crate::store::StoreError;
 use crate::store::api::Result;
 
@@ -196,7 +196,18 @@ fn write_all(
         for job in batch {
             job.settle(error.as_ref().map_or(Ok(()), |error| Err(error.clone())));
         }
+        // Nobody waits for it; what fails now is tried again after the next write.
+        if history::is_long(connection).unwrap_or(false) && trim(connection).is_err() {
+            let _ = connection.execute_batch("ROLLBACK");
+        }
     }
+}
+
+/// Forgets the oldest history.
+fn trim(connection: &Connection) -> Outcome<()> {
+    connection.execute_batch("BEGIN IMMEDIATE")?;
+    history::trim(connection)?;
+    Ok(connection.execute_batch("COMMIT")?)
 }
 
 /// Begins a transaction and ends the leases whose time is over.

@@ -4,7 +4,7 @@ use std::fmt;
 
 /// What a value of an environment refers to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Reference<'t> {
+pub enum Reference<'t> {
     /// `${config.a.b}`: another value of the configuration.
     Config(Vec<&'t str>),
     /// `${services.NAME.url}`: where a service is reached.
@@ -19,7 +19,7 @@ pub(super) enum Reference<'t> {
 
 /// A part of a text.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Piece<'t> {
+pub enum Piece<'t> {
     /// As it is.
     Text(&'t str),
     /// In its place stands what it refers to.
@@ -28,15 +28,18 @@ pub(super) enum Piece<'t> {
 
 /// Something that begins like a reference and is none.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Malformed<'t> {
+pub struct Malformed<'t> {
     /// As it is written.
-    pub(super) written: &'t str,
+    pub written: &'t str,
     /// What is wrong with it.
-    pub(super) reason: &'static str,
+    pub reason: &'static str,
 }
 
 /// The parts of a text, in which `$${` stands for `${`.
-pub(super) fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Malformed<'_>> {
+///
+/// # Errors
+/// At the first `${` that begins no reference.
+pub fn pieces(text: &str) -> Result<Vec<Piece<'_>>, Malformed<'_>> {
     let mut pieces = Vec::new();
     let mut rest = text;
     while let Some(start) = rest.find("${") {

@@ -1,0 +1,244 @@
+//! One run of several processes: joined, left, killed, frozen, cancelled.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+use std::collections::BTreeMap;
+use std::fs;
+
+use cargo_etcdtest::model::{Run, RunId, UnitResult};
+use cargo_etcdtest::store::local::LocalStore;
+use cargo_etcdtest::store::{KeyRange, SharedStore, decode, decode_block, get, keys, list};
+use rustix::process::Signal;
+use serde_json::{Value, json};
+use whole_program::etcd::Etcd;
+use whole_program::subject::{Running, Subject};
+
+/// All results of a run that are stored, by unit.
+fn stored(store: &SharedStore, run: &str) -> BTreeMap<u32, Vec<UnitResult>> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let blocks = KeyRange::prefix(keys::blocks(&RunId::new(run)));
+    let blocks = runtime.block_on(list(store.as_ref(), blocks)).unwrap();
+    let mut stored = BTreeMap::<u32, Vec<UnitResult>>::new();
+    for result in blocks.pairs.iter().flat_map(|pair| decode_block(pair).unwrap().results) {
+        stored.entry(result.unit.0).or_default().push(result);
+    }
+    stored
+}
+
+fn local(subject: &Subject) -> SharedStore {
+    std::sync::Arc::new(LocalStore::open(&subject.path().join(".etcdtest")).unwrap())
+}
+
+/// Fails unless each of so many units has exactly one result, and says who made them.
+#[track_caller]
+fn once_each(stored: &BTreeMap<u32, Vec<UnitResult>>, units: u32) -> BTreeMap<String, u32> {
+    assert_eq!(stored.keys().copied().collect::<Vec<_>>(), (0..units).collect::<Vec<_>>());
+    let mut workers = BTreeMap::new();
+    for results in stored.values() {
+        assert_eq!(results.len(), 1, "{results:?}");
+        *workers.entry(results[0].worker.to_string()).or_default() += 1;
+    }
+    workers
+}
+
+fn show(subject: &Subject, run: &str) -> Value {
+    let shown = subject.etcdtest(&["runs", "show", run, "--format", "json"]);
+    serde_json::from_str(&shown.stdout).unwrap_or_else(|_| panic!("{shown:?}"))
+}
+
+/// A worker of the run whose tests wait behind a gate, that has begun.
+fn worker(subject: &Subject, run: &str, more: &[&str]) -> Running {
+    let arguments = ["gate::", "--run-id", run, "--test-threads", "2", "--format", "json"];
+    let mut worker = subject.start(&[&arguments[..], more].concat());
+    worker.line_with("run-started").unwrap();
+    worker
+}
+
+#[test]
+fn the_same_command_with_the_same_id_takes_part_in_the_same_run() {
+    let subject = Subject::new();
+    let mut first = worker(&subject, "shared", &[]);
+    first.line_with("gate::late").unwrap();
+    let mut second = worker(&subject, "shared", &[]);
+    second.line_with("attempt-started").unwrap();
+    fs::write(subject.meeting("go"), "").unwrap();
+    for ran in [first.end(), second.end()] {
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        let events = ran.events();
+        let end = events.last().unwrap();
+        assert_eq!((&end["event"], &end["counts"]["passed"]), (&json!("run-ended"), &json!(20)));
+    }
+    assert_eq!(once_each(&stored(&local(&subject), "shared"), 20).len(), 2, "both had some");
+
+    let late = subject.etcdtest(&["gate::", "--run-id", "shared", "--format", "json"]);
+    assert_eq!(late.code, Some(0), "{late:?}");
+    let events: Vec<_> = late.events().iter().map(|event| event["event"].clone()).collect();
+    assert_eq!(events, ["run-started", "run-ended"], "it is told, and not run again");
+    let other = subject.etcdtest(&["tagged::", "gate::early", "--run-id", "shared"]);
+    let differences =
+        ["the run `shared` is of other tests", "tagged::one in `local` is only here", "and 3 more"];
+    other.refuses(2, &differences);
+    let elsewhere = subject.etcdtest(&["gate::", "--run-id", "shared", "--env", "nowhere"]);
+    assert_eq!(elsewhere.code, Some(102), "{elsewhere:?}");
+    subject.environment("lab", "url = 'x'", &[]);
+    let elsewhere = subject.etcdtest(&["gate::", "--run-id", "shared", "--env", "lab"]);
+    elsewhere
+        .refuses(2, &["the environment `lab` is only here", "the environment `local` is only in the run"]);
+}
+
+#[test]
+fn each_exits_with_the_outcome_of_the_run_or_of_its_own_part() {
+    let subject = Subject::new();
+    let arguments = ["gate::", "outcomes::panics", "--no-fail-fast", "--format", "json", "--run-id", "mixed"];
+    let arguments = [&arguments[..], &["--test-threads", "1", "--store-output", "none"]].concat();
+    let mut first = subject.start(&arguments);
+    // The longest and the failed come first, and of equals the first by name: all of the gate's.
+    first.line_with("run-started").unwrap();
+    let second = subject.start(&[&arguments[..], &["--own-results"]].concat());
+    fs::write(subject.meeting("go"), "").unwrap();
+    let (first, second) = (first.end(), second.end());
+    assert_eq!(first.code, Some(100), "{first:?}");
+    let failed_here = |ran: &whole_program::subject::Ran| {
+        ran.events().iter().any(|event| event["event"] == "unit-finished" && event["outcome"] != "passed")
+    };
+    assert_ne!(failed_here(&first), failed_here(&second), "one of them ran it");
+    assert_eq!(second.code, Some(if failed_here(&second) { 100 } else { 0 }), "{second:?}");
+}
+
+#[test]
+fn of_four_workers_three_are_killed_and_the_fourth_finishes_alone() {
+    let etcd = Etcd::start();
+    let store = ["--endpoints", &etcd.endpoint()];
+    let subject = Subject::new();
+    let mut killed: Vec<_> = (0..3).map(|_| worker(&subject, "plug", &store)).collect();
+    let survivor = worker(&subject, "plug", &store);
+    for worker in &mut killed {
+        std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(0..150)));
+        worker.signal(Signal::KILL);
+    }
+    fs::write(subject.meeting("go"), "").unwrap();
+    let ran = survivor.end();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let store: SharedStore = std::sync::Arc::new(runtime.block_on(etcd.connect()));
+    let blocks = KeyRange::prefix(keys::blocks(&RunId::new("plug")));
+    let blocks = runtime.block_on(list(store.as_ref(), blocks)).unwrap();
+    let mut units: Vec<u32> = blocks
+        .pairs
+        .iter()
+        .flat_map(|pair| decode_block(pair).unwrap().results)
+        .map(|result| result.unit.0)
+        .collect();
+    units.sort_unstable();
+    assert_eq!(units, (0..20).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_worker_that_is_frozen_for_longer_than_its_lease_records_nothing_that_others_took_over() {
+    let subject = Subject::new();
+    let mut frozen = worker(&subject, "frozen", &[]);
+    frozen.line_with("gate::late").unwrap();
+    let mut other = worker(&subject, "frozen", &[]);
+    other.line_with("gate::late").unwrap();
+    frozen.signal(Signal::STOP);
+    fs::write(subject.meeting("go"), "").unwrap();
+    let taken_over = other.line_with("unit-taken-over");
+    let taken_over: Value = serde_json::from_str(&taken_over.expect("others take over")).unwrap();
+    assert!(taken_over["worker"].as_str().unwrap().contains('-'), "{taken_over}");
+    let other = other.end();
+    assert_eq!(other.code, Some(0), "{other:?}");
+    frozen.signal(Signal::CONT);
+    let thawed = frozen.end();
+    assert_eq!(thawed.code, Some(0), "{thawed:?}");
+    assert!(thawed.events().iter().any(|event| event["event"] == "units-superseded"), "{thawed:?}");
+    once_each(&stored(&local(&subject), "frozen"), 20);
+    assert_eq!(show(&subject, "frozen")["counts"]["passed"], 20);
+}
+
+#[test]
+fn who_is_interrupted_leaves_its_units_to_the_others() {
+    let subject = Subject::new();
+    let mut leaving = worker(&subject, "left", &[]);
+    leaving.line_with("gate::late").unwrap();
+    let mut staying = worker(&subject, "left", &[]);
+    staying.line_with("gate::late").unwrap();
+    leaving.signal(Signal::INT);
+    let left = leaving.end();
+    left.refuses(130, &["has left the run `left`", "runs cancel left"]);
+    assert!(left.stdout.contains("worker-leaving"), "{left:?}");
+    fs::write(subject.meeting("go"), "").unwrap();
+    let ran = staying.end();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert!(!ran.stdout.contains("unit-taken-over"), "what was given up was not lost: {ran:?}");
+    once_each(&stored(&local(&subject), "left"), 20);
+}
+
+#[test]
+fn a_run_that_is_cancelled_ends_on_every_machine_and_says_why() {
+    let subject = Subject::new();
+    let mut workers: Vec<_> = (0..2).map(|_| worker(&subject, "stopped", &[])).collect();
+    for worker in &mut workers {
+        worker.line_with("gate::late").unwrap();
+    }
+    let cancelled = subject.etcdtest(&["runs", "cancel", "stopped", "--why", "the lab is on fire"]);
+    assert_eq!(cancelled.code, Some(0), "{cancelled:?}");
+    for worker in workers {
+        let ran = worker.end();
+        assert_eq!(ran.code, Some(100), "{ran:?}");
+        let event = ran.events().into_iter().find(|event| event["event"] == "run-cancelled").unwrap();
+        assert!(event["reason"].as_str().unwrap().ends_with("cancelled it: the lab is on fire"), "{event}");
+    }
+    let shown = show(&subject, "stopped");
+    assert_eq!(shown["state"], "cancelled");
+    assert!(shown["reason"].as_str().unwrap().contains("on fire"), "{shown}");
+    let again = subject.etcdtest(&["runs", "cancel", "stopped"]);
+    again.refuses(2, &["the run `stopped` is over", "runs show stopped"]);
+}
+
+#[test]
+fn a_run_without_workers_is_stalled_and_can_be_cancelled_all_the_same() {
+    let subject = Subject::new();
+    let mut dying = worker(&subject, "stalled", &[]);
+    dying.line_with("gate::late").unwrap();
+    dying.signal(Signal::KILL);
+    dying.end();
+    let mut watch = subject.start(&["watch", "stalled", "--format", "json"]);
+    watch.line_with("run-stalled").unwrap();
+    let shown = subject.etcdtest(&["runs", "show", "stalled"]);
+    assert!(shown.stdout.contains("stalled") && shown.stdout.contains("runs resume"), "{shown:?}");
+    let cancelled = subject.etcdtest(&["runs", "cancel", "stalled"]);
+    assert_eq!(cancelled.stdout, "run stalled is cancelled\n", "{cancelled:?}");
+    assert_eq!(watch.end().code, Some(100));
+    let store = local(&subject);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let pair = runtime.block_on(get(store.as_ref(), keys::run(&RunId::new("stalled")))).unwrap().unwrap();
+    let run: Run = decode(&pair).unwrap();
+    assert!(run.summary.unwrap().not_run > 0, "{run:?}");
+}
+
+#[test]
+fn what_tests_have_for_themselves_no_other_run_uses_meanwhile() {
+    let subject = Subject::new();
+    let rules = "[[profile.default.overrides]]\nfilter = 'all()'\nexclusive = 'printer'\n";
+    subject.write(".config/etcdtest.toml", rules);
+    let run = |id| {
+        let arguments = ["outcomes::", "--test=annotated", "-j4", "--no-fail-fast", "--run-id", id];
+        subject.start(&arguments)
+    };
+    let (one, other) = (run("one"), run("other"));
+    assert_eq!((one.end().code, other.end().code), (Some(100), Some(100)));
+    let mut attempts = Vec::new();
+    for id in ["one", "other"] {
+        for unit in show(&subject, id)["units"].as_array().unwrap() {
+            for attempt in unit["attempts"].as_array().unwrap() {
+                let began: jiff::Timestamp = attempt["started"].as_str().unwrap().parse().unwrap();
+                let took = jiff::SignedDuration::from_secs_f64(attempt["duration"].as_f64().unwrap());
+                attempts.push((began, began + took, id, unit["id"].clone()));
+            }
+        }
+    }
+    attempts.sort_by_key(|(began, ..)| *began);
+    assert!(attempts.len() > 12, "{attempts:?}");
+    assert!(attempts.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{attempts:?}");
+    assert!(attempts.windows(2).any(|pair| pair[0].2 != pair[1].2), "they take turns: {attempts:?}");
+}

@@ -76,6 +76,22 @@ fn a_queued_run_is_executed_by_workers_and_by_its_own_rules() {
 }
 
 #[test]
+fn a_cancelled_run_is_resumed_by_its_id_and_runs_what_has_no_result() {
+    let subject = Subject::new();
+    let cancelled =
+        subject.etcdtest(&["run", "gate::early", "retried::never", "tagged::", "-j1", "--run-id", "broken"]);
+    assert_eq!(cancelled.code, Some(100), "{cancelled:?}");
+    let left = shown(&subject, "broken")["counts"]["not_run"].as_u64().unwrap();
+    let how = ["runs", "resume", "broken", "-j2", "--format", "json"];
+    let resumed = subject.etcdtest(&how);
+    assert_eq!(resumed.code, Some(100), "one has failed: {resumed:?}");
+    assert!(left > 0 && finished(&resumed) as u64 == left, "{left} were left: {resumed:?}");
+    let run = shown(&subject, "broken");
+    assert_eq!((&run["counts"]["not_run"], &run["counts"]["failed"]), (&Value::from(0), &Value::from(1)));
+    subject.etcdtest(&how).refuses(2, &["runs show broken"]);
+}
+
+#[test]
 fn a_daemon_takes_the_runs_of_its_commit_one_after_the_other() {
     let subject = committed();
     let daemon = subject.start(&["worker", "--daemon", "--format", "json"]);

@@ -47,6 +47,8 @@ pub use session::Session;
 
 use crate::config::{Declaration, Flags, Format};
 
+use worker::MachineArgs;
+
 /// Run the tests of distributed applications, and manage them, on etcd.
 ///
 /// Without a verb, `cargo etcdtest` runs the tests: see `cargo etcdtest run --help`.
@@ -151,15 +153,17 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
             env::run(args, session.store().await?, &session).await
         }
         Verb::Runs(args) => {
-            let session = Session::new(global, Flags::default(), None)?;
-            runs::run(args, session.store().await?, &session.settings).await
+            let machine = args.machine();
+            let flags = machine.map(MachineArgs::flags).unwrap_or_default();
+            let session = Session::new(global, flags, machine.and_then(MachineArgs::manifest_path))?;
+            runs::run(args, &session).await
         }
         Verb::Report(args) => {
             let session = Session::new(global, Flags::default(), None)?;
             report::run(args, session.store().await?, session.settings.format).await
         }
         Verb::Worker(args) => {
-            let session = Session::new(global, args.flags(), args.manifest_path())?;
+            let session = Session::new(global, args.machine().flags(), args.machine().manifest_path())?;
             worker::run(*args, &session).await
         }
         Verb::Watch(args) => {

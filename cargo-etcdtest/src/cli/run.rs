@@ -54,6 +54,7 @@ pub(super) struct RunArgs {
 /// How tests are run.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Execution")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct HowArgs {
     /// Environment to run against, or an old version of one; several times for a matrix
     #[arg(long = "env", value_name = "NAME[@VERSION]")]
@@ -353,7 +354,7 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> (Result<R
         }
     });
     let signals = tokio::spawn(listen_to_signals(leave));
-    let result = execution::run(store.clone(), order, told.clone(), &events).await;
+    let result = Box::pin(execution::run(store.clone(), order, told.clone(), &events)).await;
     let interrupted = *told.borrow() > Leave::ToFinish;
     signals.abort();
     drop(events);

@@ -1,6 +1,6 @@
 //! `worker`: a worker for runs that others began.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::path::Path;
 
@@ -28,6 +28,13 @@ pub(super) struct WorkerArgs {
     /// Wait for runs of this project at this commit, and work for one after the other
     #[arg(long, conflicts_with = "run")]
     daemon: bool,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+/// What belongs to the machine of a worker, and not to its run.
+#[derive(Debug, Args)]
+pub(super) struct MachineArgs {
     /// What this machine has that tests may need, with commas between
     #[arg(long, value_name = "LABELS")]
     labels: Option<Labels>,
@@ -38,7 +45,7 @@ pub(super) struct WorkerArgs {
     cargo: CargoLocal,
 }
 
-impl WorkerArgs {
+impl MachineArgs {
     /// What its flags say of the settings.
     pub(super) fn flags(&self) -> Flags {
         Flags { labels: self.labels.clone(), test_threads: self.test_threads, ..Flags::default() }
@@ -47,6 +54,13 @@ impl WorkerArgs {
     /// The manifest that was named, if one was.
     pub(super) fn manifest_path(&self) -> Option<&Path> {
         self.cargo.manifest_path()
+    }
+}
+
+impl WorkerArgs {
+    /// What it says of this machine.
+    pub(super) fn machine(&self) -> &MachineArgs {
+        &self.machine
     }
 }
 
@@ -59,10 +73,22 @@ pub(super) async fn run(args: WorkerArgs, session: &Session) -> Result<Exit, Fai
     match &args.run {
         Some(given) => {
             let id = resolve_run(store.as_ref(), given).await?;
-            join(&id, session, &store, args.cargo).await
+            join(&id, session, &store, args.machine.cargo).await
         }
-        None => wait(session, &store, &args.cargo).await,
+        None => wait(session, &store, &args.machine.cargo).await,
     }
+}
+
+/// Goes on with a run that was cancelled or whose workers died, and works for it.
+///
+/// # Errors
+/// There is nothing to go on with, and as for `run`.
+pub(super) async fn resume(given: &str, machine: MachineArgs, session: &Session) -> Result<Exit, Failure> {
+    let store = session.store().await?;
+    let id = resolve_run(store.as_ref(), given).await?;
+    let resumed = execution::resume(&store, &id, session.settings.store_timeout).await;
+    resumed.map_err(|error| failure_of(error, &id))?;
+    join(&id, session, &store, machine.cargo).await
 }
 
 /// Takes one run after the other.
@@ -75,7 +101,7 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
         let warning = painted(WARNING, "warning:");
         anstream::eprintln!("{warning} there are changes that are not committed: no run is taken with them");
     }
-    let mut passed = HashMap::new();
+    let mut passed = BTreeMap::new();
     while !told.is_finished() {
         let of = here.as_ref().map(|commit| format!(" of commit {}", commit.id)).unwrap_or_default();
         anstream::eprintln!("{} for runs{of}", painted(STRONG, format_args!("{:>12}", "Waiting")));
@@ -92,7 +118,7 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
 }
 
 /// Works for one run, by its rules, and exits as it ends.
-pub(super) async fn join(
+async fn join(
     id: &RunId,
     session: &Session,
     store: &SharedStore,

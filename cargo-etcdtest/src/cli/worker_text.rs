@@ -7,7 +7,9 @@ use super::style::{FAINT, STRONG, painted, seconds};
 use crate::reports::{RunDetails, WorkerLine, text, workers};
 
 /// How many characters the time of the worker that took longest has.
-const WIDTH: usize = 40;
+const WIDTH: u32 = 40;
+/// How many levels there are above idle.
+const STEPS: u8 = 8;
 /// From idle to all lanes at work.
 const LEVELS: [char; 9] = [' ', '▁', '▂', '▃', '▄', '▅', '▆', '▇', '█'];
 
@@ -51,7 +53,6 @@ fn used(line: &WorkerLine) -> String {
 
 /// How a share of the lanes is drawn; the least of one is seen.
 fn level(load: f64) -> char {
-    let highest = LEVELS.len() - 1;
-    let level = (load * highest as f64).ceil() as usize;
-    LEVELS[level.min(highest)]
+    let above = |step: &u8| load > f64::from(*step) / f64::from(STEPS);
+    LEVELS[(0..STEPS).filter(above).count()]
 }

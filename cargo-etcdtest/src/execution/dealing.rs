@@ -130,7 +130,7 @@ mod tests {
 
     /// What workers of one lane each need to execute such units, against the best there is.
     /// `known` says what is expected of a unit that takes so long.
-    fn makespan(lengths: &[f64], workers: usize, known: impl Fn(f64) -> Option<f64>) -> f64 {
+    fn makespan(lengths: &[f64], workers: u32, known: impl Fn(f64) -> Option<f64>) -> f64 {
         let mut histories = Histories::default();
         for (number, &length) in lengths.iter().enumerate() {
             let history =
@@ -143,10 +143,11 @@ mod tests {
             Duration::from_secs_f64(lengths[number])
         };
         let labels = Labels::default();
-        let asking = Asking { labels: &labels, idle: 1, lanes: workers };
+        let asking = Asking { labels: &labels, idle: 1, lanes: workers as usize };
         let mut positions = vec![0; plan.stripes()];
         let mut paces: Vec<Pace> = (0..workers).map(|_| Pace::new(&plan)).collect();
-        let mut free: BinaryHeap<_> = (0..workers).map(|worker| Reverse((Duration::ZERO, worker))).collect();
+        let mut free: BinaryHeap<_> =
+            (0..workers as usize).map(|worker| Reverse((Duration::ZERO, worker))).collect();
         let mut end = Duration::ZERO;
         while let Some(Reverse((mut now, worker))) = free.pop() {
             let choice = choose(&plan, &positions, &paces[worker], &asking);
@@ -165,7 +166,7 @@ mod tests {
         }
         assert!((0..plan.stripes()).all(|stripe| plan.dealt(stripe, positions[stripe]).is_none()));
         let longest = lengths.iter().copied().fold(0.0, f64::max);
-        let best = (lengths.iter().sum::<f64>() / workers as f64).max(longest);
+        let best = (lengths.iter().sum::<f64>() / f64::from(workers)).max(longest);
         end.as_secs_f64() / best
     }
 
@@ -190,8 +191,9 @@ mod tests {
             assert!(known <= 1.05, "{known} with seed {seed}");
             // By up to a half wrong, and on a machine that is three times as slow.
             let noise = std::cell::RefCell::new(random);
-            let noisy = makespan(&lengths, 8, |length| Some(length / 3.0 * (0.5 + noise.borrow_mut().f64())));
-            assert!(noisy <= 1.1, "{noisy} with seed {seed}");
+            let inexact =
+                makespan(&lengths, 8, |length| Some(length / 3.0 * (0.5 + noise.borrow_mut().f64())));
+            assert!(inexact <= 1.1, "{inexact} with seed {seed}");
             let longest = lengths.iter().copied().fold(0.0, f64::max);
             let best = (lengths.iter().sum::<f64>() / 8.0).max(longest);
             let unknown = makespan(&lengths, 8, |_| None);

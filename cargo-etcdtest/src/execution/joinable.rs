@@ -1,6 +1,6 @@
 //! Runs that want workers.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::store::{
 pub async fn next_joinable(
     store: &SharedStore,
     root: &Path,
-    passed: &HashMap<RunId, Revision>,
+    passed: &BTreeMap<RunId, Revision>,
     patience: Duration,
 ) -> Result<(RunId, Revision)> {
     let range = KeyRange::prefix(keys::RUNS);

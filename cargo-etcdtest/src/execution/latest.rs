@@ -84,9 +84,9 @@ pub(super) async fn store_latest(
         let key = keys::latest_result(&unit.planned.test, name);
         Some(Write { key, result: unit.result.as_ref()?, environment })
     });
-    let writer = Writer { store, run, patience, created: Mutex::default() };
+    let run_end = Writer { store, run, patience, created: Mutex::default() };
     stream::iter(batches(writes, BATCH, BATCH_BYTES, |write| write.result.size() + BESIDE))
-        .map(|batch| writer.write(batch))
+        .map(|batch| run_end.write(batch))
         .buffer_unordered(AT_ONCE)
         .try_collect()
         .await

@@ -243,9 +243,7 @@ async fn run_reserved(
     let plan = without_tests(&leave, &id, propose(&store, &order)).await?;
     timings.end("plan");
 
-    let worker = order.worker();
     let redactor = order.secrets.redactor();
-    let proposed = order.describe(&plan);
     // What may fail on this machine comes before there is a run in the store.
     let (folder, data) = files(&store, &order.tests, &order.environments).await?;
     let path = folder.as_ref().map(|folder| folder.path().to_owned());
@@ -253,25 +251,14 @@ async fn run_reserved(
     let launcher = Arc::new(Launcher::new(keeper, path, order.policy.lanes, events.clone(), redactor));
     let failed = |source| RunError::Io { what: "start the keeper of the tests".to_owned(), source };
     launcher.begin().await.map_err(failed)?;
-    let enter = async {
-        match order.entry {
-            Entry::CreateOrJoin | Entry::Queue => {
-                let proposal = order.proposal(&proposed, &plan);
-                Membership::enter(store.clone(), worker, proposal, patience).await
-            }
-            Entry::Join => Membership::join(store.clone(), worker, proposed.clone(), patience).await,
+    let entered = without_tests(&leave, &id, Box::pin(enter(&store, &order, plan))).await;
+    let (mut membership, plan) = match entered {
+        Ok(entered) => entered,
+        Err(error) => {
+            launcher.close().await;
+            return Err(error);
         }
     };
-    let (mut membership, stored) = without_tests(&leave, &id, enter).await?;
-    drop(plan);
-    let plan = Arc::new(stored);
-    let snapshots = environments_of(store.as_ref(), &id).await?;
-    let planned = plan.units().map(|(_, unit)| unit);
-    if let Err(error) = check(&order, &proposed.plan_digest, membership.run(), planned, &snapshots) {
-        membership.leave().await;
-        launcher.close().await;
-        return Err(error);
-    }
     if let Some((rules, _)) = get_record::<Policy>(store.as_ref(), keys::rules(&id)).await? {
         order.policy = order.policy.under(rules);
     }
@@ -327,7 +314,8 @@ async fn run_reserved(
         let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
         timings.end("execute");
         storing = claims.storing();
-        (without_tests(&leave, &id, give_back(claims, ended)).await?, ended == Ended::Lost)
+        let given_back = Box::pin(give_back(claims, ended));
+        (without_tests(&leave, &id, given_back).await?, ended == Ended::Lost)
     } else {
         launcher.close().await;
         (membership, false)
@@ -366,6 +354,32 @@ async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
     Ok(membership)
 }
 
+/// Registers a worker of the run that is wanted: creates that with this plan, or joins it where
+/// it is there and fits. Gives the run's own plan.
+async fn enter(store: &SharedStore, order: &Order, plan: Plan) -> Result<(Membership, Arc<Plan>)> {
+    let (proposed, worker) = (order.describe(&plan), order.worker());
+    let digest = proposed.plan_digest.clone();
+    let (membership, stored) = match order.entry {
+        Entry::CreateOrJoin | Entry::Queue => {
+            let environments = &order.environments;
+            let proposal = Proposal { run: &proposed, plan: &plan, environments, rules: Some(&order.policy) };
+            Membership::enter(store.clone(), worker, proposal, order.patience).await?
+        }
+        Entry::Join => Membership::join(store.clone(), worker, proposed, order.patience).await?,
+    };
+    // It may be large, and is there twice now.
+    drop(plan);
+    let snapshots = environments_of(store.as_ref(), &order.id).await?;
+    let planned = stored.units().map(|(_, unit)| unit);
+    match check(order, &digest, membership.run(), planned, &snapshots) {
+        Ok(()) => Ok((membership, Arc::new(stored))),
+        Err(error) => {
+            membership.leave().await;
+            Err(error)
+        }
+    }
+}
+
 /// Creates a run, or finds it, and tells what others make of it.
 async fn queue(
     store: &SharedStore,
@@ -376,15 +390,8 @@ async fn queue(
     let id = order.id.clone();
     let work = async {
         let plan = propose(store, &order).await?;
-        let proposed = order.describe(&plan);
-        let proposal = order.proposal(&proposed, &plan);
-        let entered = Membership::enter(store.clone(), order.worker(), proposal, order.patience).await;
-        let (membership, stored) = entered?;
-        let run = membership.run().clone();
+        let (membership, _) = Box::pin(enter(store, &order, plan)).await?;
         membership.leave().await;
-        let snapshots = environments_of(store.as_ref(), &id).await?;
-        let planned = stored.units().map(|(_, unit)| unit);
-        check(&order, &proposed.plan_digest, &run, planned, &snapshots)?;
         follow(store, &id, events).await?;
         Ok(history::read(store.as_ref(), &id).await?.value)
     };
@@ -406,10 +413,6 @@ impl Order {
             lanes: u32::try_from(self.policy.lanes.get()).unwrap_or(u32::MAX),
             labels: self.labels.clone(),
         }
-    }
-
-    fn proposal<'a>(&'a self, run: &'a Run, plan: &'a Plan) -> Proposal<'a> {
-        Proposal { run, plan, environments: &self.environments, rules: Some(&self.policy) }
     }
 
     /// The record of the run, which nobody plans yet.

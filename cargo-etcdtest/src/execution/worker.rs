@@ -557,6 +557,7 @@ async fn execute_attempt(
 }
 
 /// The process of one attempt.
+#[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
 fn launch(
     work: &Work,
     seat: &Seat,

@@ -49,7 +49,9 @@ pub fn workers(details: &RunDetails) -> Vec<WorkerLine> {
         }
     }
     let mut lines: Vec<WorkerLine> = lines.into_values().collect();
-    lines.iter_mut().for_each(|line| line.spans.sort_unstable());
+    for line in &mut lines {
+        line.spans.sort_unstable();
+    }
     lines.sort_by(|a, b| (b.units, &a.worker).cmp(&(a.units, &b.worker)));
     lines
 }
@@ -72,23 +74,16 @@ impl WorkerLine {
 
     /// How busy it was in each of so many equal parts of a time: the share of its lanes, of
     /// 0 to 1.
-    pub fn load(&self, of: Duration, parts: usize) -> Vec<f64> {
-        let part = of.as_secs_f64() / parts.max(1) as f64;
-        let mut load = vec![0.0; parts];
-        if part <= 0.0 {
-            return load;
-        }
-        for span in &self.spans {
-            let (from, to) = (span.offset.as_secs_f64() / part, span.end().as_secs_f64() / part);
-            let touched = load.iter_mut().enumerate().skip(from as usize);
-            for (place, load) in touched.take_while(|(place, _)| (*place as f64) < to) {
-                let place = place as f64;
-                *load += to.min(place + 1.0) - from.max(place);
-            }
-        }
+    pub fn load(&self, of: Duration, parts: u32) -> Vec<f64> {
+        let part = of / parts.max(1);
         let lanes = f64::from(self.lanes().max(1));
-        load.iter_mut().for_each(|load| *load = (*load / lanes).clamp(0.0, 1.0));
-        load
+        let load = |place: u32| {
+            let (from, to) = (part * place, part * (place + 1));
+            let inside = |span: &Span| span.end().min(to).saturating_sub(span.offset.max(from));
+            let busy: Duration = self.spans.iter().map(inside).sum();
+            if part.is_zero() { 0.0 } else { (busy.div_duration_f64(part) / lanes).min(1.0) }
+        };
+        (0..parts).map(load).collect()
     }
 }
 

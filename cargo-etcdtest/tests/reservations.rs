@@ -1,115 +1,19 @@
-//! Reservations on a store that loses answers, lets writes arrive late and ends leases.
+//! Reservations: queues, who is in them, and how they are left.
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-use std::collections::HashSet;
 use std::future::{pending, ready};
 use std::num::NonZeroU32;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use cargo_etcdtest::environments::{Reservation, ReservationError, Reservations, Waiting, Wanted};
 use cargo_etcdtest::model::{Holder, RunId};
 use cargo_etcdtest::store::local::LocalStore;
-use cargo_etcdtest::store::{
-    Compare, KeyRange, Lease, LeaseId, Op, Page, Read, Result, Revision, SharedStore, Store, StoreError,
-    StoreStatus, Txn, TxnOutcome, Watch, list,
-};
-use fastrand::Rng;
+use cargo_etcdtest::store::{Compare, KeyRange, LeaseId, Op, SharedStore, Txn, list};
 use tokio::sync::mpsc;
-use tokio::task::JoinSet;
 
 const PATIENCE: Duration = Duration::from_mins(1);
-const SEEDS: u64 = 60;
-
-/// A store between which and its user a bad network lies.
-#[derive(Debug)]
-struct Faulty {
-    inner: SharedStore,
-    random: Mutex<Rng>,
-    late: Mutex<Vec<Txn>>,
-    leases: Mutex<Vec<LeaseId>>,
-}
-
-impl Faulty {
-    fn below(&self, end: usize) -> usize {
-        self.random.lock().unwrap().usize(..end)
-    }
-
-    async fn disturb(&self) {
-        let waiting = self.late.lock().unwrap().len();
-        if waiting > 0 && self.below(100) < 30 {
-            let late = self.late.lock().unwrap().swap_remove(self.below(waiting));
-            // Its answer has nobody to go to; a lease that it names may have ended.
-            let _ = self.inner.txn(late).await;
-        }
-        let leases = self.leases.lock().unwrap().len();
-        if leases > 0 && self.below(100) < 4 {
-            let lease = self.leases.lock().unwrap().swap_remove(self.below(leases));
-            // It may have ended by itself.
-            let _ = self.inner.revoke(lease).await;
-        }
-    }
-}
-
-#[async_trait]
-impl Store for Faulty {
-    async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
-        self.disturb().await;
-        let lost = || StoreError::UnknownOutcome { reason: "lost".into() };
-        match self.below(100) {
-            0..8 => Err(StoreError::Unavailable { location: "here".into(), reason: "away".into() }),
-            8..14 => Err(lost()),
-            14..22 => {
-                self.late.lock().unwrap().push(txn);
-                Err(lost())
-            }
-            22..30 => {
-                self.inner.txn(txn).await?;
-                self.disturb().await;
-                Err(lost())
-            }
-            _ => self.inner.txn(txn).await,
-        }
-    }
-
-    async fn grant(&self, ttl: Duration) -> Result<Lease> {
-        let lease = self.inner.grant(ttl).await?;
-        self.leases.lock().unwrap().push(lease.id);
-        Ok(lease)
-    }
-
-    async fn read(&self, read: Read) -> Result<Page> {
-        if self.below(100) < 5 {
-            return Err(StoreError::Unavailable { location: "here".into(), reason: "away".into() });
-        }
-        self.inner.read(read).await
-    }
-
-    async fn watch(&self, range: KeyRange, from: Revision) -> Result<Watch> {
-        self.inner.watch(range, from).await
-    }
-
-    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
-        self.inner.keep_alive(lease).await
-    }
-
-    async fn revoke(&self, lease: LeaseId) -> Result<()> {
-        if self.below(100) < 20 {
-            return Err(StoreError::Unavailable { location: "here".into(), reason: "away".into() });
-        }
-        self.inner.revoke(lease).await
-    }
-
-    async fn compact(&self, upto: Revision) -> Result<()> {
-        self.inner.compact(upto).await
-    }
-
-    async fn status(&self) -> Result<StoreStatus> {
-        self.inner.status().await
-    }
-}
 
 fn local() -> (tempfile::TempDir, SharedStore) {
     let folder = tempfile::tempdir().unwrap();
@@ -142,86 +46,6 @@ async fn use_it(store: &SharedStore, reservation: &Reservation) -> bool {
     let log = |name: &str| Op::put(format!("/log/{name}"), user.clone());
     let then = reservation.environments().map(log).collect();
     store.txn(Txn { compares, then, otherwise: vec![] }).await.unwrap().succeeded
-}
-
-/// Who wrote to the log of an environment, each once as long as nobody else wrote.
-async fn users(store: &SharedStore, name: &str) -> Vec<Vec<u8>> {
-    let mut watch = store.watch(KeyRange::key(format!("/log/{name}").as_str()), Revision(1)).await.unwrap();
-    let last = store.read(Read::key(format!("/log/{name}").as_str())).await.unwrap().pairs;
-    let mut users = Vec::new();
-    while let Some(last) = last.first() {
-        let notice = watch.next().await.unwrap().unwrap();
-        let cargo_etcdtest::store::Notice::Changed { revision, changes } = notice else {
-            panic!("compacted")
-        };
-        for change in changes {
-            let cargo_etcdtest::store::Change::Put(pair) = change else { panic!("nobody deletes") };
-            users.push(pair.value);
-        }
-        if revision == last.modified {
-            break;
-        }
-    }
-    users.dedup();
-    users
-}
-
-async fn check(seed: u64) {
-    let (_folder, inner) = local();
-    let faulty: SharedStore = Arc::new(Faulty {
-        inner: inner.clone(),
-        random: Mutex::new(Rng::with_seed(seed)),
-        late: Mutex::default(),
-        leases: Mutex::default(),
-    });
-    let mut random = Rng::with_seed(seed);
-    let mut contenders = JoinSet::new();
-    for number in 0..5 {
-        let mut names = ["a", "b", "c"];
-        random.shuffle(&mut names);
-        let names: Vec<_> = names[..random.usize(1..=3)].iter().map(|name| (*name, 1)).collect();
-        let (faulty, inner) = (faulty.clone(), inner.clone());
-        contenders.spawn(async move {
-            for round in 0..2 {
-                let wanted = wanted(&format!("{number}-{round}"), &names);
-                let reservation = reserve(&faulty, &wanted).await;
-                for _ in 0..5 {
-                    tokio::task::yield_now().await;
-                    if !use_it(&inner, &reservation).await {
-                        // A refusal is for ever, and it comes to know of it.
-                        reservation.lost().await;
-                        assert!(!use_it(&inner, &reservation).await, "seed {seed}");
-                        break;
-                    }
-                }
-                reservation.release().await;
-            }
-        });
-    }
-    let all = async {
-        while let Some(ended) = contenders.join_next().await.transpose().unwrap() {
-            let () = ended;
-        }
-    };
-    assert!(tokio::time::timeout(PATIENCE, all).await.is_ok(), "seed {seed}: they wait for each other");
-    for name in ["a", "b", "c"] {
-        let users = users(&inner, name).await;
-        let distinct: HashSet<_> = users.iter().collect();
-        assert_eq!(distinct.len(), users.len(), "seed {seed}: {name} was used by two at once: {users:?}");
-    }
-}
-
-#[test]
-fn whatever_the_network_does_nobody_writes_after_the_next_one_and_all_come_to_an_end() {
-    std::thread::scope(|scope| {
-        for seed in 0..SEEDS {
-            scope.spawn(move || {
-                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-                fastrand::seed(seed);
-                runtime.block_on(check(seed));
-            });
-        }
-    });
 }
 
 /// Starts to wait; the first that is told of the wait is given with it.

@@ -222,7 +222,12 @@ impl Drop for Running {
 impl Cluster {
     /// Three healthy members.
     pub fn start() -> Self {
-        Self { members: start_all(3, &[]) }
+        Self::with(&[])
+    }
+
+    /// Three healthy members with more flags.
+    pub fn with(flags: &[&str]) -> Self {
+        Self { members: start_all(3, flags) }
     }
 
     /// Where the members listen for clients.

@@ -22,7 +22,9 @@ pub fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
         let mut cargo = Command::new(env!("CARGO"));
-        cargo.args(["build", "--quiet", "--package", "cargo-etcdtest", "--message-format", "json"]);
+        // Together with this package, so that cargo has built all but the program already.
+        let packages = ["--package", "cargo-etcdtest", "--package", "whole-program"];
+        cargo.args(["build", "--quiet", "--message-format", "json"]).args(packages);
         let built = cargo.current_dir(root()).output().expect("cargo starts");
         let messages = String::from_utf8_lossy(&built.stdout);
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));

@@ -41,6 +41,10 @@ const HOSTILE: Original = (
     ],
 );
 
+/// Tests that take a while, for many workers.
+const SWARM: Original =
+    ("swarm", &[("src/lib.rs", ""), ("tests/annotated.rs", include_str!("../fixtures/swarm/annotated.rs"))]);
+
 /// What a project with services has besides.
 const SERVICES: [(&str, &str); 3] = [
     ("src/bin/server.rs", include_str!("../fixtures/subject/server.rs")),
@@ -91,6 +95,11 @@ impl Subject {
     /// The same of tests that do everything a test should not do.
     pub fn hostile() -> Self {
         Self::copy(HOSTILE.0, HOSTILE.1, "annotated")
+    }
+
+    /// The same of sixty tests that take a while and write down that they were executed.
+    pub fn swarm() -> Self {
+        Self::copy(SWARM.0, SWARM.1, "annotated")
     }
 
     fn copy(name: &str, files: &[(&str, &str)], annotated: &str) -> Self {

@@ -5,9 +5,10 @@
 #[path = "../fixtures/leaks/forms.rs"]
 mod forms;
 
-use std::fs;
+use std::fs::{self, File};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use age::secrecy::ExposeSecret as _;
 use cargo_etcdtest::store::local::LocalStore;
@@ -19,10 +20,11 @@ use whole_program::subject::{Ran, Subject};
 
 const SECRET: &str = "s3cret/p+ss&wörd-1";
 
-/// What is built sees no credentials.
+/// What is built sees no credentials; where it would, cargo asks it again.
 const BUILD: &str = r#"
 fn main() {
     for name in ["ETCDTEST_AGE_KEY", "ETCDTEST_PASSWORD"] {
+        println!("cargo::rerun-if-env-changed={name}");
         assert!(std::env::var_os(name).is_none(), "{name} is there");
     }
 }
@@ -75,13 +77,27 @@ struct Leaky {
 
 impl Leaky {
     fn new() -> Self {
+        Self::with(&[])
+    }
+
+    /// The same with other files as well, or in the place of those.
+    fn with(others: &[(&str, &str)]) -> Self {
         let subject = Subject::new();
+        let files = [&FILES[..], others].concat();
+        let mut content = DefaultHasher::new();
+        files.hash(&mut content);
         let manifest = fs::read_to_string(subject.path().join("Cargo.toml")).unwrap();
-        let more = "[[test]]\nname = \"leaks\"\nharness = false\n";
-        // Another version, so that cargo tells it from the projects of other tests.
-        subject.write("Cargo.toml", &(manifest.replace("\"0.1.", "\"0.2.") + more));
-        for (path, content) in FILES {
+        let (before, version) = manifest.split_once("version = \"").unwrap();
+        let (_, after) = version.split_once('"').unwrap();
+        let manifest = format!(
+            "{before}version = \"0.2.{}\"{after}[[test]]\nname = \"leaks\"\nharness = false\n",
+            content.finish() >> 32
+        );
+        for (path, content) in files.into_iter().chain([("Cargo.toml", &*manifest)]) {
             subject.write(path, content);
+            // Older than whatever was built: the version tells cargo the contents apart.
+            let file = File::options().write(true).open(subject.path().join(path)).unwrap();
+            file.set_modified(SystemTime::UNIX_EPOCH + Duration::from_secs(1)).unwrap();
         }
         fs::create_dir(subject.path().join("tmp")).unwrap();
         Self { subject, since: SystemTime::now(), printed: String::new() }
@@ -249,12 +265,11 @@ fn what_is_not_ready_says_why_without_its_secrets() {
 
 #[test]
 fn without_the_right_identity_nothing_is_built_or_run() {
-    let mut leaky = Leaky::new();
+    // It would not build.
+    let mut leaky = Leaky::with(&[("tests/leaks.rs", "fn")]);
     let (ann, bob) = (age::x25519::Identity::generate(), age::x25519::Identity::generate());
     let file = format!("recipients = [\"{}\"]\n{}", ann.to_public(), ENVIRONMENT);
     leaky.subject.write("environments/staging.toml", &file);
-    // It would not build.
-    leaky.subject.write("tests/leaks.rs", "fn");
     leaky.subject.write("bob.txt", bob.to_string().expose_secret());
     assert_eq!(leaky.call(&["env", "apply", "environments"], &[("SHOP_TOKEN", SECRET)]).code, Some(0));
     let run = ["run", "--env", "staging", "--test", "leaks"];
@@ -329,7 +344,8 @@ fn recipients_are_shown_inherited_and_changed_like_all_else() {
     let child = "extends = \"staging\"\n[secrets]\nown = { env = \"OWN\" }\n";
     leaky.subject.write("environments/child.toml", child);
     let apply = ["env", "apply", "environments"];
-    assert_eq!(leaky.call(&apply, &[("SHOP_TOKEN", SECRET), ("OWN", "one-of-the-child")]).code, Some(0));
+    let given = [("OWN", "one-of-the-child"), ("ETCDTEST_AGE_KEY", key.expose_secret())];
+    assert_eq!(leaky.call(&apply, &given).code, Some(0));
     let shown = leaky.call(&["env", "show", "child"], &[]);
     assert!(shown.stdout.contains(&format!("\"{ann}\"")), "{shown:?}");
     assert!(shown.stdout.contains("encrypted = true"), "{shown:?}");
@@ -381,12 +397,10 @@ fn a_secret_that_stands_elsewhere_too_is_refused_and_not_shown() {
 
 #[test]
 fn a_secret_that_is_one_of_libtests_own_words_changes_no_outcome() {
-    let mut leaky = Leaky::new();
-    let file = "[secrets]\na = { env = \"A\" }\nb = { env = \"B\" }\n";
-    leaky.subject.write("environments/staging.toml", file);
-    leaky
-        .subject
-        .write("tests/plain_leaks.rs", "#[test]\nfn passes() {}\n#[test]\nfn fails() { panic!(\"no\") }\n");
+    let plain = "#[test]\nfn passes() {}\n#[test]\nfn fails() { panic!(\"no\") }\n";
+    let environment = "[secrets]\na = { env = \"A\" }\nb = { env = \"B\" }\n";
+    let mut leaky =
+        Leaky::with(&[("tests/plain_leaks.rs", plain), ("environments/staging.toml", environment)]);
     let words = [("A", "test"), ("B", "passed")];
     assert_eq!(leaky.call(&["env", "apply", "environments"], &words).code, Some(0));
     let run = ["run", "--env", "staging", "--test", "plain_leaks", "--no-fail-fast"];

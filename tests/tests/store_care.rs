@@ -1,10 +1,12 @@
 //! The store over time: old runs go, full ones recover, whole ones move.
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
+use std::fs;
 use std::process::Command;
 
 use cargo_etcdtest::store::etcd::EtcdStore;
 use cargo_etcdtest::store::{KeyRange, Op, Store, StoreError, Txn};
+use etcd_client::{Permission, PermissionType};
 use serde_json::Value;
 use whole_program::etcd::{self, Etcd};
 use whole_program::subject::{Ran, Subject};
@@ -50,6 +52,52 @@ fn the_end_of_a_run_deletes_old_ones_but_never_itself() {
 }
 
 #[test]
+fn a_run_under_way_is_never_deleted_by_another() {
+    let subject = Subject::new();
+    let gate = ["gate::", "--no-fail-fast", "--run-id", "under-way", "--format", "json"];
+    let mut under_way = subject.start(&[&["run"], &gate[..]].concat());
+    under_way.line_with("unit-finished").expect("a test ends");
+    let mut other = subject.command(&[&RUN[..], &["--run-id", "other"]].concat());
+    other.env("ETCDTEST_GC_OLDER_THAN", "1ms").env("ETCDTEST_GC_KEEP_RUNS", "1");
+    assert_eq!(Ran::from(other.output().unwrap()).code, Some(0));
+    let gc = json(&subject.etcdtest(&["store", "gc", "--keep-runs", "0", "--format", "json"]));
+    assert_eq!(gc["runs"], serde_json::json!(["other"]));
+    fs::write(subject.meeting("go"), "").unwrap();
+    let ran = under_way.end();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(runs(&subject, &[]), ["under-way"]);
+    assert_eq!(subject.etcdtest(&["report", "export", "under-way"]).code, Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_user_may_not_see_is_not_counted_and_the_rest_is_shown() {
+    let etcd = Etcd::start();
+    let endpoint = etcd.endpoint();
+    let subject = Subject::new();
+    run(&subject, "seen", &["--endpoints", &endpoint]);
+    let auth = etcd.client().await;
+    let mut auth = auth.auth_client();
+    auth.role_add("viewer").await.unwrap();
+    for prefix in ["/runs/", "/reports/"] {
+        let (from, to) = (prefix.to_owned(), prefix.replace("s/", "s0"));
+        let permission = Permission::new(PermissionType::Read, from).with_range_end(to);
+        auth.role_grant_permission("viewer", permission).await.unwrap();
+    }
+    auth.user_add("viewer", "viewer", None).await.unwrap();
+    auth.user_grant_role("viewer", "viewer").await.unwrap();
+    etcd.enable_auth().await;
+    let status = ["store", "status", "--format", "json", "--endpoints", &endpoint, "--user", "viewer:viewer"];
+    let status = json(&subject.etcdtest(&status));
+    let records = status["store"]["records"].as_array().unwrap();
+    let of = |prefix: &str| records.iter().find(|line| line["prefix"] == prefix).unwrap()["count"].clone();
+    assert_eq!(of("/runs/"), 1);
+    assert!(of("/reports/").as_u64().unwrap() > 0 && of("/secrets/").is_null() && of("/locks/").is_null());
+    // Who may not delete runs is told so, and nothing is half deleted.
+    let gc = ["store", "gc", "--keep-runs", "0", "--endpoints", &endpoint, "--user", "viewer:viewer"];
+    subject.etcdtest(&gc).refuses(2, &["the store denied"]);
+}
+
+#[test]
 fn gc_deletes_runs_with_everything_that_was_stored_of_them() {
     let subject = Subject::new();
     for id in ["first", "second", "third"] {
@@ -92,6 +140,37 @@ async fn fill(store: &EtcdStore) {
     }
 }
 
+/// Does what is told to do about an etcd without space.
+fn recover(subject: &Subject, endpoint: &str) {
+    let gc = ["store", "gc", "--keep-runs", "10", "--compact", "--format", "json", "--endpoints", endpoint];
+    let gc = json(&subject.etcdtest(&gc));
+    assert!(gc["remains"].as_u64().unwrap() > 50, "{gc}");
+    for arguments in [&["defrag"][..], &["alarm", "disarm"]] {
+        let mut etcdctl = Command::new(etcd::folder().join("etcdctl"));
+        let done = etcdctl.args(["--endpoints", endpoint]).args(arguments).output().unwrap();
+        assert!(done.status.success(), "{done:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_run_waits_for_space_and_then_stores_what_it_could_not() {
+    let etcd = Etcd::with(&["--quota-backend-bytes=8000000"]);
+    let endpoint = etcd.endpoint();
+    let subject = Subject::new();
+    let gate = ["run", "gate::", "--format", "json", "--endpoints", &endpoint, "--run-id", "waits"];
+    let mut under_way = subject.start(&gate);
+    under_way.line_with("unit-finished").expect("a test ends");
+    fill(&etcd.connect().await).await;
+    fs::write(subject.meeting("go"), "").unwrap();
+    under_way.line_with("store-away").expect("it cannot store results");
+    recover(&subject, &endpoint);
+    let ran = under_way.end();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let summary = ["report", "export", "waits", "--format", "json", "--endpoints", &endpoint];
+    let counts = &json(&subject.etcdtest(&summary))["counts"];
+    assert_eq!((&counts["passed"], &counts["not_run"]), (&20.into(), &0.into()), "{counts}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_etcd_without_space_is_explained_and_recovers_by_the_commands_that_are_told() {
     let etcd = Etcd::with(&["--quota-backend-bytes=8000000"]);
@@ -109,15 +188,8 @@ async fn an_etcd_without_space_is_explained_and_recovers_by_the_commands_that_ar
     let warnings = json(&status)["store"]["warnings"].to_string();
     assert!(commands.iter().chain(&["NOSPACE"]).all(|text| warnings.contains(text)), "{warnings}");
 
-    let gc = ["store", "gc", "--keep-runs", "10", "--compact", "--format", "json"];
-    let gc = json(&subject.etcdtest(&[&gc[..], &on_etcd].concat()));
-    assert!(gc["remains"].as_u64().unwrap() > 50, "{gc}");
+    recover(&subject, &endpoint);
     assert!(store.read(KeyRange::prefix("/logs/gone/").into()).await.unwrap().pairs.is_empty());
-    for arguments in [&["defrag"][..], &["alarm", "disarm"]] {
-        let mut etcdctl = Command::new(etcd::folder().join("etcdctl"));
-        let done = etcdctl.args(["--endpoints", &endpoint]).args(arguments).output().unwrap();
-        assert!(done.status.success(), "{done:?}");
-    }
     run(&subject, "after", &on_etcd);
     let found = runs(&subject, &on_etcd);
     assert!(found.starts_with(&["after".into()]) && found.contains(&"before".into()), "{found:?}");

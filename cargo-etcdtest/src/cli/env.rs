@@ -230,13 +230,18 @@ async fn apply(
     let data = GivenData::read_all(&files)?;
     let values = GivenSecrets::read_all(&files)?;
     let known = KnownSecrets::of(files.iter().zip(&values), environments, secrets).await?;
-    let told = files.iter().zip(&data).filter_map(|(file, data)| known.check(file, data).err());
-    EnvironmentError::all(told.collect())?;
+    let mut told: Vec<_> =
+        files.iter().zip(&data).filter_map(|(file, data)| known.check(file, data).err()).collect();
+    let mut current = Vec::new();
+    for (file, values) in files.iter().zip(&values) {
+        let found = environments.find(&file.name).await?.map(|found| found.definition);
+        told.extend(values.check(file, found.as_ref()).err());
+        current.push(found);
+    }
+    EnvironmentError::all(told)?;
     let change = Change { message: &known.without(change.message), ..change };
-    for ((mut file, data), values) in files.into_iter().zip(data).zip(values) {
-        let current = environments.find(&file.name).await?;
-        let current = current.as_ref().map(|current| &current.definition);
-        for name in values.store(environments, secrets, &mut file, current).await? {
+    for (((mut file, data), values), current) in files.into_iter().zip(data).zip(values).zip(current) {
+        for name in values.store(environments, secrets, &mut file, current.as_ref()).await? {
             let name = painted(STRONG, name);
             anstream::eprintln!("the secret {name} was not given, and stays as it is stored");
         }

@@ -38,7 +38,9 @@ pub(super) async fn run(
     let signals = tokio::spawn(listen_to_signals(leave));
     let launcher =
         Arc::new(Launcher::new(this_program(), None, NonZeroUsize::MIN, events.clone(), secrets.redactor()));
-    let built = usual_program_folder().await.into_iter().collect();
+    // Without a project there are no programs of one, and nothing that cargo could say.
+    let folder = if root.join("Cargo.toml").exists() { usual_program_folder().await } else { None };
+    let built = folder.into_iter().collect();
     let ground = Ground::new(Arc::clone(&launcher), root.to_owned(), built, secrets, events);
     let shown = tokio::task::spawn_blocking(move || match format {
         Format::Human => show(heard, &mut Progress::new(false)),

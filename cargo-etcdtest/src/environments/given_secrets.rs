@@ -9,7 +9,7 @@ use super::name::EnvironmentId;
 use super::sealing::Recipients;
 use super::secrets::Secrets;
 use super::service::Environments;
-use crate::model::Definition;
+use crate::model::{Definition, SecretVersion};
 use crate::store::Secret;
 
 /// The values of a file's secrets by name; a reason for those that are not at hand here.
@@ -48,6 +48,21 @@ impl GivenSecrets {
         self.0.iter().filter_map(|(name, value)| Some((name.as_str(), value.as_ref().ok()?.expose())))
     }
 
+    /// Checks that those that are not at hand are stored: `current` is the environment as it
+    /// is now.
+    ///
+    /// # Errors
+    /// All that are neither, each at its place in the file.
+    pub fn check(
+        &self,
+        file: &EnvironmentFile,
+        current: Option<&Definition>,
+    ) -> Result<(), EnvironmentError> {
+        let absent = self.0.iter().filter_map(|(name, value)| Some((name, value.as_ref().err()?)));
+        let errors = absent.filter(|(name, _)| stored_in(current, &file.name, name).is_none());
+        EnvironmentError::all(errors.map(|(_, fault)| file.mistake(fault.clone())).collect())
+    }
+
     /// Stores them for the recipients that the file or what it extends names, notes in the
     /// file's definition where, and says which were not at hand and stay as `current`, the
     /// environment as it is now, has them.
@@ -79,17 +94,25 @@ impl GivenSecrets {
         }
         let mut kept = Vec::new();
         for (name, value) in self.0 {
-            let stored = current.and_then(|current| current.secrets.get(&name));
-            let at = match (value, stored) {
+            let at = match (value, stored_in(current, &file.name, &name)) {
                 (Ok(value), _) => secrets.put(&file.name, &name, &value, &recipients).await?,
-                (Err(_), Some(stored)) if stored.environment == file.name => {
+                (Err(_), Some(stored)) => {
                     kept.push(name.clone());
                     secrets.keep(&name, stored, &recipients).await?
                 }
-                (Err(fault), _) => return Err(file.mistake(fault)),
+                (Err(fault), None) => return Err(file.mistake(fault)),
             };
             file.definition.secrets.insert(name, at);
         }
         Ok(kept)
     }
+}
+
+/// Where the environment of this name has this secret of its own.
+fn stored_in<'d>(
+    current: Option<&'d Definition>,
+    environment: &str,
+    secret: &str,
+) -> Option<&'d SecretVersion> {
+    current?.secrets.get(secret).filter(|stored| stored.environment == environment)
 }

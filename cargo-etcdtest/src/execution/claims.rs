@@ -325,10 +325,12 @@ impl Claims {
     /// Makes the claim record that of the worker's present life.
     async fn reclaim(&mut self) -> Result<()> {
         while self.owner != self.membership.identity() && !self.held.is_empty() {
-            let then = vec![Op::put(self.key(), encode(&self.record()))];
-            if self.attempt(self.fence(), then).await?.is_none() && !self.is_open() {
+            if !self.is_open() {
                 self.lose_all();
+                break;
             }
+            let then = vec![Op::put(self.key(), encode(&self.record()))];
+            self.attempt(self.fence(), then).await?;
         }
         self.owner = self.membership.identity();
         Ok(())
@@ -340,12 +342,14 @@ impl Claims {
     /// As for any transaction of the run.
     pub async fn leave(&mut self) -> Result<()> {
         while !self.held.is_empty() {
+            if !self.is_open() {
+                self.lose_all();
+                break;
+            }
             self.running.clear();
             let record = Claim { left: true, ..self.record() };
             if self.attempt(self.fence(), vec![Op::put(self.key(), encode(&record))]).await?.is_some() {
                 self.held.clear();
-            } else if !self.is_open() {
-                self.lose_all();
             }
         }
         Ok(())

@@ -410,10 +410,12 @@ impl Membership {
     /// # Errors
     /// [`RunError::Superseded`] where the run is no longer open to this worker.
     pub async fn write(&mut self, proof: &Key, then: Vec<Op>) -> Result<()> {
-        while self.attempt(proof, vec![], then.clone()).await?.is_none() {
+        loop {
             self.check_open()?;
+            if self.attempt(proof, vec![], then.clone()).await?.is_some() {
+                return Ok(());
+            }
         }
-        Ok(())
     }
 
     /// Moves the run on: `next` makes its record out of the one last read, and does so again

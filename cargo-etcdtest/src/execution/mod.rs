@@ -70,7 +70,7 @@ pub use policy::{Policy, TestPolicy};
 pub use recorder::{Dealt, LocksHeld, Request, Share, record};
 pub use requirements::{Requirements, Unmet, requirements};
 pub use resources::Resources;
-pub use run::{Entry, Order, Selected, run};
+pub use run::{Entry, Order, Selected, give_back, run};
 pub use services::{Ground, NotReady, Part, ServiceLog, Supplied, Supply, check};
 pub use sync::{Superseded, Synced, sync};
 pub use timings::Timings;

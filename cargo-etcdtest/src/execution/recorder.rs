@@ -205,7 +205,7 @@ impl Recorder {
                 Claimed::Alone(unit, token, losses) => {
                     self.dealt.insert(unit);
                     self.running = vec![unit];
-                    self.tell_taken_over(unit, losses);
+                    self.tell_taken_over(unit, &losses);
                     Dealt::Alone(unit, token)
                 }
                 Claimed::Crashed(unit, token, losses) => {
@@ -305,7 +305,7 @@ impl Recorder {
         }
     }
 
-    fn tell_taken_over(&self, unit: UnitIndex, losses: Vec<Loss>) {
+    fn tell_taken_over(&self, unit: UnitIndex, losses: &[Loss]) {
         if let (Some(planned), Some(loss)) = (self.share.plan.unit(unit), losses.last()) {
             let (unit, worker) = (Unit::new(unit, planned), loss.worker.clone());
             let _ = self.events.send(RunEvent::TakenOver { unit, worker });
@@ -407,6 +407,7 @@ async fn patiently<T>(
 ) -> Result<T> {
     tokio::pin!(request);
     tokio::select! {
+        biased;
         done = &mut request => return done,
         () = sleep(AWAY) => {}
     }

@@ -335,7 +335,10 @@ async fn run_reserved(
 
 /// Gives back what the worker still holds, and has the run be cancelled where nobody is left to
 /// execute it.
-async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
+///
+/// # Errors
+/// [`RunError::Left`] where others go on; what the store said, where it failed for good.
+pub async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
     // What is recorded was recorded while the locks were held; the rest needs none.
     claims.membership_mut().hold(vec![]);
     if ended == Ended::Lost {

@@ -25,7 +25,7 @@ use super::run::without_tests;
 use super::services::Supplied;
 use super::work::{Seat, Work};
 use crate::config::{OutputWhen, PassOrFail};
-use crate::environments::ReservationError;
+use crate::environments::{Reservation, ReservationError};
 use crate::model::{Attempt, Cancellation, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
 use crate::testcases::{Binary, ListedTest};
 
@@ -68,6 +68,16 @@ enum Opening {
     Lane,
     /// A process may come right after this one.
     After(Pid),
+}
+
+/// What came of waiting for the resource that a unit needs for itself.
+enum Locked {
+    /// It is the unit's, if it needs one.
+    Held(Option<Box<Reservation>>),
+    /// It was stopped meanwhile.
+    Stopped,
+    /// The store did not answer.
+    NotYet,
 }
 
 /// Why a worker executes no more.
@@ -339,6 +349,31 @@ impl Tried {
         Self { alone: self.alone, ..Self::new(work, self.index, self.token) }
     }
 
+    /// The same with its rules, for one that comes to another turn.
+    fn with(self, rules: TestPolicy) -> Self {
+        Self { rules: Some(rules), ..self }
+    }
+
+    /// Waits until no other machine uses the resource that it needs for itself.
+    ///
+    /// # Errors
+    /// In words, where it will never be its turn.
+    async fn lock(
+        &self,
+        work: &Work,
+        rules: &TestPolicy,
+        leave: watch::Receiver<Leave>,
+    ) -> std::result::Result<Locked, String> {
+        let Some(resource) = &rules.exclusive else { return Ok(Locked::Held(None)) };
+        let capacity = work.policy.resources.get(resource).copied().unwrap_or(NonZeroUsize::MIN);
+        match work.resources.lock(resource, capacity, self.index, leave).await {
+            Ok(Some(lock)) => Ok(Locked::Held(Some(Box::new(lock)))),
+            Ok(None) => Ok(Locked::Stopped),
+            Err(ReservationError::Store(error)) if error.is_transient() => Ok(Locked::NotYet),
+            Err(error) => Err(format!("the resource `{resource}` cannot be locked: {error}")),
+        }
+    }
+
     /// Whether nothing was tried yet.
     fn is_fresh(&self) -> bool {
         self.attempts.is_empty()
@@ -390,20 +425,12 @@ impl Tried {
             };
         };
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let lock = match &rules.exclusive {
-            None => Ok(None),
-            Some(resource) => {
-                let capacity = work.policy.resources.get(resource).copied().unwrap_or(NonZeroUsize::MIN);
-                match work.resources.lock(resource, capacity, index, leave.clone()).await {
-                    Ok(Some(lock)) => Ok(Some(lock)),
-                    Ok(None) => return Next::Stopped(self.anew(work)),
-                    // Whether that ends the run, its recorder says.
-                    Err(ReservationError::Store(error)) if error.is_transient() => {
-                        return Next::Again(self.anew(work), STORE_AWAY);
-                    }
-                    Err(error) => Err(format!("the resource `{resource}` cannot be locked: {error}")),
-                }
-            }
+        let lock = match self.lock(work, &rules, leave.clone()).await {
+            Ok(Locked::Held(lock)) => Ok(lock),
+            Ok(Locked::Stopped) => return Next::Stopped(self.anew(work)),
+            // Whether that ends the run, its recorder says.
+            Ok(Locked::NotYet) => return Next::Again(self.with(rules), STORE_AWAY),
+            Err(reason) => Err(reason),
         };
         let begin = || {
             let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
@@ -447,7 +474,7 @@ impl Tried {
             lock.release().await;
             // Somebody else may have used it at the same time: so this says nothing.
             if lost && *leave.borrow() == Leave::ToFinish {
-                return Next::Again(self.anew(work), Duration::ZERO);
+                return Next::Again(self.with(rules), Duration::ZERO);
             }
         }
         let (mut attempt, output) = match ran {

@@ -10,6 +10,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::mpsc;
 
+use super::clock;
 use super::error::StoreError;
 
 /// How many keys are read at once to count them, where an engine has no better way.
@@ -271,6 +272,12 @@ pub trait Store: Send + Sync + fmt::Debug {
 
     /// What the store says of itself.
     async fn status(&self) -> Result<StoreStatus>;
+
+    /// The time since some moment, by the clock of this machine that tells when a lease of
+    /// the store must be taken as lost: one that runs on while the machine sleeps.
+    fn now(&self) -> Duration {
+        clock::now()
+    }
 
     /// The id that a cluster gave itself, where there is one that may be known.
     fn cluster_id(&self) -> Option<u64> {

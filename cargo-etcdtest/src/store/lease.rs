@@ -1,7 +1,5 @@
 //! Keeping a lease, and knowing when it is lost.
 
-mod clock;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,7 +8,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
-use super::api::{LeaseId, Result, SharedStore};
+use super::api::{LeaseId, Result, SharedStore, Store};
 use super::error::StoreError;
 
 /// The longest time between two looks at the clock: it runs on while the machine sleeps,
@@ -52,7 +50,7 @@ impl LeaseKeeper {
     /// # Errors
     /// As [`Store::grant`](super::Store::grant).
     pub async fn start(store: SharedStore, ttl: Duration) -> Result<Self> {
-        let sent = clock::now();
+        let sent = store.now();
         let lease = store.grant(ttl).await?;
         Ok(Self::keep(store, lease.id, lease.ttl, sent))
     }
@@ -62,7 +60,7 @@ impl LeaseKeeper {
     /// # Errors
     /// As [`Store::keep_alive`](super::Store::keep_alive).
     pub async fn join(store: SharedStore, id: LeaseId) -> Result<Self> {
-        let sent = clock::now();
+        let sent = store.now();
         let ttl = store.keep_alive(id).await?;
         Ok(Self::keep(store, id, ttl, sent))
     }
@@ -89,7 +87,7 @@ impl LeaseKeeper {
 
     /// Whether the lease must be taken as lost now.
     pub fn is_lost(&self) -> bool {
-        self.deadline.left().is_none()
+        self.deadline.left(self.store.now()).is_none()
     }
 
     /// Waits until the lease is lost.
@@ -125,9 +123,9 @@ impl Drop for LeaseKeeper {
 }
 
 impl Deadline {
-    /// How long the lease lives if it is not renewed; `None` once it is lost.
-    fn left(&self) -> Option<Duration> {
-        let left = self.0.load(Ordering::Acquire).checked_sub(millis(clock::now()))?;
+    /// How long the lease lives from `now` on if it is not renewed; `None` once it is lost.
+    fn left(&self, now: Duration) -> Option<Duration> {
+        let left = self.0.load(Ordering::Acquire).checked_sub(millis(now))?;
         (left > 0).then(|| Duration::from_millis(left))
     }
 }
@@ -143,11 +141,11 @@ async fn keep(
 ) {
     let mut pause = ttl / 3;
     loop {
-        if !wait(pause, deadline).await && life.send_replace(Life::Doubtful) == Life::Doubtful {
+        if !wait(&*store, pause, deadline).await && life.send_replace(Life::Doubtful) == Life::Doubtful {
             sleep(pause).await;
         }
-        let sent = clock::now();
-        match timeout(deadline.left().unwrap_or(ttl), store.keep_alive(id)).await {
+        let sent = store.now();
+        match timeout(deadline.left(sent).unwrap_or(ttl), store.keep_alive(id)).await {
             Ok(Ok(renewed)) => {
                 ttl = renewed;
                 deadline.0.store(millis(sent + ttl), Ordering::Release);
@@ -162,11 +160,12 @@ async fn keep(
 }
 
 /// Waits; false where the lease is lost meanwhile.
-async fn wait(pause: Duration, deadline: &Deadline) -> bool {
-    let until = clock::now() + pause;
+async fn wait(store: &dyn Store, pause: Duration, deadline: &Deadline) -> bool {
+    let until = store.now() + pause;
     loop {
-        let Some(left) = deadline.left() else { return false };
-        let rest = until.saturating_sub(clock::now());
+        let now = store.now();
+        let Some(left) = deadline.left(now) else { return false };
+        let rest = until.saturating_sub(now);
         if rest.is_zero() {
             return true;
         }
@@ -182,7 +181,7 @@ fn millis(time: Duration) -> u64 {
 mod tests {
     use super::*;
     use crate::store::local::LocalStore;
-    use crate::store::{KeyRange, Notice, Op, Read, Revision, Store, Txn};
+    use crate::store::{KeyRange, Notice, Op, Read, Revision, Txn};
 
     /// The shortest time to live that a lease may have.
     const TTL: Duration = Duration::from_secs(1);

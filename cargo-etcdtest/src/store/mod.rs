@@ -1,6 +1,7 @@
 //! The store: one trait, two engines, the layout of keys and the form of records.
 
 mod api;
+mod clock;
 mod commit;
 mod compress;
 mod connect;

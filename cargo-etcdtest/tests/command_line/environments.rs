@@ -71,6 +71,23 @@ fn all_mistakes_of_all_files_are_shown_at_once() {
 }
 
 #[test]
+fn a_secret_that_is_not_given_keeps_all_files_from_being_applied() {
+    let file =
+        "extends = \"base\"\n[secrets]\none = { env = \"NOT_SET_1\" }\ntwo = { env = \"NOT_SET_2\" }\n";
+    let folder = Folder::with(&[("e/base.toml", BASE), ("e/eu.toml", file)]);
+    folder.run("env apply e").failed(2, &["2 mistakes", "e/eu.toml:3:7", "e/eu.toml:4:7"]);
+    assert_eq!(folder.ok("env list --format json"), "");
+}
+
+#[test]
+fn an_environment_is_checked_where_there_is_no_project() {
+    let folder = Folder::with(&[("a.toml", "")]);
+    folder.ok("env apply a.toml");
+    let said = folder.run("env check a");
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""));
+}
+
+#[test]
 fn a_base_that_others_need_is_changed_together_with_them() {
     let folder = Folder::with(&[("e/base.toml", BASE), ("e/eu.toml", EU)]);
     folder.ok("env apply e");
@@ -160,8 +177,8 @@ fn an_emptied_text_changes_nothing() {
 #[test]
 fn stored_secrets_and_data_are_lost_with_their_own_line_only() {
     let text =
-        "[config]\na = 1\n[secrets]\none = { file = \"f\" }\ntwo = { file = \"f\" }\n[data]\nset = \"f\"\n";
-    let folder = Folder::with(&[("staging.toml", text), ("f", "hunter22\n")]);
+        "[config]\na = 1\n[secrets]\none = { file = \"f\" }\ntwo = { file = \"f\" }\n[data]\nset = \"g\"\n";
+    let folder = Folder::with(&[("staging.toml", text), ("f", "hunter22\n"), ("g", "users\n")]);
     folder.ok("env apply staging.toml");
     for header in ["secrets", "data"] {
         let said = edit(&folder, &format!("sed -i '/^.{header}.$/d' \"$1\""));

@@ -108,3 +108,27 @@ pub(super) fn skewed() -> Vec<u64> {
     let millis = |duration: &f64| (duration * scale).round().max(1.0) as u64;
     durations.iter().map(millis).collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn skewed_durations_are_always_the_same_and_eight_workers_can_share_them() {
+        let durations = skewed();
+        assert_eq!(durations, skewed());
+        let (sum, longest) =
+            (durations.iter().sum::<u64>(), durations.iter().max().copied().unwrap_or_default());
+        assert!((159_000..161_000).contains(&sum), "{sum} ms");
+        assert!(longest < sum / 8, "{longest} of {sum} ms");
+        let shorter = durations.iter().filter(|millis| **millis < 400).count();
+        assert!(shorter > durations.len() / 2, "most are shorter than the mean: {shorter}");
+    }
+
+    #[test]
+    fn a_suite_has_as_many_tests_as_it_says() {
+        for (suite, count) in [(Suite::NoOp, NO_OPS), (Suite::Skewed, SKEWED), (Suite::Repeated, REPEATED)] {
+            assert_eq!(suite.source("test").matches("#[test]\nfn t").count(), count);
+        }
+    }
+}

@@ -112,6 +112,7 @@ impl Reservation {
                 }
             }
             tokio::select! {
+                biased;
                 changed = wake.changed() => changed?,
                 () = self.lease.lost() => return Err(self.loss().await),
             }
@@ -177,6 +178,7 @@ impl Reservation {
     pub async fn lost(&self) {
         let mut gone = self.gone.clone();
         tokio::select! {
+            biased;
             () = self.lease.lost() => {}
             // The sender lives as long as this does.
             _ = gone.wait_for(|&gone| gone) => {}
@@ -188,6 +190,7 @@ impl Reservation {
     pub async fn is_held_after_all(&self) -> bool {
         let mut gone = self.gone.clone();
         tokio::select! {
+            biased;
             alive = self.lease.is_alive_after_all() => alive && !*self.gone.borrow(),
             _ = gone.wait_for(|&gone| gone) => false,
         }

@@ -83,6 +83,7 @@ impl Reservations {
                 on_wait(waiting);
             };
             let end = tokio::select! {
+                biased;
                 ended = place.wait(told) => End::Itself(ended),
                 () = &mut stop => End::Stopped,
                 () = &mut timeout => End::TimedOut,

@@ -1,0 +1,6 @@
+//! Runs of many real processes over a real cluster, in which something goes wrong.
+
+mod arena;
+mod witness;
+
+pub use arena::Arena;

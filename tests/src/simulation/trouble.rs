@@ -1,0 +1,151 @@
+//! Trouble of the larger kind, which comes from outside of a run.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use cargo_etcdtest::environments::Reservations;
+use cargo_etcdtest::execution::{RunError, cancel, resume};
+use cargo_etcdtest::model::{Cancellation, RunId};
+use cargo_etcdtest::store::{KeyRange, Op, SharedStore, Store, Txn, keys};
+use tokio::time::{Instant, sleep};
+
+use super::lock;
+use super::machine::Machine;
+use super::network::{Link, Weather};
+use super::trial::World;
+use super::worker::{PATIENCE, worker};
+
+/// For how long there is trouble.
+pub(super) const TROUBLE: Duration = Duration::from_mins(3);
+
+/// What may happen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Trouble {
+    /// A worker dies.
+    Death,
+    /// A worker is stopped for a while.
+    Freeze,
+    /// Somebody ends a lease.
+    Revoked,
+    /// Somebody takes the environment away from a run.
+    TakenAway,
+    /// The store is away.
+    Outage,
+    /// The store forgets its history.
+    Compaction,
+    /// Somebody cancels a run, and perhaps thinks better of it.
+    Cancelled,
+    /// Somebody deletes a run with all that belongs to it.
+    Deleted,
+}
+
+impl Trouble {
+    const ALL: [Self; 8] = [
+        Self::Death,
+        Self::Freeze,
+        Self::Revoked,
+        Self::TakenAway,
+        Self::Outage,
+        Self::Compaction,
+        Self::Cancelled,
+        Self::Deleted,
+    ];
+
+    /// Whether a trial has it: what ends a run soon is rare.
+    fn is_had(self) -> bool {
+        match self {
+            Self::Cancelled | Self::Deleted | Self::TakenAway => fastrand::u8(..8) == 0,
+            _ => fastrand::bool(),
+        }
+    }
+}
+
+impl World {
+    /// Makes trouble for a while.
+    pub(super) async fn trouble(self: Arc<Self>) {
+        let end = Instant::now() + TROUBLE;
+        let kinds: Vec<Trouble> = Trouble::ALL.into_iter().filter(|kind| kind.is_had()).collect();
+        while Instant::now() < end && !kinds.is_empty() {
+            sleep(Duration::from_millis(fastrand::u64(100..20_000))).await;
+            self.make(kinds[fastrand::usize(..kinds.len())]).await;
+        }
+        self.network.set_weather(Weather::default());
+        self.network.note(|| "the trouble is over".into());
+    }
+
+    async fn make(self: &Arc<Self>, trouble: Trouble) {
+        let machines = lock(&self.machines).clone();
+        let living: Vec<_> = machines.into_iter().filter(|machine| !machine.is_dead()).collect();
+        let one = (!living.is_empty()).then(|| living[fastrand::usize(..living.len())].clone());
+        let seconds = |range| Duration::from_millis(fastrand::u64(range) * 100);
+        let run = self.jobs[fastrand::usize(..self.jobs.len())].run.id.clone();
+        let store = self.network.store();
+        self.network
+            .note(|| format!("trouble: {trouble:?} {run} {}", one.as_ref().map_or("", |one| one.name())));
+        match (trouble, one) {
+            (Trouble::Death, Some(machine)) => machine.die(),
+            (Trouble::Freeze, Some(machine)) => {
+                machine.freeze();
+                let time = seconds(1..600);
+                tokio::spawn(async move {
+                    sleep(time).await;
+                    machine.thaw();
+                });
+            }
+            (Trouble::Revoked, _) => {
+                let leases = store.leases();
+                if !leases.is_empty() {
+                    // It may have ended by itself.
+                    let _ = store.revoke(leases[fastrand::usize(..leases.len())]).await;
+                }
+            }
+            (Trouble::TakenAway, _) => {
+                let reservations = Reservations::new(Arc::new(store.clone()), PATIENCE);
+                // It may be free.
+                let _ = reservations.take_away("local", None, "bob@desk").await;
+            }
+            (Trouble::Outage, _) => self.network.cut(seconds(1..400)),
+            (Trouble::Compaction, _) => {
+                let revision = store.status().await.map(|status| status.revision);
+                // There may be nothing new to forget.
+                let _ = store.compact(revision.unwrap_or_default()).await;
+            }
+            (Trouble::Cancelled, _) => drop(tokio::task::spawn_local(self.clone().cancel(run))),
+            (Trouble::Deleted, _) => self.delete(run).await,
+            (Trouble::Death | Trouble::Freeze, None) => {}
+        }
+    }
+
+    /// Cancels a run from a machine of its own, and goes on with it in half of the cases.
+    async fn cancel(self: Arc<Self>, run: RunId) {
+        lock(&self.meddled).insert(run.clone());
+        let machine = self.machine();
+        let store: SharedStore = Arc::new(Link::new(self.network.clone(), machine.clone()));
+        let cancellation = Cancellation { reason: "somebody said so".into(), ends_tests: fastrand::bool() };
+        loop {
+            let canceller = worker(&machine, &run, NonZeroUsize::MIN);
+            match cancel(&store, canceller, &cancellation, PATIENCE).await {
+                Err(RunError::Store(error)) if error.is_transient() => {}
+                _ => break,
+            }
+        }
+        let goes_on = Machine::new("resume");
+        let store: SharedStore = Arc::new(Link::new(self.network.clone(), Arc::new(goes_on)));
+        if fastrand::bool() {
+            sleep(Duration::from_secs(fastrand::u64(..20))).await;
+            // It may be too late, or too early.
+            let _ = resume(&store, &run, PATIENCE).await;
+        }
+    }
+
+    /// Deletes a run as it stands: first its record, then the rest.
+    async fn delete(&self, run: RunId) {
+        lock(&self.meddled).insert(run.clone());
+        let trees = [keys::execution(&run), keys::logs(&run), keys::reports(&run)];
+        let trees = trees.map(|tree| Op::Delete(KeyRange::prefix(tree)));
+        let then = [vec![Op::Delete(KeyRange::key(keys::run(&run)))], trees.to_vec()].concat();
+        // The store itself has no faults.
+        let _ = self.network.store().txn(Txn { then, ..Txn::default() }).await;
+    }
+}

@@ -1,0 +1,82 @@
+//! Which compare of the protocol is for what: each is left out of every transaction, and the
+//! simulation has to notice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use whole_program::simulation::{Guard, Trial, Wrong, in_parallel};
+
+/// So many trials show which compares there are.
+const SHOWN: u64 = 200;
+/// Within so many trials it is noticed that a compare is left out.
+const NOTICED: u64 = 400;
+/// So many trials show that nobody notices, where the whole table is asked for.
+const UNNOTICED: u64 = 150;
+
+/// The compares that nothing depends on that is promised, and why they are made.
+const SPARE: &[(&str, &str)] = &[];
+
+/// Every compare that the protocol makes.
+fn guards() -> BTreeSet<Guard> {
+    let guards = Mutex::new(BTreeSet::new());
+    in_parallel(SHOWN, |seed| {
+        let met = Trial { seed, ..Trial::default() }.run().met;
+        guards.lock().expect("nobody panics").extend(met);
+        true
+    });
+    guards.into_inner().expect("nobody panics")
+}
+
+/// The first trial that fails without a compare, and how.
+fn notice(guard: &Guard, within: u64) -> Option<(u64, Wrong)> {
+    (0..within).find_map(|seed| {
+        let trial = Trial { seed, without: Some(guard.clone()), ..Trial::default() };
+        Some((seed, trial.run().wrong.into_iter().next()?))
+    })
+}
+
+fn spare(guard: &Guard) -> Option<&'static str> {
+    let name = guard.to_string();
+    SPARE.iter().find(|(spare, _)| *spare == name).map(|(_, why)| *why)
+}
+
+/// Leaves each of these compares out, as many at once as there are processors.
+fn notice_all(guards: &[Guard], within: u64) -> BTreeMap<Guard, Option<(u64, Wrong)>> {
+    let (next, noticed) = (AtomicUsize::new(0), Mutex::new(BTreeMap::new()));
+    in_parallel(guards.len() as u64, |_| {
+        let guard = &guards[next.fetch_add(1, Ordering::Relaxed)];
+        let wrong = notice(guard, within);
+        noticed.lock().expect("nobody panics").insert(guard.clone(), wrong);
+        true
+    });
+    noticed.into_inner().expect("nobody panics")
+}
+
+#[test]
+fn without_any_one_compare_a_promise_is_broken() {
+    let guards: Vec<Guard> = guards().into_iter().filter(|guard| spare(guard).is_none()).collect();
+    let noticed = notice_all(&guards, NOTICED);
+    let missed: Vec<_> =
+        noticed.iter().filter(|(_, wrong)| wrong.is_none()).map(|(guard, _)| guard.to_string()).collect();
+    assert!(missed.is_empty(), "nobody notices in {NOTICED} trials without: {missed:#?}");
+}
+
+/// The whole table, for whoever changes the protocol: `cargo xtask faults` prints it.
+#[test]
+#[ignore = "takes many minutes"]
+fn the_table_of_compares() {
+    let guards: Vec<Guard> = guards().into_iter().collect();
+    let noticed = notice_all(&guards, UNNOTICED);
+    println!("{:<55}  {:>5}  what is broken without it", "compare", "trial");
+    for (guard, wrong) in &noticed {
+        match wrong {
+            Some((seed, wrong)) => println!("{:<55}  {seed:>5}  {wrong}", guard.to_string()),
+            None => println!("{:<55}  {:>5}  {}", guard.to_string(), "-", spare(guard).unwrap_or("?")),
+        }
+    }
+    let missed = noticed.iter().filter(|(guard, wrong)| wrong.is_none() && spare(guard).is_none());
+    assert_eq!(missed.count(), 0, "compares that nobody misses, and nobody knows why");
+    let needed = noticed.iter().filter(|(guard, wrong)| wrong.is_some() && spare(guard).is_some());
+    assert_eq!(needed.count(), 0, "compares that are needed after all");
+}

@@ -14,7 +14,8 @@ use cargo_etcdtest::config::{Flags, MaxFail, Retries, Settings};
 use cargo_etcdtest::environments::SecretValues;
 use cargo_etcdtest::execution::{Entry, Leave, Order, Policy, Result as RunResult, Selected, Timings, run};
 use cargo_etcdtest::model::{
-    Attempt, Code, Definition, Description, Environment, Outcome, RunId, TestCaseId, TestKind, WorkerId,
+    Attempt, Build, Code, Definition, Description, Environment, Labels, Outcome, RunId, TestCaseId, TestKind,
+    WorkerId,
 };
 use cargo_etcdtest::reports::RunDetails;
 use cargo_etcdtest::store::local::LocalStore;
@@ -54,6 +55,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
                 retries: None,
                 environments: Vec::new(),
                 exclusive: None,
+                needs: Labels::default(),
                 ignore: None,
                 file: None,
                 line: None,
@@ -72,6 +74,7 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         policy,
         shuffle: None,
         repetitions: NonZeroU32::MIN,
+        labels: Labels::default(),
         command: vec![],
         author: "ann@desk".into(),
         host: "desk".into(),
@@ -81,8 +84,9 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         root: "/".into(),
         built: vec![],
         commit: None,
-        journals: None,
+        build: Build::default(),
         patience: Duration::from_secs(30),
+        journals: None,
         timings: Timings::start(),
     }
 }

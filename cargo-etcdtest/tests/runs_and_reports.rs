@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use cargo_etcdtest::model::{Run, RunId, RunState};
+use cargo_etcdtest::model::{Build, Run, RunId, RunState};
 use cargo_etcdtest::reports::{JUNIT, Reports};
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{Op, SharedStore, Txn, encode, keys};
@@ -41,9 +41,10 @@ async fn project() -> tempfile::TempDir {
         command: vec!["cargo".into()],
         author: "ann@desk".into(),
         commit: None,
+        build: Build::default(),
         environments: vec![],
         units: 0,
-        stripes: 1,
+        stripes: vec![1],
         tests_digest: String::new(),
         plan_digest: String::new(),
         shuffle: None,

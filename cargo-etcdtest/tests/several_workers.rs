@@ -6,11 +6,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cargo_etcdtest::execution::{
-    Claimed, Claims, Histories, Latest, Membership, Plan, Proposal, RunError, conclude,
+    Claimed, Claims, Hand, Histories, Membership, Pace, Plan, Proposal, RunError, conclude,
 };
 use cargo_etcdtest::model::{
-    Block, Cancellation, Fence, Outcome, PlannedUnit, Run, RunId, RunState, Steward, TestCaseId, UnitIndex,
-    UnitResult, Worker, WorkerId,
+    Block, Build, Cancellation, Fence, Labels, Outcome, PlannedUnit, Run, RunId, RunState, Steward,
+    TestCaseId, UnitIndex, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{KeyRange, Op, SharedStore, Txn, decode, decode_block, encode, get, keys, list};
@@ -33,10 +33,11 @@ impl Site {
             test: TestCaseId::new("p", "b", format!("t{number:02}")),
             environment: "local".into(),
             repetition: None,
+            needs: Labels::default(),
             estimate: None,
             skip: None,
         });
-        Self { store, plan: Plan::new(units, &Histories::new(), None), _folder: folder }
+        Self { store, plan: Plan::new(units, &Histories::default(), None), _folder: folder }
     }
 
     fn run(&self) -> Run {
@@ -48,9 +49,10 @@ impl Site {
             command: vec![],
             author: "ann@desk".into(),
             commit: None,
+            build: Build::default(),
             environments: vec![],
             units: u32::try_from(self.plan.len()).unwrap(),
-            stripes: u32::try_from(self.plan.stripes()).unwrap(),
+            stripes: self.plan.stripes_by_group(),
             tests_digest: String::new(),
             plan_digest: self.plan.digest(),
             shuffle: None,
@@ -61,7 +63,7 @@ impl Site {
 
     async fn enter(&self, name: &str) -> Membership {
         let run = self.run();
-        let proposal = Proposal { run: &run, plan: &self.plan, environments: &[] };
+        let proposal = Proposal { run: &run, plan: &self.plan, environments: &[], rules: None };
         let worker = worker(name);
         let entered = Membership::enter(self.store.clone(), worker, proposal, PATIENCE).await;
         let (membership, plan) = entered.unwrap();
@@ -90,10 +92,10 @@ impl Site {
         decode::<Run>(&pair).unwrap().state
     }
 
-    /// Takes so many seconds of units, which is so many units.
-    async fn take(&self, claims: &mut Claims, seconds: u64) -> Claimed {
-        let wanted = Duration::from_secs(seconds);
-        claims.claim(&self.plan, wanted, |_| Duration::from_secs(1), &[], true).await.unwrap()
+    /// Takes units for so many idle lanes.
+    async fn take(&self, claims: &mut Claims, idle: usize) -> Claimed {
+        let hand = Hand { idle, empty: true };
+        claims.claim(&self.plan, &Pace::new(&self.plan), hand, &[]).await.unwrap()
     }
 
     /// Takes all units that there are, in the name of a worker.
@@ -111,7 +113,15 @@ impl Site {
 fn worker(name: &str) -> Worker {
     let (host, _) = name.split_once('-').unwrap();
     let (id, host) = (WorkerId::new(name), host.to_owned());
-    Worker { id, host, pid: 1, run: RunId::new("run"), since: Timestamp::now(), lanes: 1 }
+    Worker {
+        id,
+        host,
+        pid: 1,
+        run: RunId::new("run"),
+        since: Timestamp::now(),
+        lanes: 1,
+        labels: Labels::default(),
+    }
 }
 
 fn result(unit: UnitIndex, token: Fence) -> UnitResult {
@@ -145,9 +155,7 @@ async fn several_workers_share_one_run_and_any_of_them_finishes_it() {
     assert_eq!(site.take(&mut second, 1).await, Claimed::Exhausted);
     let mut both = [first.into_membership(), second.into_membership()];
     let [first, second] = &mut both;
-    let latest = Latest::new();
-    let (first, second) =
-        tokio::join!(conclude(first, &site.plan, &latest), conclude(second, &site.plan, &latest));
+    let (first, second) = tokio::join!(conclude(first, &site.plan), conclude(second, &site.plan));
     let summary = first.unwrap().run.summary.unwrap();
     assert_eq!(second.unwrap().run.summary, Some(summary));
     assert_eq!((summary.passed, summary.not_run), (10, 0));
@@ -162,7 +170,8 @@ async fn the_units_of_a_dead_worker_are_taken_one_by_one_and_only_by_who_is_idle
     let mut other = site.claims("desk-2").await;
     assert_eq!(site.take(&mut other, 9).await, Claimed::Wait(None), "it lives");
     site.bury("desk-1").await;
-    let busy = other.claim(&site.plan, PATIENCE, |_| PATIENCE, &[], false).await.unwrap();
+    let busy =
+        other.claim(&site.plan, &Pace::new(&site.plan), Hand { idle: 1, empty: false }, &[]).await.unwrap();
     assert_eq!(busy, Claimed::Wait(None));
     let mut rerun = Vec::new();
     for _ in 0..2 {
@@ -288,7 +297,7 @@ async fn a_finisher_that_died_is_replaced() {
     let finishing = Run { state: RunState::Finishing { by, cancelled: false }, ..site.run() };
     let then = vec![Op::put(keys::run(&finishing.id), encode(&finishing))];
     site.store.txn(Txn { then, ..Txn::default() }).await.unwrap();
-    let details = conclude(&mut claims.into_membership(), &site.plan, &Latest::new()).await.unwrap();
+    let details = conclude(&mut claims.into_membership(), &site.plan).await.unwrap();
     assert_eq!(details.run.summary.unwrap().passed, 2);
     assert_eq!(site.state().await, RunState::Finished { cancelled: false });
 }
@@ -303,8 +312,7 @@ async fn a_cancelled_run_ends_when_everybody_has_given_up_and_is_resumed_where_i
     assert!(second.membership_mut().cancel(cancellation).await.unwrap());
     assert_eq!(site.take(&mut second, 1).await, Claimed::Cancelled);
     let mut second = second.into_membership();
-    let latest = Latest::new();
-    let end = conclude(&mut second, &site.plan, &latest);
+    let end = conclude(&mut second, &site.plan);
     tokio::pin!(end);
     let early = tokio::time::timeout(Duration::from_millis(200), &mut end).await;
     assert!(early.is_err(), "the first one may still store what it has");

@@ -76,7 +76,7 @@
 //! - `toml` (default): environments in TOML files. JSON files are read without it.
 //!
 //! # Known limits
-//! - `timeout`, `retries`, `environments` and `exclusive` are kept by `cargo etcdtest` alone;
+//! - `timeout`, `retries`, `environments`, `exclusive` and `needs` are kept by `cargo etcdtest` alone;
 //!   `cargo test` and nextest run each test once, in whatever environment they find. Steps
 //!   and attachments are dropped there.
 //! - Under `cargo test` a binary with `main!()` has the limits of `libtest-mimic`: output is

@@ -92,6 +92,8 @@ pub struct Listed {
     pub environments: Vec<String>,
     /// A resource that only one test at a time may use.
     pub exclusive: Option<String>,
+    /// Labels that a worker must have to run it.
+    pub needs: Vec<String>,
     /// Why the test is ignored; an empty text where no reason was given.
     pub ignore: Option<String>,
     /// The test passes if it panics.
@@ -261,6 +263,7 @@ impl Listed {
         say("retries", self.retries.map(Value::from));
         say("environments", list(&self.environments));
         say("exclusive", self.exclusive.as_deref().map(Value::from));
+        say("needs", list(&self.needs));
         say("ignore", self.ignore.as_deref().map(Value::from));
         say("should_panic", self.should_panic.then(|| true.into()));
         say("typed", self.typed.then(|| true.into()));
@@ -282,6 +285,7 @@ impl Listed {
             retries: number(test, "retries"),
             environments: texts(test, "environments").unwrap_or_default(),
             exclusive: text(test, "exclusive"),
+            needs: texts(test, "needs").unwrap_or_default(),
             ignore: text(test, "ignore"),
             should_panic: test.get("should_panic").is_some_and(|value| *value == true),
             typed: test.get("typed").is_some_and(|value| *value == true),

@@ -29,6 +29,7 @@ pub struct Entry {
     pub retries: Option<u32>,
     pub environments: &'static [&'static str],
     pub exclusive: Option<&'static str>,
+    pub needs: &'static [&'static str],
     /// Why it is ignored; an empty text without a reason.
     pub ignore: Option<&'static str>,
     pub should_panic: ShouldPanic,
@@ -106,6 +107,7 @@ impl Entry {
             retries: self.retries,
             environments: owned(self.environments),
             exclusive: self.exclusive.map(str::to_owned),
+            needs: owned(self.needs),
             ignore: self.ignore.map(str::to_owned),
             should_panic: !matches!(self.should_panic, ShouldPanic::No),
             typed: self.parameters.iter().any(|parameter| parameter.check.is_some()),

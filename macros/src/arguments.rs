@@ -11,13 +11,14 @@ use syn::{Error, Expr, Ident, LitInt, LitStr, Result, Token, bracketed, parenthe
 use crate::duration;
 
 /// Every argument with the form it takes.
-const FORMS: [(&str, &str); 9] = [
+const FORMS: [(&str, &str); 10] = [
     ("tags", "a list of texts: `tags = [\"smoke\", \"orders\"]`"),
     ("owner", "a text: `owner = \"orders\"`"),
     ("timeout", "a duration of `h`, `m`, `s` and `ms`: `timeout = \"1m 30s\"`"),
     ("retries", "a whole number: `retries = 2`"),
     ("environments", "a list of names or patterns: `environments = [\"staging-*\"]`"),
     ("exclusive", "the name of a resource: `exclusive = \"printer\"`"),
+    ("needs", "a list of labels, without spaces and commas: `needs = [\"gpu\"]`"),
     ("ignore", "written alone or with a reason: `ignore = \"why\"`"),
     ("should_panic", "written alone or with a part of the message: `should_panic(expected = \"text\")`"),
     ("cases", "a list of names with values: `cases(small(1, \"a\"), large(99, \"b\"))`"),
@@ -32,6 +33,7 @@ pub(crate) struct Arguments {
     pub(crate) retries: Option<u32>,
     pub(crate) environments: Vec<LitStr>,
     pub(crate) exclusive: Option<LitStr>,
+    pub(crate) needs: Vec<LitStr>,
     /// The reason, empty where none was given.
     pub(crate) ignore: Option<String>,
     pub(crate) should_panic: Option<ShouldPanic>,
@@ -77,6 +79,7 @@ impl Arguments {
             "retries" => self.retries = Some(argument.number()?),
             "environments" => self.environments = argument.texts()?,
             "exclusive" => self.exclusive = Some(argument.text()?),
+            "needs" => self.needs = argument.labels()?,
             "ignore" => {
                 let reason = if argument.ends() { None } else { Some(argument.text()?) };
                 self.ignore = Some(reason.map_or_else(String::new, |reason| reason.value()));
@@ -147,6 +150,15 @@ impl Argument<'_> {
             Ok(())
         })?;
         Ok(texts)
+    }
+
+    fn labels(&self) -> Result<Vec<LitStr>> {
+        let labels = self.texts()?;
+        let wrong = |letter: char| letter == ',' || letter.is_whitespace() || letter.is_control();
+        match labels.iter().find(|label| label.value().contains(wrong)) {
+            Some(label) => Err(self.wrong(label.span())),
+            None => Ok(labels),
+        }
     }
 
     fn duration(&self) -> Result<Duration> {

@@ -130,7 +130,7 @@ fn entry(function: &Function, arguments: &Arguments, span: Span) -> TokenStream 
     let documentation = &function.documentation;
     let (description, steps, expected) =
         (&documentation.description, &documentation.steps, &documentation.expected);
-    let Arguments { tags, environments, .. } = arguments;
+    let Arguments { tags, environments, needs, .. } = arguments;
     let owner = option(arguments.owner.as_ref());
     let exclusive = option(arguments.exclusive.as_ref());
     let retries = option(arguments.retries);
@@ -153,6 +153,7 @@ fn entry(function: &Function, arguments: &Arguments, span: Span) -> TokenStream 
         retries: #retries,
         environments: &[#(#environments),*],
         exclusive: #exclusive,
+        needs: &[#(#needs),*],
         ignore: #ignore,
         should_panic: ::etcdtest::private::ShouldPanic::#should_panic,
         file: ::core::file!(),

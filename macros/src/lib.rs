@@ -22,6 +22,7 @@ use proc_macro::TokenStream;
 /// | `retries = 2` | how often a failed attempt is tried again |
 /// | `environments = ["staging-*"]` | the environments it may run in |
 /// | `exclusive = "printer"` | a resource that one test at a time may use |
+/// | `needs = ["gpu"]` | labels that a worker must have to run it |
 /// | `ignore` or `ignore = "why"` | not run unless asked for |
 /// | `should_panic` or `should_panic(expected = "text")` | passes by panicking |
 /// | `cases(one(1, "a"), two(2, "b"))` | one test per case; the values fill the first parameters |

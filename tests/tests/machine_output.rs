@@ -75,14 +75,14 @@ fn the_fields_of_tests_and_test_cases_are_documented() {
     );
     let test = "/// Said.\n///\n/// # Steps\n/// 1. Do it.\n///\n/// # Expected\n/// Done.\n\
                 #[etcdtest::test(tags = [\"a\"], owner = \"b\", timeout = \"1m\", retries = 1, \
-                environments = [\"local\"], exclusive = \"c\", ignore = \"not yet\")]\nfn full() {}\n\
+                environments = [\"local\"], exclusive = \"c\", needs = [\"d\"], ignore = \"not yet\")]\nfn full() {}\n\
                 #[etcdtest::test]\nfn ends(cx: &etcdtest::Context) { cx.step(\"s\", || panic!(\"no\")) }\n\
                 etcdtest::main!();\n";
     let project = Project::package("machine_output", &manifest).with_lock();
     let project = project.file("src/lib.rs", "").file("tests/smoke.rs", test);
 
     let listed = printed(&project, "list", &["list"]);
-    for field in ["steps", "expected", "timeout", "exclusive", "ignore", "environments", "line"] {
+    for field in ["steps", "expected", "timeout", "exclusive", "needs", "ignore", "environments", "line"] {
         assert!(listed.contains(field), "{field} is not in {listed:?}");
     }
     printed(&project, "testcase create machine_output::paper --step a --owner b --tag c", &TEST_CASE);

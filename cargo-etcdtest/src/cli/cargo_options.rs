@@ -8,13 +8,22 @@ use clap::Args;
 use super::interrupts::Interrupts;
 use super::style::{WARNING, painted};
 use super::{Exit, Failure};
+use crate::model::Build;
 use crate::testcases::{BuildError, Built, CargoCommand, ListError, TestList, build, discover};
 
 /// Cargo's flags, with cargo's names and meaning.
 #[derive(Clone, Debug, Default, Args)]
-#[command(next_help_heading = "What is built (as in cargo test)")]
-#[expect(clippy::struct_excessive_bools, reason = "each is a flag of cargo's")]
 pub struct CargoOptions {
+    #[command(flatten)]
+    selection: CargoSelection,
+    #[command(flatten)]
+    local: CargoLocal,
+}
+
+/// What is built: the same on every machine.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "What is built (as in cargo test)")]
+struct CargoSelection {
     #[command(flatten)]
     packages: clap_cargo::Workspace,
     #[command(flatten)]
@@ -30,6 +39,13 @@ pub struct CargoOptions {
     /// Target triple to build for
     #[arg(long, value_name = "TRIPLE")]
     target: Option<String>,
+}
+
+/// How this machine builds it.
+#[derive(Clone, Debug, Default, Args)]
+#[command(next_help_heading = "How it is built (as in cargo test)")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag of cargo's")]
+pub(super) struct CargoLocal {
     /// Folder of all build artifacts
     #[arg(long, value_name = "FOLDER")]
     target_dir: Option<PathBuf>,
@@ -140,31 +156,62 @@ impl CargoOptions {
 
     /// The manifest that was named, if one was.
     pub fn manifest_path(&self) -> Option<&Path> {
-        self.manifest_path.as_deref().map(Path::new)
+        self.local.manifest_path()
+    }
+
+    /// What is built, for whoever builds the same elsewhere: the flags, and the folder from
+    /// the workspace's `root` in which cargo is asked.
+    pub fn portable(&self, root: &Path) -> Build {
+        let manifest = self.manifest_path().map(|manifest| manifest.parent().unwrap_or(Path::new("")));
+        let asked = std::env::current_dir().unwrap_or_default().join(manifest.unwrap_or(Path::new("")));
+        let (asked, root) = (asked.canonicalize().unwrap_or(asked), root.canonicalize().unwrap_or_default());
+        let folder = asked.strip_prefix(&root).unwrap_or(Path::new(""));
+        let mut flags = Arguments(self.selection.flags("--cargo-profile"));
+        flags.value("--target", self.selection.target.as_ref());
+        Build { folder: folder.to_string_lossy().into_owned(), flags: flags.0 }
+    }
+
+    /// The flags with which another machine builds what was built for a run, below the
+    /// workspace's `root`.
+    ///
+    /// # Errors
+    /// The run was built with flags that this version does not know.
+    pub(super) fn elsewhere(build: &Build, root: &Path, local: CargoLocal) -> Result<Self, Failure> {
+        #[derive(clap::Parser)]
+        #[command(no_binary_name = true)]
+        struct Flags {
+            #[command(flatten)]
+            selection: CargoSelection,
+        }
+
+        let flags = <Flags as clap::Parser>::try_parse_from(&build.flags).map_err(|_| {
+            Failure::usage(miette::miette!(
+                help = "use the same version of cargo-etcdtest everywhere",
+                "the run was built with flags that this version does not know: {}",
+                build.flags.join(" ")
+            ))
+        })?;
+        let manifest = root.join(&build.folder).join("Cargo.toml").to_string_lossy().into_owned();
+        Ok(Self { selection: flags.selection, local: CargoLocal { manifest_path: Some(manifest), ..local } })
     }
 
     fn command(&self) -> CargoCommand {
+        let local = &self.local;
         CargoCommand {
             directory: None,
-            common: self.common(),
-            selection: self.selection(),
-            config: self.config.clone(),
-            target: self.target.clone(),
-            target_directory: self.target_dir.clone(),
+            common: local.common(),
+            selection: [self.selection.flags("--profile"), local.jobs()].concat(),
+            config: local.config.clone(),
+            target: self.selection.target.clone(),
+            target_directory: local.target_dir.clone(),
         }
     }
+}
 
-    fn common(&self) -> Vec<String> {
-        let mut arguments = Arguments::default();
-        arguments.value("--manifest-path", self.manifest_path.as_ref());
-        arguments.flag("--offline", self.offline);
-        arguments.flag("--locked", self.locked);
-        arguments.flag("--frozen", self.frozen);
-        arguments.value("-Z", &self.unstable);
-        arguments.0
-    }
-
-    fn selection(&self) -> Vec<String> {
+impl CargoSelection {
+    /// The flags, but for the target triple, which cargo is told elsewhere; that of the
+    /// profile has this name, which alone is another with us than with cargo.
+    fn flags(&self, profile: &str) -> Vec<String> {
         let mut arguments = Arguments::default();
         arguments.value("--package", &self.packages.package);
         arguments.flag("--workspace", self.packages.workspace || self.packages.all);
@@ -184,7 +231,29 @@ impl CargoOptions {
         arguments.flag("--all-features", self.features.all_features);
         arguments.flag("--no-default-features", self.features.no_default_features);
         arguments.flag("--release", self.release);
-        arguments.value("--profile", self.cargo_profile.as_ref());
+        arguments.value(profile, self.cargo_profile.as_ref());
+        arguments.0
+    }
+}
+
+impl CargoLocal {
+    /// The manifest that was named, if one was.
+    pub(super) fn manifest_path(&self) -> Option<&Path> {
+        self.manifest_path.as_deref().map(Path::new)
+    }
+
+    fn common(&self) -> Vec<String> {
+        let mut arguments = Arguments::default();
+        arguments.value("--manifest-path", self.manifest_path.as_ref());
+        arguments.flag("--offline", self.offline);
+        arguments.flag("--locked", self.locked);
+        arguments.flag("--frozen", self.frozen);
+        arguments.value("-Z", &self.unstable);
+        arguments.0
+    }
+
+    fn jobs(&self) -> Vec<String> {
+        let mut arguments = Arguments::default();
         arguments.value("--jobs", self.build_jobs.as_ref());
         arguments.flag("--ignore-rust-version", self.ignore_rust_version);
         arguments.0
@@ -245,5 +314,24 @@ mod tests {
         );
         assert_eq!(command.common.join(" "), "--manifest-path x/Cargo.toml --offline -Z unstable");
         assert_eq!((command.config, command.target), (vec!["a.b=1".into()], Some("x86".into())));
+    }
+    #[test]
+    fn what_was_built_is_built_elsewhere_with_the_flags_of_that_machine() {
+        let line = "x -p a --test t -F f --cargo-profile ci --target x86 --build-jobs 2 --target-dir /mine";
+        let portable = Line::try_parse_from(line.split_whitespace()).unwrap().cargo.portable(Path::new("/"));
+        assert_eq!(
+            portable.flags.join(" "),
+            "--package a --test t --features f --cargo-profile ci --target x86"
+        );
+        let local = CargoLocal { offline: true, ..CargoLocal::default() };
+        let there = Build { folder: "crates/a".into(), ..portable };
+        let command = CargoOptions::elsewhere(&there, Path::new("/w"), local).unwrap().command();
+        assert_eq!(command.selection.join(" "), "--package a --test t --features f --profile ci");
+        assert_eq!(command.common.join(" "), "--manifest-path /w/crates/a/Cargo.toml --offline");
+        assert_eq!((command.target.as_deref(), command.target_directory), (Some("x86"), None));
+        for flags in [&["--config", "build.rustc='/bin/sh'"][..], &["--target-dir", "/etc"], &["run"]] {
+            let build = Build { flags: flags.iter().map(|&flag| flag.to_owned()).collect(), ..there.clone() };
+            assert!(CargoOptions::elsewhere(&build, Path::new("/w"), CargoLocal::default()).is_err());
+        }
     }
 }

@@ -10,6 +10,7 @@ mod filter_options;
 mod global;
 mod interrupts;
 mod list;
+mod needs;
 mod print;
 mod progress;
 mod report;
@@ -31,6 +32,8 @@ mod testcase;
 mod testcase_text;
 mod verb;
 mod watch;
+mod worker;
+mod worker_text;
 
 use std::ffi::OsString;
 
@@ -43,6 +46,8 @@ pub use global::GlobalArgs;
 pub use session::Session;
 
 use crate::config::{Declaration, Flags, Format};
+
+use worker::MachineArgs;
 
 /// Run the tests of distributed applications, and manage them, on etcd.
 ///
@@ -69,6 +74,8 @@ enum Verb {
     Runs(runs::RunsArgs),
     /// Show and export reports
     Report(report::ReportArgs),
+    /// Work for runs that others began
+    Worker(Box<worker::WorkerArgs>),
     /// Follow a run live
     Watch(watch::WatchArgs),
     Store(store::StoreArgs),
@@ -146,12 +153,18 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
             env::run(args, session.store().await?, &session).await
         }
         Verb::Runs(args) => {
-            let session = Session::new(global, Flags::default(), None)?;
-            runs::run(args, session.store().await?, &session.settings).await
+            let machine = args.machine();
+            let flags = machine.map(MachineArgs::flags).unwrap_or_default();
+            let session = Session::new(global, flags, machine.and_then(MachineArgs::manifest_path))?;
+            runs::run(args, &session).await
         }
         Verb::Report(args) => {
             let session = Session::new(global, Flags::default(), None)?;
             report::run(args, session.store().await?, session.settings.format).await
+        }
+        Verb::Worker(args) => {
+            let session = Session::new(global, args.machine().flags(), args.machine().manifest_path())?;
+            worker::run(*args, &session).await
         }
         Verb::Watch(args) => {
             let session = Session::new(global, Flags::default(), None)?;

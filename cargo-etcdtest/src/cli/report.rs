@@ -202,7 +202,7 @@ mod tests {
 
     use super::*;
     use crate::cli::GlobalArgs;
-    use crate::reports::render_all;
+    use crate::reports::REPORTS;
     use crate::reports::sample::{TestStore, at, every_kind};
 
     #[derive(Debug, Parser)]
@@ -227,7 +227,8 @@ mod tests {
         let details = every_kind();
         store.write(&details).await;
         let reports = Reports::new(store.store.clone());
-        for (name, content) in render_all(&details).unwrap() {
+        for (name, render) in REPORTS {
+            let content = render(&details).unwrap();
             reports.put(&details.run.id, name, &content).await.unwrap();
         }
         store

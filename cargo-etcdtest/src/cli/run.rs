@@ -14,6 +14,7 @@ use super::cargo_options::{CargoOptions, unless_interrupted};
 use super::filter_options::FilterOptions;
 use super::global::without_password;
 use super::interrupts::Interrupts;
+use super::needs::check_needs;
 use super::progress::{Progress, show};
 use super::report::write_file;
 use super::requirements::require;
@@ -27,7 +28,7 @@ use crate::config::{
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
 use crate::execution::{self, Entry, Kept, Leave, Order, Policy, RunError, Selected, Timings};
-use crate::model::{Environment, RunId, WorkerId};
+use crate::model::{Environment, Labels, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::{JUNIT, Reports, RunDetails, resolve_run};
 use crate::store::{SharedStore, Store, StoreError, gc};
@@ -62,6 +63,9 @@ struct HowArgs {
     /// beginning of one, or `latest`
     #[arg(long, value_name = "RUN", conflicts_with = "environments")]
     env_from: Option<String>,
+    /// What this machine has that tests may need, with commas between
+    #[arg(long, value_name = "LABELS")]
+    labels: Option<Labels>,
     /// How many tests run at once: a number, `num-cpus`, or a negative number to leave cores free
     #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true)]
     test_threads: Option<TestThreads>,
@@ -113,6 +117,9 @@ struct HowArgs {
     /// How long environments are waited for that others have reserved
     #[arg(long, value_name = "DURATION", value_parser = duration)]
     reserve_timeout: Option<Duration>,
+    /// Create the run and follow it, without executing any of it here: workers do
+    #[arg(long)]
+    queue: bool,
     /// Id of the run, instead of one made from the time. Whoever types the same command with the same
     /// id, on this machine or another, takes part in the same run
     #[arg(long, value_name = "ID", value_parser = parse_run_id)]
@@ -126,6 +133,7 @@ impl HowArgs {
     /// What these flags say of the settings.
     fn flags(&self) -> Flags {
         Flags {
+            labels: self.labels.clone(),
             test_threads: self.test_threads,
             retries: self.retries,
             flaky_result: self.flaky_result,
@@ -201,51 +209,69 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     if tests.is_empty() {
         return Err(nothing_to_run(&list, &patterns));
     }
+    let policy = how.policy(settings);
+    check_needs(&tests, &policy, &settings.labels, how.queue || how.run_id.is_some())?;
     let found = execution::requirements(&tests, &chosen, &secrets, settings.list_timeout);
     require(&unless_interrupted(async { Ok(found.await) }).await?, settings.format)?;
     timings.end("list");
     Catalog::new(store.clone()).sync(&list).await?;
     timings.end("register");
+    let tests_digest = list.digest();
+    // They may be many, and the selected ones are all that is needed from now on.
+    drop(list);
 
     let host = crate::author::host();
     let order = Order {
         id: how.run_id.clone().unwrap_or_else(RunId::generate),
         tests,
-        tests_digest: list.digest(),
+        tests_digest,
         environments: chosen,
         secrets,
-        policy: how.policy(settings),
+        policy,
         shuffle: how.shuffle,
         repetitions: how.stress,
+        labels: settings.labels.clone(),
         command: without_password(arguments),
         author: crate::author::author(),
         host: host.clone(),
         worker: WorkerId::generate(&host),
-        entry: Entry::CreateOrJoin,
+        entry: if how.queue { Entry::Queue } else { Entry::CreateOrJoin },
         keeper: this_program(),
         root: session.root.clone(),
         built: program_folders,
+        build: cargo.portable(&session.root),
         commit: commit.await.unwrap_or_default(),
         patience: settings.store_timeout,
         journals: session.journals(&*store),
         timings,
     };
+    carry_out(&store, order, settings, how.own_results).await
+}
+
+/// Executes an order, and says what to exit with: by what came of the run, or with `own`, by
+/// what this worker did of it itself.
+pub(super) async fn carry_out(
+    store: &SharedStore,
+    order: Order,
+    settings: &Settings,
+    own: bool,
+) -> Result<Exit, Failure> {
     let (id, worker) = (order.id.clone(), order.worker.clone());
-    let (ended, interrupted) = execute(&store, order, settings.format).await;
+    let (ended, interrupted) = execute(store, order, settings.format).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
     | Err(RunError::Reservation(ReservationError::Lost { .. } | ReservationError::TakenAway { .. })) =
         &ended
     {
-        write_junit(&store, &id, settings.junit.as_deref()).await?;
+        write_junit(store, &id, settings.junit.as_deref()).await?;
     }
     match ended {
         Ok(details) => {
-            tidy(&*store, &id, settings).await;
+            tidy(&**store, &id, settings).await;
             let not_run = details.run.summary.is_some_and(|summary| summary.not_run > 0);
             Ok(match interrupted && not_run {
                 true => Exit::Interrupted,
-                false if how.own_results => exit_of_worker(&details, &worker),
+                false if own => exit_of_worker(&details, &worker),
                 false => exit_of(&details),
             })
         }
@@ -328,7 +354,7 @@ async fn execute(store: &SharedStore, order: Order, format: Format) -> (Result<R
         }
     });
     let signals = tokio::spawn(listen_to_signals(leave));
-    let result = execution::run(store.clone(), order, told.clone(), &events).await;
+    let result = Box::pin(execution::run(store.clone(), order, told.clone(), &events)).await;
     let interrupted = *told.borrow() > Leave::ToFinish;
     signals.abort();
     drop(events);
@@ -396,6 +422,12 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
         )),
         RunError::Left(_) => Failure::interrupted(miette::miette!(
             help = format!("`cargo etcdtest runs cancel {run}` ends it for all"),
+            "{error}"
+        )),
+        RunError::Unfollowed(_) => Failure::interrupted(miette::miette!(
+            help = format!(
+                "`cargo etcdtest watch {run}` follows it again, `cargo etcdtest runs cancel {run}` ends it"
+            ),
             "{error}"
         )),
         RunError::Unplanned(_) => Failure::usage(miette::miette!(

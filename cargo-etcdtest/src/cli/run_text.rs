@@ -9,6 +9,7 @@ use jiff::tz::TimeZone;
 
 use super::runs::state_word;
 use super::style::{FAINT, Label, STRONG, WARNING, ago, local_time, painted, seconds};
+use super::worker_text::workers_text;
 use crate::model::{Attempt, Commit, Environment, EnvironmentVersion, Run, RunState, RunSummary, Verdict};
 use crate::reports::{RunDetails, UnitDetails, story, text};
 use crate::store::StoreError;
@@ -45,6 +46,7 @@ pub(crate) fn run_text(details: &RunDetails, detail: &Detail<'_>) -> String {
         text.push('\n');
         text += &unit_story(details, unit);
     }
+    text += &workers_text(details, detail.all);
     if detail.all {
         section(&mut text, "Units", details, &details.units.iter().collect::<Vec<_>>());
     } else {
@@ -115,7 +117,10 @@ fn snapshot_text(snapshot: &Environment) -> String {
 fn unit_story(details: &RunDetails, unit: &UnitDetails) -> String {
     let mut text = unit_line(details, unit);
     let Some(result) = &unit.result else { return text };
-    text += &indented(&painted(FAINT, format!("by {}", result.worker)), INDENT - 2);
+    let place = result.attempts.last().and_then(|last| last.place.as_ref());
+    let place = place.map(|place| format!(" on {}, lane {}", one_line(&place.host), place.lane));
+    let by = format!("by {}{}", result.worker, place.unwrap_or_default());
+    text += &indented(&painted(FAINT, by), INDENT - 2);
     for attempt in result.attempts.iter().filter(|attempt| attempt.outcome.is_failure()) {
         if result.attempts.len() > 1 {
             let label = Label::from(attempt).painted(0);

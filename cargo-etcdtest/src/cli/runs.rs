@@ -12,15 +12,16 @@ use super::run::failure_of;
 use super::run_text::{self, Detail, counts, run_text, warnings};
 use super::style::{FAINT, STRONG, ago, local_time};
 use super::table::Table;
-use super::{Exit, Failure, Format};
+use super::worker::{self, MachineArgs};
+use super::{Exit, Failure, Format, Session};
 use crate::config::Settings;
 use crate::execution::{self, Cancelled};
-use crate::model::{Cancellation, RunState, RunSummary, Worker, WorkerId};
+use crate::model::{Cancellation, Labels, RunState, RunSummary, Worker, WorkerId};
 use crate::reports::history::{self, Found, ListedRun, Shown};
 use crate::reports::{Counts, LATEST, ReportError, RunDetails, SummaryReport, resolve_run, text};
 use crate::store::SharedStore;
 
-/// List the runs of the store, show how one went, or cancel one
+/// List the runs of the store, show how one went, cancel one, or go on with it
 #[derive(Debug, Args)]
 pub(crate) struct RunsArgs {
     #[command(subcommand)]
@@ -29,6 +30,20 @@ pub(crate) struct RunsArgs {
 
 #[derive(Debug, Subcommand)]
 enum RunsVerb {
+    #[command(flatten)]
+    About(AboutVerb),
+    /// Go on with a run that was cancelled or whose workers died: run what has no result yet
+    Resume {
+        /// Id of the run, the beginning of one, or `latest`
+        #[arg(value_name = "RUN")]
+        run: String,
+        #[command(flatten)]
+        machine: Box<MachineArgs>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum AboutVerb {
     /// List runs, newest first
     List {
         /// At most so many
@@ -58,16 +73,27 @@ enum RunsVerb {
     },
 }
 
+impl RunsArgs {
+    /// What it says of this machine, where that matters.
+    pub(super) fn machine(&self) -> Option<&MachineArgs> {
+        match &self.verb {
+            RunsVerb::Resume { machine, .. } => Some(machine),
+            RunsVerb::About(_) => None,
+        }
+    }
+}
+
 /// Runs the verb.
 ///
 /// # Errors
 /// No such run, or the store failed.
-pub(crate) async fn run(
-    arguments: RunsArgs,
-    store: SharedStore,
-    settings: &Settings,
-) -> Result<Exit, Failure> {
-    let answer = answer(arguments.verb, &store, settings, Timestamp::now(), &TimeZone::system()).await?;
+pub(crate) async fn run(arguments: RunsArgs, session: &Session) -> Result<Exit, Failure> {
+    let verb = match arguments.verb {
+        RunsVerb::Resume { run, machine } => return worker::resume(&run, *machine, session).await,
+        RunsVerb::About(verb) => verb,
+    };
+    let store = session.store().await?;
+    let answer = answer(verb, &store, &session.settings, Timestamp::now(), &TimeZone::system()).await?;
     print(&answer.value)?;
     // What could not be read goes to stderr, so that the rest can be piped on.
     anstream::eprint!("{}", warnings(&answer.broken));
@@ -75,7 +101,7 @@ pub(crate) async fn run(
 }
 
 async fn answer(
-    verb: RunsVerb,
+    verb: AboutVerb,
     shared: &SharedStore,
     settings: &Settings,
     now: Timestamp,
@@ -83,7 +109,7 @@ async fn answer(
 ) -> Result<Found<String>, Failure> {
     let (store, format) = (&**shared, settings.format);
     match verb {
-        RunsVerb::List { limit } => {
+        AboutVerb::List { limit } => {
             let mut found = history::runs(store).await?;
             found.value.truncate(limit.get());
             let value = match format {
@@ -92,7 +118,7 @@ async fn answer(
             };
             Ok(Found { value, broken: found.broken })
         }
-        RunsVerb::Show { run, all, output } => {
+        AboutVerb::Show { run, all, output } => {
             let run = resolve_run(store, &run).await?;
             let mut found = history::read(store, &run).await?;
             let shown = if output { Shown::WHOLE } else { Shown::BRIEF };
@@ -104,7 +130,7 @@ async fn answer(
             };
             Ok(Found { value, broken: found.broken })
         }
-        RunsVerb::Cancel { run, why } => {
+        AboutVerb::Cancel { run, why } => {
             Ok(Found { value: cancel(shared, &run, &why, settings).await?, broken: Vec::new() })
         }
     }
@@ -125,6 +151,7 @@ async fn cancel(store: &SharedStore, run: &str, why: &str, settings: &Settings) 
         run: id.clone(),
         since: Timestamp::now(),
         lanes: 0,
+        labels: Labels::default(),
     };
     let cancellation = Cancellation { reason, ends_tests: true };
     let cancelled = execution::cancel(store, worker, &cancellation, settings.store_timeout).await;
@@ -262,7 +289,8 @@ mod tests {
         let cli = Cli::try_parse_from(std::iter::once(&"runs").chain(arguments)).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let settings = Settings::load(cli.global.merge(Flags::default()), folder.path(), []).unwrap();
-        let answer = answer(cli.runs.verb, &store.store, &settings, at(7200), &TimeZone::UTC).await?;
+        let RunsVerb::About(verb) = cli.runs.verb else { panic!("it needs a project") };
+        let answer = answer(verb, &store.store, &settings, at(7200), &TimeZone::UTC).await?;
         let text = answer.value + &warnings(&answer.broken);
         Ok(anstream::adapter::strip_str(&text).to_string())
     }
@@ -279,7 +307,8 @@ mod tests {
         named.run.id = RunId::new("aaa-nightly");
         named.run.created = at(3600);
         named.run.environments[0].version = 0;
-        named.run.commit = Some(Commit { id: "ab".into(), branch: None, dirty: false });
+        named.run.commit =
+            Some(Commit { id: "ab".into(), branch: None, folder: String::new(), dirty: false });
         store.write(&named).await;
         let mut stalled = named.clone();
         stalled.run.id = RunId::new("zzz");
@@ -324,6 +353,7 @@ mod tests {
             run: run.id.clone(),
             since: at(0),
             lanes: 4,
+            labels: Labels::default(),
         };
         store.write(&details).await;
         store.put(vec![(keys::worker(&worker.id), encode(&worker))]).await;

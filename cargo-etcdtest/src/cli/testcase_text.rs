@@ -84,6 +84,7 @@ fn write_details(
         field(out, "retries", &code.retries.map(|retries| retries.to_string()).unwrap_or_default())?;
         field(out, "environments", &code.environments.join(", "))?;
         field(out, "exclusive", code.exclusive.as_deref().unwrap_or_default())?;
+        field(out, "needs", &code.needs.to_string())?;
         match code.ignore.as_deref() {
             Some("") => field(out, "ignored", "yes")?,
             why => field(out, "ignored", why.unwrap_or_default())?,

@@ -9,6 +9,7 @@ use super::stream::Stream;
 use super::{Exit, Failure};
 use crate::config::Format;
 use crate::execution::{RunError, follow};
+use crate::model::RunId;
 use crate::reports::{LATEST, resolve_run};
 use crate::store::SharedStore;
 
@@ -23,12 +24,17 @@ pub(super) struct WatchArgs {
 /// Shows a run until it is over, and exits with its outcome.
 pub(super) async fn run(args: WatchArgs, store: SharedStore, format: Format) -> Result<Exit, Failure> {
     let id = resolve_run(store.as_ref(), &args.run).await?;
+    follow_run(&id, &store, format).await
+}
+
+/// Shows the run of an id until it is over, and exits with its outcome.
+pub(super) async fn follow_run(id: &RunId, store: &SharedStore, format: Format) -> Result<Exit, Failure> {
     let (events, heard) = mpsc::unbounded_channel();
     let shown = tokio::task::spawn_blocking(move || match format {
         Format::Human => show(heard, &mut Progress::new(false)),
         Format::Json => show(heard, &mut Stream::default()),
     });
-    let result = follow(&store, &id, &events).await;
+    let result = follow(store, id, &events).await;
     drop(events);
     let _ = shown.await;
     match result {

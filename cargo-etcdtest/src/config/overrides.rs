@@ -1,5 +1,6 @@
 //! Rules for some tests only: `[[profile.NAME.overrides]]` in the settings file.
 
+use serde::{Deserialize, Serialize};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
@@ -10,7 +11,7 @@ use crate::document::{Document, Mistake};
 use crate::testcases::TestSet;
 
 /// Rules for the tests of a set.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Override {
     /// The tests.
     pub filter: TestSet,
@@ -32,7 +33,7 @@ fn say<T: Value>(rule: &mut Option<T>, value: &DeValue<'_>) -> Result<(), &'stat
 }
 
 /// Every rule that an override can have.
-const RULES: [(&str, Say); 9] = [
+const RULES: [(&str, Say); 10] = [
     ("retries", |rules, value| say(&mut rules.retries, value)),
     ("flaky-result", |rules, value| say(&mut rules.flaky_result, value)),
     ("leaky-result", |rules, value| say(&mut rules.leaky_result, value)),
@@ -40,6 +41,7 @@ const RULES: [(&str, Say); 9] = [
     ("slow-timeout", |rules, value| say(&mut rules.slow_timeout, value)),
     ("threads-required", |rules, value| say(&mut rules.threads_required, value)),
     ("exclusive", |rules, value| say(&mut rules.exclusive, value)),
+    ("needs", |rules, value| say(&mut rules.needs, value)),
     ("success-output", |rules, value| say(&mut rules.success_output, value)),
     ("failure-output", |rules, value| say(&mut rules.failure_output, value)),
 ];

@@ -6,21 +6,26 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use clap::ValueEnum;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+
+use crate::model::Labels;
 
 /// Time between the request to end and the kill, where nothing else is said.
 const GRACE: Duration = Duration::from_secs(10);
 
 /// What one place says of how a test is run; nothing where it leaves that to others.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
 pub struct Rules {
     /// How often a failed attempt is tried again.
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub retries: Option<Retries>,
     /// What a test counts as that passed after a failed attempt.
     pub flaky_result: Option<PassOrFail>,
     /// What a test counts as that passed and left processes behind.
     pub leaky_result: Option<PassOrFail>,
     /// How long an attempt may take.
+    #[serde(with = "crate::model::seconds::option", skip_serializing_if = "Option::is_none")]
     pub timeout: Option<Duration>,
     /// When an attempt is slow, and perhaps ended for it.
     pub slow_timeout: Option<SlowTimeout>,
@@ -28,6 +33,8 @@ pub struct Rules {
     pub threads_required: Option<ThreadsRequired>,
     /// The resource that it needs for itself.
     pub exclusive: Option<String>,
+    /// What a worker must have to be dealt it.
+    pub needs: Option<Labels>,
     /// When the output of a test that passed is shown.
     pub success_output: Option<OutputWhen>,
     /// When the output of a failed attempt is shown.
@@ -35,8 +42,8 @@ pub struct Rules {
 }
 
 /// How often, and after which waits, a failed attempt is tried again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "RetriesWritten")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "RetriesWritten", into = "RetriesWritten")]
 pub struct Retries {
     /// How often.
     pub count: u32,
@@ -51,7 +58,7 @@ pub struct Retries {
 }
 
 /// How the wait before a retry grows.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Backoff {
     /// Not at all.
@@ -62,8 +69,8 @@ pub enum Backoff {
 }
 
 /// When a running attempt is slow.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "SlowWritten")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "SlowWritten", into = "SlowWritten")]
 pub struct SlowTimeout {
     /// After how long, and then how often, it is reported.
     pub period: Duration,
@@ -74,7 +81,8 @@ pub struct SlowTimeout {
 }
 
 /// What something doubtful counts as.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum PassOrFail {
     /// As passed.
     #[default]
@@ -84,7 +92,8 @@ pub enum PassOrFail {
 }
 
 /// After how many failures no more tests are begun.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum MaxFail {
     /// After so many.
     After(NonZeroU32),
@@ -93,7 +102,8 @@ pub enum MaxFail {
 }
 
 /// When the output of a test is shown.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum OutputWhen {
     /// When the attempt ends.
     Immediate,
@@ -107,7 +117,8 @@ pub enum OutputWhen {
 }
 
 /// How many of the lanes a test takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub enum ThreadsRequired {
     /// So many, or all if there are fewer.
     Count(NonZeroUsize),
@@ -123,18 +134,18 @@ pub enum ThreadsRequired {
 pub struct RuleError(&'static str);
 
 /// A duration as it is written: `30s`.
-#[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 struct Written(Duration);
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum RetriesWritten {
     Count(u32),
     Table(RetriesTable),
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct RetriesTable {
     backoff: Backoff,
@@ -145,14 +156,14 @@ struct RetriesTable {
     jitter: bool,
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum SlowWritten {
     Period(Written),
     Table(SlowTable),
 }
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct SlowTable {
     period: Written,
@@ -278,6 +289,54 @@ impl TryFrom<SlowWritten> for SlowTimeout {
         })
     }
 }
+
+impl From<Written> for String {
+    fn from(Written(duration): Written) -> Self {
+        humantime::format_duration(duration).to_string()
+    }
+}
+
+impl From<Retries> for RetriesWritten {
+    fn from(retries: Retries) -> Self {
+        let Retries { count, backoff, delay, max_delay, jitter } = retries;
+        if retries == Retries::at_once(count) {
+            return Self::Count(count);
+        }
+        let delay = (!delay.is_zero()).then_some(Written(delay));
+        Self::Table(RetriesTable { backoff, count, delay, max_delay: max_delay.map(Written), jitter })
+    }
+}
+
+impl From<SlowTimeout> for SlowWritten {
+    fn from(slow: SlowTimeout) -> Self {
+        let SlowTimeout { period, terminate_after, grace_period } = slow;
+        let (period, grace_period) = (Written(period), Some(Written(grace_period)));
+        Self::Table(SlowTable { period, terminate_after, grace_period })
+    }
+}
+
+/// Has serde write and read a type as its text.
+macro_rules! as_text {
+    ($($type:ty),+) => {
+        $(
+            impl TryFrom<String> for $type {
+                type Error = RuleError;
+
+                fn try_from(text: String) -> Result<Self, RuleError> {
+                    text.parse()
+                }
+            }
+
+            impl From<$type> for String {
+                fn from(value: $type) -> Self {
+                    value.to_string()
+                }
+            }
+        )+
+    };
+}
+
+as_text!(MaxFail, ThreadsRequired);
 
 impl FromStr for MaxFail {
     type Err = RuleError;

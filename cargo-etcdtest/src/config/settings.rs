@@ -16,6 +16,7 @@ use super::overrides::Override;
 use super::rules::{MaxFail, OutputWhen, PassOrFail, Retries, Rules, SlowTimeout};
 use super::types::{Format, KeepRuns, StoreOutput, TestThreads, User};
 use super::value::Value;
+use crate::model::Labels;
 use crate::store::etcd::EtcdOptions;
 use crate::store::{Secret, StoreOptions};
 
@@ -152,6 +153,8 @@ settings! {
     reserve_timeout: Duration = "30m",
     /// How long a reservation outlives a run that died or cannot reach the store
     reserve_ttl: Duration = "1m",
+    /// What this machine has that tests may need: they run only where it is
+    labels: Labels = "",
     /// How many tests run at once
     test_threads: TestThreads = "num-cpus",
     /// How often a failed test is tried again, and after which waits

@@ -4,6 +4,8 @@ use std::fmt;
 use std::num::NonZeroUsize;
 use std::str::FromStr;
 
+use serde::{Deserialize, Serialize};
+
 use crate::store::Secret;
 
 /// A user of the etcd cluster, written `NAME` or `NAME:PASSWORD`.
@@ -36,7 +38,8 @@ pub enum KeepRuns {
 }
 
 /// Whose output is stored.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum StoreOutput {
     /// That of failed attempts.
     #[default]

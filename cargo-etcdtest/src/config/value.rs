@@ -10,6 +10,7 @@ use toml::de::{DeValue, ValueDeserializer};
 
 use super::rules::{MaxFail, OutputWhen, PassOrFail, Retries, SlowTimeout, ThreadsRequired, duration};
 use super::types::{Format, KeepRuns, StoreOutput, TestThreads, User};
+use crate::model::Labels;
 use crate::store::Secret;
 
 /// A kind of value that a setting can have.
@@ -149,6 +150,14 @@ show: |list: &Vec<String>| list.join(","),
 fn text(value: &DeValue<'_>) -> Option<String> {
     let texts: Option<Vec<_>> = value.as_array()?.iter().map(|part| part.get_ref().as_str()).collect();
     texts.map(|texts| texts.join(","))
+});
+
+value!(Labels, "a list of labels, without spaces in them",
+parse: |text: &str| text.parse().ok(),
+show: ToString::to_string,
+fn read(value: &DeValue<'_>) -> Option<Self> {
+    let labels: Option<Vec<_>> = value.as_array()?.iter().map(|part| part.get_ref().as_str()).collect();
+    Labels::new(labels?).ok()
 });
 
 value!(TestThreads, "a number, `num-cpus`, or a negative number to leave so many cores free",

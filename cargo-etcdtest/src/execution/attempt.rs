@@ -23,6 +23,7 @@ use super::process::Process;
 use super::said::Said;
 use super::streams::Streams;
 use super::verdict::{self, Ending};
+use super::work::Seat;
 use crate::model::{Attempt, Outcome, TestKind};
 
 /// How long, after the end of its process, an attempt's streams may stay open and its group
@@ -51,6 +52,8 @@ pub struct Launch {
     pub show: bool,
     /// Whether other tests of its binary are to follow.
     pub more: bool,
+    /// Where it is executed.
+    pub seat: Seat,
     /// It comes after this process, the moment that this one has ended with success.
     pub after: Option<Pid>,
 }
@@ -126,6 +129,7 @@ impl Launch {
             // What its binary prepared before the first fork is no part of any attempt.
             let clock = launcher.clock();
             attempt.started = Timestamp::now();
+            attempt.place = Some(self.seat.place());
             on(Progress::Started(process.id()));
             let end = self.wait(&mut process, &clock, &mut leave, &on);
             let (status, stopped) = streams.read_during(end, || on(Progress::Passed)).await;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::error::{Result, RunError};
-use super::finish::{Latest, conclude};
+use super::finish::conclude;
 use super::membership::{Membership, is_gone};
 use crate::model::{Cancellation, Run, RunId, RunState, RunSummary, Steward, Worker};
 use crate::reports::history::live_workers;
@@ -66,7 +66,7 @@ pub async fn cancel(
                     return Ok(Cancelled::ByWorkers(workers));
                 }
                 let (mut membership, plan) = Membership::join(store.clone(), worker, run, patience).await?;
-                conclude(&mut membership, &plan, &Latest::new()).await?;
+                conclude(&mut membership, &plan).await?;
                 membership.leave().await;
                 return Ok(Cancelled::Over);
             }

@@ -7,24 +7,22 @@ mod inherit;
 mod orphans;
 mod takeover;
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
+use super::dealing::{Asking, Choice, choose};
 use super::error::Result;
 use super::membership::Membership;
+use super::pace::Pace;
 use super::plan::Plan;
-use crate::model::{Block, Claim, Fence, Loss, NextPosition, RunState, UnitIndex, UnitResult};
+use crate::model::{Block, Claim, Fence, Labels, Loss, NextPosition, RunState, UnitIndex, UnitResult};
 use crate::store::{
     Commit, Compare, Key, KeyRange, KeyValue, Op, Page, Read, Revision, Txn, Wake, commit, compress, decode,
     encode, keys,
 };
 
-/// The most units one claim takes: bounds the size of the claim record.
-const MAX_UNITS: usize = 500;
-/// The most stripes one claim takes from: bounds the operations of its transaction.
-const MAX_STRIPES: usize = 16;
 /// The largest block of results, in bytes as stored.
 const MAX_BLOCK: usize = 512 << 10;
 /// The same before it is compressed: far below what is refused when it is read.
@@ -45,6 +43,8 @@ pub struct Claims {
     owner: Revision,
     /// How many units of each stripe have been dealt, and where that was last written.
     next: Vec<(u32, Revision)>,
+    /// How many workers held units then, this one included.
+    workers: usize,
     /// How many blocks this process has tried to write; never reset.
     blocks: u64,
     /// How long the store was waited for.
@@ -55,6 +55,8 @@ pub struct Claims {
     run_changes: Option<Wake>,
     /// Wakes where claim records or workers change; only for one that has looked at them.
     shares: Option<Wake>,
+    /// What undealt units need that nobody has.
+    unserved: BTreeSet<Labels>,
     /// Since when units that were lost on this machine are left to others.
     left_to_others: HashMap<Key, Instant>,
 }
@@ -76,6 +78,8 @@ pub enum Claimed {
     Alone(UnitIndex, Fence, Vec<Loss>),
     /// So is this one, which was lost so often that it counts as crashed.
     Crashed(UnitIndex, Fence, Vec<Loss>),
+    /// Units are being dealt, but none that it would do to take ahead.
+    Later,
     /// Nothing can be taken now, but that may change by itself after so long, or when
     /// [`Claims::news`] come.
     Wait(Option<Duration>),
@@ -83,6 +87,15 @@ pub enum Claimed {
     Exhausted,
     /// The run was cancelled.
     Cancelled,
+}
+
+/// What a worker has in hand that claims.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hand {
+    /// How many of its lanes have nothing to do.
+    pub idle: usize,
+    /// It has no unit at all that is not done.
+    pub empty: bool,
 }
 
 /// Something that a worker should act upon.
@@ -113,11 +126,13 @@ impl Claims {
             revision: Revision(0),
             owner,
             next,
+            workers: 1,
             blocks: 0,
             storing: Duration::ZERO,
             superseded: Vec::new(),
             run_changes: None,
             shares: None,
+            unserved: BTreeSet::new(),
             left_to_others: HashMap::new(),
         })
     }
@@ -158,23 +173,27 @@ impl Claims {
         std::mem::take(&mut self.superseded)
     }
 
-    /// Takes the next units, so many that together they are expected to take `wanted`, at
-    /// least one. `running` announces what is being executed meanwhile. Where all have been
-    /// dealt, takes over those that a worker held who died; one that was lost with it only
-    /// where this worker has nothing else to execute, which `idle` says.
+    /// Takes the next units, as many as [`choose`] says. `running` announces what is being
+    /// executed meanwhile. Where all have been dealt that this worker may take, takes over those
+    /// that a worker held who died; one that was lost with it only where this worker has nothing
+    /// else in hand.
     ///
     /// # Errors
     /// As for any transaction of the run.
     pub async fn claim(
         &mut self,
         plan: &Plan,
-        wanted: Duration,
-        estimate: impl Fn(UnitIndex) -> Duration,
+        pace: &Pace,
+        hand: Hand,
         running: &[UnitIndex],
-        idle: bool,
     ) -> Result<Claimed> {
         self.reclaim().await?;
         self.running = running.to_vec();
+        // To see that there is nothing to be had ahead, what was read last will do.
+        if hand.idle == 0 && self.is_dealing(plan) && self.choose(plan, pace, hand).units.is_empty() {
+            return Ok(Claimed::Later);
+        }
+        self.look_at_shares().await?;
         loop {
             match self.membership.run().state {
                 RunState::Running => {}
@@ -183,16 +202,61 @@ impl Claims {
                 }
                 RunState::Cancelling => return Ok(Claimed::Cancelled),
             }
-            let (units, positions) = self.choose(plan, wanted, &estimate);
-            let claimed = if units.is_empty() {
-                self.take_over(wanted, &estimate, idle).await?
-            } else {
+            let Choice { units, positions } = self.choose(plan, pace, hand);
+            let claimed = if !units.is_empty() {
                 self.take(&units, &positions).await?.map(|token| Claimed::Units(units, token))
+            } else if self.is_dealing(plan) {
+                Some(Claimed::Later)
+            } else {
+                self.take_over(plan, pace, hand.empty).await?
             };
             if let Some(claimed) = claimed {
                 return Ok(claimed);
             }
         }
+    }
+
+    /// Reads how far the stripes are dealt, and how many workers hold units.
+    async fn look_at_shares(&mut self) -> Result<()> {
+        let next = KeyRange::prefix(keys::next_positions(self.membership.id())).into();
+        let claims = KeyRange::prefix(keys::claims(self.membership.id()));
+        let claims = Read { keys_only: true, ..claims.into() };
+        let mut pages = self.membership.ask(vec![Op::Get(next), Op::Get(claims)]).await?.pages();
+        if let (Some(next), Some(claims)) = (pages.next(), pages.next()) {
+            self.next = positions(&next)?;
+            let own = self.key();
+            let others = claims.pairs.iter().filter(|pair| pair.key != own);
+            self.workers = others.count() + 1;
+        }
+        Ok(())
+    }
+
+    fn choose(&self, plan: &Plan, pace: &Pace, hand: Hand) -> Choice {
+        let dealt: Vec<u32> = self.next.iter().map(|(dealt, _)| *dealt).collect();
+        let asking =
+            Asking { labels: &self.membership.worker().labels, idle: hand.idle, lanes: self.all_lanes() };
+        choose(plan, &dealt, pace, &asking)
+    }
+
+    /// How many lanes all workers have, if each has as many as this one.
+    fn all_lanes(&self) -> usize {
+        self.workers.saturating_mul(self.membership.worker().lanes as usize)
+    }
+
+    /// Whether there are undealt units that this worker may take.
+    fn is_dealing(&self, plan: &Plan) -> bool {
+        let labels = &self.membership.worker().labels;
+        let may_take = |stripe| plan.needs(stripe).is_some_and(|needs| labels.satisfy(needs));
+        self.next
+            .iter()
+            .enumerate()
+            .any(|(stripe, (dealt, _))| may_take(stripe) && plan.dealt(stripe, *dealt).is_some())
+    }
+
+    /// Whether every unit has been dealt, to whomever.
+    fn is_dealt(&self, plan: &Plan) -> bool {
+        let mut stripes = self.next.iter().enumerate();
+        stripes.all(|(stripe, (dealt, _))| plan.dealt(stripe, *dealt).is_none())
     }
 
     /// Takes undealt units. `None` where something has changed meanwhile.
@@ -468,42 +532,6 @@ impl Claims {
         self.superseded.extend(self.held.keys().filter(|unit| !units.contains(unit)));
         self.held.retain(|unit, _| units.contains(unit));
         Ok(())
-    }
-
-    /// The next units to take, and each touched stripe's position after that.
-    fn choose(
-        &self,
-        plan: &Plan,
-        wanted: Duration,
-        estimate: impl Fn(UnitIndex) -> Duration,
-    ) -> (Vec<UnitIndex>, Vec<(usize, u32)>) {
-        let mut units = Vec::new();
-        let mut positions = Vec::new();
-        let mut expected = Duration::ZERO;
-        let mut open: Vec<(usize, u32)> =
-            self.next.iter().enumerate().map(|(at, next)| (at, next.0)).collect();
-        open.retain(|&(stripe, dealt)| plan.dealt(stripe, dealt).is_some());
-        // The units of one row stand side by side in the plan: a stripe that dealt less has
-        // a longer unit next. Among equals a random one, so that workers seldom meet.
-        fastrand::shuffle(&mut open);
-        open.sort_by_key(|&(_, dealt)| dealt);
-        let enough = |units: &Vec<UnitIndex>, expected| {
-            !units.is_empty() && (expected >= wanted || units.len() >= MAX_UNITS)
-        };
-        for (stripe, mut dealt) in open.into_iter().take(MAX_STRIPES) {
-            while !enough(&units, expected)
-                && let Some(unit) = plan.dealt(stripe, dealt)
-            {
-                expected += estimate(unit);
-                units.push(unit);
-                dealt += 1;
-            }
-            positions.push((stripe, dealt));
-            if enough(&units, expected) {
-                break;
-            }
-        }
-        (units, positions)
     }
 }
 

@@ -22,6 +22,7 @@ pub fn commit_of(folder: &Path) -> Option<Commit> {
     };
     let id = git(&["rev-parse", "HEAD"])?;
     Some(Commit {
+        folder: git(&["rev-parse", "--show-prefix"]).unwrap_or_default().trim_end_matches('/').to_owned(),
         branch: git(&["symbolic-ref", "--short", "-q", "HEAD"]),
         dirty: git(&["status", "--porcelain"]).is_none_or(|changes| !changes.is_empty()),
         id,

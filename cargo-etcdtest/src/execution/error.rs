@@ -41,6 +41,9 @@ pub enum RunError {
     /// Its workers are ending the run.
     #[error("the run `{0}` is just being ended by its workers")]
     Ending(RunId),
+    /// Whoever queued the run and followed it was told to leave.
+    #[error("the run `{0}` goes on without being followed")]
+    Unfollowed(RunId),
     /// This worker was told to leave, and others go on.
     #[error("this worker has left the run `{0}`; others go on with it")]
     Left(RunId),

@@ -12,6 +12,34 @@ pub(super) struct Needs {
     pub(super) resource: Option<String>,
 }
 
+/// How many use each lane. Now and then it is two: who passed is about to end when the next
+/// one begins.
+#[derive(Debug)]
+pub(super) struct Users(Vec<u32>);
+
+impl Users {
+    /// Nobody uses any of so many lanes.
+    pub(super) fn new(lanes: NonZeroUsize) -> Self {
+        Self(vec![0; lanes.get()])
+    }
+
+    /// A lane that fewest use, counted from 0.
+    pub(super) fn fewest(&self) -> usize {
+        let lanes = self.0.iter().enumerate();
+        lanes.min_by_key(|(_, users)| **users).map_or(0, |(lane, _)| lane)
+    }
+
+    /// One more uses a lane.
+    pub(super) fn add(&mut self, lane: usize) {
+        self.0[lane] += 1;
+    }
+
+    /// One fewer does.
+    pub(super) fn remove(&mut self, lane: usize) {
+        self.0[lane] = self.0[lane].saturating_sub(1);
+    }
+}
+
 /// The lanes of a worker, and those who wait for them.
 ///
 /// They begin in the order of the queue, but for those whose resource is in use: they let
@@ -80,9 +108,9 @@ impl<T> Lanes<T> {
         }
     }
 
-    /// Whether any lane is free.
-    pub(super) fn is_idle(&self) -> bool {
-        self.free > 0
+    /// How many lanes are free.
+    pub(super) fn idle(&self) -> usize {
+        self.free.max(0).unsigned_abs()
     }
 
     /// Those who wait, the first first.
@@ -132,7 +160,7 @@ mod tests {
         assert_eq!(begun(&mut lanes), ["a", "b"]);
         lanes.give_back(&needs(1, ""));
         assert_eq!(begun(&mut lanes), ["c"]);
-        assert!(!lanes.is_idle());
+        assert_eq!(lanes.idle(), 0);
     }
 
     #[test]
@@ -168,6 +196,19 @@ mod tests {
         assert_eq!(begun(&mut lanes), [""; 0], "one lane is the early one's");
         lanes.give_back(&Needs::LANE);
         assert_eq!(begun(&mut lanes), ["wide"]);
+    }
+
+    #[test]
+    fn a_lane_that_nobody_uses_is_the_next() {
+        let mut users = Users::new(NonZeroUsize::new(2).unwrap());
+        let mut begin = || {
+            let lane = users.fewest();
+            users.add(lane);
+            lane
+        };
+        assert_eq!([begin(), begin(), begin()], [0, 1, 0]);
+        users.remove(1);
+        assert_eq!(users.fewest(), 1);
     }
 
     proptest! {

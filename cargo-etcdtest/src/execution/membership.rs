@@ -15,6 +15,7 @@ use crate::store::{
 
 use super::error::{Result, RunError};
 use super::plan::Plan;
+use super::policy::Policy;
 
 /// How long a worker that is not heard of is taken to be alive.
 const WORKER_TTL: Duration = Duration::from_secs(15);
@@ -56,6 +57,8 @@ pub struct Proposal<'a> {
     pub plan: &'a Plan,
     /// What it runs against.
     pub environments: &'a [Environment],
+    /// The rules for whoever works for it; without, each worker goes by its own.
+    pub rules: Option<&'a Policy>,
 }
 
 /// Puts the worker's key on a lease of its own, and says at which revision it came into being.
@@ -218,6 +221,9 @@ impl Membership {
         for environment in proposal.environments {
             self.put(keys::snapshot(&id, &environment.name), encode(environment)).await?;
         }
+        if let Some(rules) = proposal.rules {
+            self.put(keys::rules(&id), encode(rules)).await?;
+        }
         let positions = (0..proposal.plan.stripes())
             .map(|stripe| Op::put(keys::next_position(&id, stripe), encode(&NextPosition { dealt: 0 })))
             .collect();
@@ -234,7 +240,7 @@ impl Membership {
         let chunks = || list_chunks(self.store.as_ref(), KeyRange::prefix(keys::plan(self.id())));
         let chunks = self.patience.lasts(chunks).await?;
         let chunks = chunks.pairs.iter().map(decode).collect::<std::result::Result<Vec<PlanChunk>, _>>()?;
-        let plan = Plan::from_chunks(chunks, self.run.stripes);
+        let plan = Plan::from_chunks(chunks, &self.run.stripes);
         if plan.digest() == self.run.plan_digest { Ok(plan) } else { Err(RunError::Plan(self.id().clone())) }
     }
 

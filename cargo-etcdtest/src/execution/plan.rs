@@ -1,53 +1,53 @@
 //! The order in which a run's units are dealt: pure, without a store.
 
 use std::cmp::Reverse;
-use std::collections::HashMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use sha2::{Digest, Sha256};
 
 use super::batches::batches;
-use crate::model::{LatestResult, PlanChunk, PlannedUnit, Repetition, TestCaseId, UnitIndex, Verdict};
+use super::history::{Histories, median};
+use crate::model::{Labels, PlanChunk, PlannedUnit, Repetition, TestCaseId, UnitIndex};
 use crate::store::encode;
 
 /// How many units one chunk holds at the most: with ids of ordinary length about 200 KiB.
 const CHUNK: usize = 2000;
 /// How many bytes one chunk holds at the most; escaped in JSON they may become more.
 const CHUNK_BYTES: usize = 256 << 10;
-/// The largest number of stripes: so many workers can claim at once without meeting.
+/// How many stripes there are about at the most: so many workers can claim at once without
+/// meeting, and so few that one transaction can compare them all.
 const MAX_STRIPES: usize = 64;
 /// How many units a stripe should hold at least.
 const STRIPE: usize = 32;
 
-/// No test takes longer, whatever a record says: sums of estimates must stay durations.
-const LONGEST: Duration = Duration::from_hours(24 * 365);
-
 /// All units of a run in the order in which they are dealt.
+///
+/// Units that need the same labels of a worker stand together, those that need most first,
+/// and are dealt over stripes of their own. So what a worker cannot take is never in the way
+/// of what it can.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     units: Vec<PlannedUnit>,
-    stripes: usize,
+    groups: Vec<Group>,
 }
 
-/// What past results say of a unit.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct History {
-    /// How long it took, as the median of its last results.
-    pub duration: Option<Duration>,
-    /// Its last result was a failure.
-    pub failed: bool,
+/// Where the units stand that need the same labels.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Group {
+    units: Range<usize>,
+    stripes: Range<usize>,
 }
-
-/// What past results say, by test case and environment.
-pub type Histories = HashMap<(TestCaseId, String), History>;
 
 /// What decides when a unit is dealt, the most important first.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Turn {
+    fewer_needs: Reverse<usize>,
+    needs: Labels,
     skipped: bool,
     repetition: Option<Repetition>,
     lot: Option<[u8; 32]>,
-    passed: bool,
+    settled: bool,
     longest: Reverse<Duration>,
 }
 
@@ -62,23 +62,10 @@ fn lot(seed: u64, unit: &PlannedUnit) -> [u8; 32] {
     digest.finalize().into()
 }
 
-impl History {
-    /// What the latest result of a unit and those before it say.
-    pub fn of(latest: &LatestResult) -> Self {
-        let ran = latest.recent.iter().filter(|recent| recent.verdict != Verdict::Skipped);
-        let mut durations: Vec<Duration> = ran.map(|recent| recent.duration.min(LONGEST)).collect();
-        durations.sort_unstable();
-        Self {
-            duration: durations.get(durations.len() / 2).copied(),
-            failed: latest.result.outcome.is_failure(),
-        }
-    }
-}
-
 impl Plan {
-    /// Orders units: those that failed last time first, then the longest, then by name;
-    /// those that are skipped without a try last. Unknown units count as the median of the
-    /// known ones, so that they spread among them.
+    /// Orders units: those first that failed lately or are new, then the longest, then by
+    /// name; those that are skipped without a try last. One of unknown length counts as the
+    /// median of the known ones, so that they spread among them.
     ///
     /// Repetitions come one after the other: all tests once, then all again. With a seed the
     /// order is left to chance, but for those; the same seed gives the same order, also
@@ -88,22 +75,24 @@ impl Plan {
         histories: &Histories,
         seed: Option<u64>,
     ) -> Self {
-        let mut known: Vec<Duration> = histories.values().filter_map(|history| history.duration).collect();
-        known.sort_unstable();
-        let median = known.get(known.len() / 2).copied().unwrap_or_default();
-
+        let typical = median(histories.values().filter_map(|history| history.duration)).unwrap_or_default();
         let mut ordered: Vec<(Turn, PlannedUnit)> = units
             .into_iter()
             .map(|mut unit| {
-                let key = (unit.test.clone(), unit.environment.clone());
-                let history = histories.get(&key).copied().unwrap_or_default();
-                unit.estimate = history.duration;
+                if unit.skip.is_some() {
+                    // Anybody can do that.
+                    unit.needs = Labels::default();
+                }
+                let history = histories.of(&unit.test, &unit.environment);
+                unit.estimate = history.and_then(|history| history.duration);
                 let turn = Turn {
+                    fewer_needs: Reverse(unit.needs.len()),
+                    needs: unit.needs.clone(),
                     skipped: unit.skip.is_some(),
                     repetition: unit.repetition,
                     lot: seed.map(|seed| lot(seed, &unit)),
-                    passed: !history.failed,
-                    longest: Reverse(history.duration.unwrap_or(median)),
+                    settled: history.is_some_and(|history| !history.failed_lately),
+                    longest: Reverse(unit.estimate.unwrap_or(typical)),
                 };
                 (turn, unit)
             })
@@ -111,16 +100,31 @@ impl Plan {
         ordered.sort_by(|(a_turn, a), (b_turn, b)| {
             a_turn.cmp(b_turn).then_with(|| (&a.test, &a.environment).cmp(&(&b.test, &b.environment)))
         });
-        let units: Vec<_> = ordered.into_iter().map(|(_, unit)| unit).collect();
         // Which of several stripes deals first is left to the workers.
-        let stripes = if seed.is_some() { 1 } else { (units.len() / STRIPE).clamp(1, MAX_STRIPES) };
-        Self { units, stripes }
+        let all = ordered.len().max(1);
+        let stripes = |units: usize| (units / STRIPE).min(MAX_STRIPES * units / all).max(1);
+        let units = ordered.into_iter().map(|(_, unit)| unit).collect();
+        Self::grouped(units, |_, units| if seed.is_some() { 1 } else { stripes(units) })
     }
 
-    /// Puts a plan together again from its chunks, which come in order.
-    pub fn from_chunks(chunks: impl IntoIterator<Item = PlanChunk>, stripes: u32) -> Self {
+    /// Puts a plan together again from its chunks, which come in order, and the number of
+    /// stripes of each group.
+    pub fn from_chunks(chunks: impl IntoIterator<Item = PlanChunk>, stripes: &[u32]) -> Self {
         let units = chunks.into_iter().flat_map(|chunk| chunk.units).collect();
-        Self { units, stripes: stripes.max(1) as usize }
+        Self::grouped(units, |group, _| stripes.get(group).map_or(1, |&stripes| stripes.max(1) as usize))
+    }
+
+    /// The groups of units that stand in their order; `stripes` says how many the group of
+    /// this number gets that has so many units.
+    fn grouped(units: Vec<PlannedUnit>, stripes: impl Fn(usize, usize) -> usize) -> Self {
+        let mut groups: Vec<Group> = Vec::new();
+        let (mut unit, mut stripe) = (0, 0);
+        for alike in units.chunk_by(|a, b| a.needs == b.needs) {
+            let stripes = stripes(groups.len(), alike.len());
+            groups.push(Group { units: unit..unit + alike.len(), stripes: stripe..stripe + stripes });
+            (unit, stripe) = (unit + alike.len(), stripe + stripes);
+        }
+        Self { units, groups }
     }
 
     /// The pieces in which it is stored.
@@ -153,9 +157,15 @@ impl Plan {
         self.units.is_empty()
     }
 
-    /// Over how many stripes the units are dealt.
+    /// Over how many stripes all units are dealt.
     pub fn stripes(&self) -> usize {
-        self.stripes
+        self.groups.last().map_or(0, |group| group.stripes.end)
+    }
+
+    /// Over how many stripes the units of each group are dealt, as a run's record has it.
+    pub fn stripes_by_group(&self) -> Vec<u32> {
+        let stripes = self.groups.iter().map(|group| group.stripes.len());
+        stripes.map(|stripes| u32::try_from(stripes).unwrap_or(u32::MAX)).collect()
     }
 
     /// The unit at a place of the plan.
@@ -170,8 +180,19 @@ impl Plan {
 
     /// The unit that a stripe deals after `dealt` others; `None` where it is exhausted.
     pub fn dealt(&self, stripe: usize, dealt: u32) -> Option<UnitIndex> {
-        let index = stripe + dealt as usize * self.stripes;
-        (index < self.units.len()).then(|| unit_index(index))
+        let group = self.group(stripe)?;
+        let place = (stripe - group.stripes.start) + dealt as usize * group.stripes.len();
+        (place < group.units.len()).then(|| unit_index(group.units.start + place))
+    }
+
+    /// What a worker must have to be dealt the units of a stripe.
+    pub fn needs(&self, stripe: usize) -> Option<&Labels> {
+        self.group(stripe).map(|group| &self.units[group.units.start].needs)
+    }
+
+    fn group(&self, stripe: usize) -> Option<&Group> {
+        let group = self.groups.partition_point(|group| group.stripes.end <= stripe);
+        self.groups.get(group)
     }
 }
 
@@ -179,7 +200,7 @@ impl Plan {
 fn size(unit: &PlannedUnit) -> usize {
     let TestCaseId { package, binary, test } = &unit.test;
     let texts = [package, binary, test, &unit.environment].map(String::len).iter().sum::<usize>();
-    texts + unit.skip.as_ref().map_or(0, String::len) + 100
+    texts + unit.skip.as_ref().map_or(0, String::len) + unit.needs.to_string().len() + 100
 }
 
 fn unit_index(index: usize) -> UnitIndex {
@@ -189,6 +210,7 @@ fn unit_index(index: usize) -> UnitIndex {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::execution::History;
 
     fn unit(test: &str, skip: bool) -> PlannedUnit {
         PlannedUnit {
@@ -196,30 +218,33 @@ mod tests {
             environment: "local".into(),
             estimate: None,
             repetition: None,
+            needs: Labels::default(),
             skip: skip.then(|| "why".into()),
         }
     }
 
     fn histories(known: &[(&str, u64, bool)]) -> Histories {
-        let history = |&(test, millis, failed): &(&str, u64, bool)| {
-            let history = History { duration: Some(Duration::from_millis(millis)), failed };
-            ((TestCaseId::new("p", "b", test), "local".into()), history)
-        };
-        known.iter().map(history).collect()
+        let mut histories = Histories::default();
+        for &(test, millis, failed_lately) in known {
+            let history = History { duration: Some(Duration::from_millis(millis)), failed_lately };
+            histories.insert(TestCaseId::new("p", "b", test), "local", history);
+        }
+        histories
     }
 
     #[test]
-    fn failed_first_then_longest_with_unknown_ones_in_the_middle_and_skipped_ones_last() {
-        let units = ["short", "long", "broken", "new", "off"].map(|name| unit(name, name == "off"));
-        let known = histories(&[
+    fn new_and_broken_first_then_longest_with_unknown_ones_in_the_middle_and_skipped_ones_last() {
+        let all = ["short", "long", "broken", "new", "was_off", "off"];
+        let units = all.map(|name| unit(name, name == "off"));
+        let mut known = histories(&[
             ("short", 1, false),
             ("middle", 5, false),
             ("long", 900, false),
             ("broken", 2, true),
         ]);
+        known.insert(TestCaseId::new("p", "b", "was_off"), "local", History::default());
         let plan = Plan::new(units, &known, None);
-        let names: Vec<&str> = plan.units().map(|(_, unit)| unit.test.test.as_str()).collect();
-        assert_eq!(names, ["broken", "long", "new", "short", "off"]);
+        assert_eq!(names(&plan), ["new", "broken", "long", "was_off", "short", "off"]);
     }
 
     fn names(plan: &Plan) -> Vec<String> {
@@ -256,21 +281,49 @@ mod tests {
 
     #[test]
     fn every_unit_is_dealt_by_exactly_one_stripe_and_the_plan_reads_back_from_its_chunks() {
-        let plan = Plan::new((0..5000).map(|n| unit(&format!("t{n}"), false)), &Histories::new(), None);
+        let plan = Plan::new((0..5000).map(|n| unit(&format!("t{n}"), false)), &Histories::default(), None);
         let mut dealt: Vec<UnitIndex> = (0..plan.stripes())
             .flat_map(|stripe| (0..).map_while(|n| plan.dealt(stripe, n)).collect::<Vec<_>>())
             .collect();
         dealt.sort_unstable();
         assert!(dealt.into_iter().eq(plan.units().map(|(index, _)| index)));
-        let stripes = u32::try_from(plan.stripes()).unwrap();
-        assert_eq!(Plan::from_chunks(plan.chunks(), stripes), plan);
+        assert_eq!(Plan::from_chunks(plan.chunks(), &plan.stripes_by_group()), plan);
+    }
+
+    #[test]
+    fn units_with_needs_have_stripes_of_their_own_and_come_first() {
+        let needs = |number: usize| match number % 5 {
+            0 => "gpu",
+            1 => "gpu,fast",
+            _ => "",
+        };
+        let units = (0..1000).map(|number| PlannedUnit {
+            needs: needs(number).parse().unwrap(),
+            ..unit(&format!("{}{number}", needs(number)), number % 7 == 0)
+        });
+        for seed in [None, Some(1)] {
+            let plan = Plan::new(units.clone(), &Histories::default(), seed);
+            let mut dealt = Vec::new();
+            for stripe in 0..plan.stripes() {
+                for index in (0..).map_while(|place| plan.dealt(stripe, place)) {
+                    assert_eq!(Some(&plan.unit(index).unwrap().needs), plan.needs(stripe));
+                    dealt.push(index);
+                }
+            }
+            assert_eq!((plan.dealt(plan.stripes(), 0), plan.needs(plan.stripes())), (None, None));
+            dealt.sort_unstable();
+            assert!(dealt.into_iter().eq(plan.units().map(|(index, _)| index)));
+            assert_eq!(plan.needs(0).unwrap().to_string(), "fast,gpu");
+            assert!(plan.units().all(|(_, unit)| unit.skip.is_none() || unit.needs.is_empty()));
+            assert_eq!(Plan::from_chunks(plan.chunks(), &plan.stripes_by_group()), plan);
+        }
     }
 
     #[test]
     fn chunks_stay_within_what_the_store_takes_however_long_the_names_are() {
         let plan = Plan::new(
             (0..3000).map(|n| unit(&format!("{n}{}", "x".repeat(1000)), true)),
-            &Histories::new(),
+            &Histories::default(),
             None,
         );
         let chunks: Vec<PlanChunk> = plan.chunks().collect();

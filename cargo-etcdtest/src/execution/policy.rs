@@ -4,29 +4,37 @@ use std::collections::BTreeMap;
 use std::num::NonZeroUsize;
 use std::time::Duration;
 
+use serde::{Deserialize, Serialize};
+
 use crate::config::{
     MaxFail, OutputWhen, Override, PassOrFail, Retries, Rules, Settings, SlowTimeout, StoreOutput,
 };
+use crate::model::{Labels, Record};
 use crate::testcases::ListedTest;
 
-/// The rules of a run.
-#[derive(Clone, Debug)]
+/// The rules of a run. They are stored with it: whoever works for it goes by the same.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Policy {
-    /// How many attempts are executed at once.
+    /// How many attempts are executed at once; each worker has its own number.
+    #[serde(skip, default = "one")]
     pub lanes: NonZeroUsize,
     /// After how many failures no more tests are begun.
     pub max_fail: MaxFail,
     /// How long all tests together may take.
+    #[serde(default, with = "crate::model::seconds::option")]
     pub global_timeout: Option<Duration>,
     /// How many tests may use a resource at once; one, where nothing is said.
     pub resources: BTreeMap<String, NonZeroUsize>,
     /// How long environments are waited for that others have reserved.
+    #[serde(with = "crate::model::seconds")]
     pub reserve_timeout: Duration,
     /// How long a reservation outlives a run that is not heard of.
+    #[serde(with = "crate::model::seconds")]
     pub reserve_ttl: Duration,
     /// Which output is stored.
     pub store_output: StoreOutput,
-    /// Pass output on as it comes.
+    /// Pass output on as it comes; for this worker only.
+    #[serde(skip)]
     pub show: bool,
     /// What was given for this very run comes before all else.
     given: Rules,
@@ -35,6 +43,14 @@ pub struct Policy {
     overrides: Vec<Override>,
     /// Then what holds for all.
     usual: Rules,
+}
+
+impl Record for Policy {
+    const SCHEMA: u64 = 1;
+}
+
+fn one() -> NonZeroUsize {
+    NonZeroUsize::MIN
 }
 
 /// The rules for one test.
@@ -56,6 +72,8 @@ pub struct TestPolicy {
     pub threads: usize,
     /// The resource that it needs for itself.
     pub exclusive: Option<String>,
+    /// What a worker must have to be dealt it.
+    pub needs: Labels,
     /// When the output is shown if it passed.
     pub success_output: OutputWhen,
     /// When the output of a failed attempt is shown.
@@ -83,12 +101,19 @@ impl Policy {
         }
     }
 
+    /// The rules of a run that this worker joins.
+    #[must_use]
+    pub fn under(&self, rules: Self) -> Self {
+        Self { lanes: self.lanes, show: self.show, ..rules }
+    }
+
     /// The rules for a test.
     pub fn of(&self, test: &ListedTest) -> TestPolicy {
         let own = Rules {
             retries: test.code.retries.map(Retries::at_once),
             timeout: test.code.timeout,
             exclusive: test.code.exclusive.clone(),
+            needs: Some(test.code.needs.clone()).filter(|needs| !needs.is_empty()),
             ..Rules::default()
         };
         let overrides = self.overrides.iter().filter(|over| over.filter.contains(test));
@@ -108,6 +133,7 @@ impl Policy {
             threads: first(&layers, |rules| rules.threads_required)
                 .map_or(1, |required| required.of(self.lanes)),
             exclusive: first(&layers, |rules| rules.exclusive.clone()),
+            needs: first(&layers, |rules| rules.needs.clone()).unwrap_or_default(),
             success_output: first(&layers, |rules| rules.success_output).unwrap_or_default(),
             failure_output: first(&layers, |rules| rules.failure_output).unwrap_or_default(),
         }

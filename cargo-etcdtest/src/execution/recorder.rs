@@ -1,7 +1,7 @@
 //! The one task of a worker that writes to the store: claims units and stores results,
 //! never both at once.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,26 +10,23 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::batches::batches;
-use super::claims::{Claimed, Claims, News};
+use super::claims::{Claimed, Claims, Hand, News};
 use super::error::{Result, RunError};
 use super::events::{RunEvent, Unit};
 use super::executed::Executed;
 use super::journal::Journal;
 use super::membership::Duty;
+use super::pace::Pace;
 use super::plan::Plan;
 use super::worker::EventSink;
 use crate::config::OutputWhen;
-use crate::model::{Attempt, Cancellation, Fence, Loss, Outcome, RunState, UnitIndex, UnitResult};
+use crate::model::{Attempt, Cancellation, Fence, Labels, Loss, Outcome, RunState, UnitIndex, UnitResult};
 use crate::store::{Key, Op};
 
 /// How long a result may wait for others that are stored with it.
 const LINGER: Duration = Duration::from_millis(200);
 /// How many results are stored together at the most.
 const BATCH: usize = 500;
-/// How much time a claim should take, at the most.
-const SLICE: Duration = Duration::from_secs(1);
-/// How long a unit is expected to take that was never executed.
-const UNKNOWN: Duration = Duration::from_millis(100);
 /// After how long somebody is told that the store does not answer.
 const AWAY: Duration = Duration::from_secs(3);
 /// How many bytes and operations one transaction of output carries.
@@ -55,6 +52,8 @@ pub enum Request {
     Claim {
         /// What is being executed.
         running: Vec<UnitIndex>,
+        /// How many lanes have nothing to do.
+        idle: usize,
     },
     /// A unit was executed.
     Store(Executed),
@@ -73,6 +72,8 @@ pub enum Dealt {
     Alone(UnitIndex, Fence),
     /// These units were taken over by others: they need not be begun any more.
     Withdrawn(Vec<UnitIndex>),
+    /// None that it would do to take ahead: they are for whoever has nothing to do.
+    Later,
     /// Every unit of the run has its result.
     NoMore,
     /// The run was cancelled.
@@ -96,23 +97,17 @@ struct Recorder {
     dealt: HashSet<UnitIndex>,
     /// The worker waits for an answer to its claim.
     asked: bool,
+    /// How many of its lanes had nothing to do when it asked.
+    idle: usize,
     /// When to look again for units that it may take.
     again: Option<Instant>,
     /// The worker was told that the run is cancelled.
     cancelled: bool,
+    /// What was told that tests wait for.
+    needs: BTreeSet<Labels>,
     answers: mpsc::UnboundedSender<Dealt>,
     events: EventSink,
     pace: Pace,
-}
-
-/// How long units take against what was expected.
-#[derive(Debug)]
-struct Pace {
-    expected: Duration,
-    taken: Duration,
-    units: u32,
-    /// What is expected of all units that are not dealt yet.
-    undealt: Duration,
 }
 
 /// Serves requests until nobody is left to ask, then stores what is left. Where the run does
@@ -127,8 +122,7 @@ pub async fn record(
     answers: mpsc::UnboundedSender<Dealt>,
     events: EventSink,
 ) -> Result<(Claims, LocksHeld)> {
-    let undealt = share.plan.units().map(|(_, unit)| unit.estimate.unwrap_or(UNKNOWN)).sum();
-    let pace = Pace { expected: Duration::ZERO, taken: Duration::ZERO, units: 0, undealt };
+    let pace = Pace::new(&share.plan);
     let mut recorder = Recorder {
         share,
         claims,
@@ -136,8 +130,10 @@ pub async fn record(
         waiting: Vec::new(),
         dealt: HashSet::new(),
         asked: false,
+        idle: 0,
         again: None,
         cancelled: false,
+        needs: BTreeSet::new(),
         answers,
         events,
         pace,
@@ -156,8 +152,8 @@ impl Recorder {
             tokio::select! {
                 biased;
                 request = requests.recv() => match request {
-                    Some(Request::Claim { running }) => {
-                        (self.running, self.asked) = (running, true);
+                    Some(Request::Claim { running, idle }) => {
+                        (self.running, self.idle, self.asked) = (running, idle, true);
                         self.answer().await?;
                     }
                     Some(Request::Store(executed)) => {
@@ -191,7 +187,7 @@ impl Recorder {
     }
 
     fn take(&mut self, executed: Executed) {
-        self.pace.add(&executed, &self.share.plan);
+        self.pace.add(&self.share.plan, &executed.result);
         let unit = executed.result.unit;
         self.running.retain(|running| *running != unit);
         self.dealt.remove(&unit);
@@ -204,8 +200,6 @@ impl Recorder {
         while self.asked {
             let answer = match self.claim().await? {
                 Claimed::Units(units, token) => {
-                    let expected = units.iter().map(|&unit| expected(&self.share.plan, unit)).sum();
-                    self.pace.undealt = self.pace.undealt.saturating_sub(expected);
                     self.dealt.extend(&units);
                     Dealt::Units(units, token)
                 }
@@ -220,7 +214,9 @@ impl Recorder {
                     self.flush().await?;
                     continue;
                 }
+                Claimed::Later => Dealt::Later,
                 Claimed::Wait(again) => {
+                    self.tell_needs();
                     self.again = again.map(|again| Instant::now() + again);
                     break;
                 }
@@ -240,13 +236,8 @@ impl Recorder {
     }
 
     async fn claim(&mut self) -> Result<Claimed> {
-        let lanes = u32::try_from(self.share.lanes.get()).unwrap_or(u32::MAX);
-        let factor = self.pace.factor();
-        let wanted = SLICE.min(self.pace.undealt.mul_f64(factor) / lanes.saturating_mul(2));
-        let plan = Arc::clone(&self.share.plan);
-        let estimate = |unit| expected(&plan, unit).mul_f64(factor);
-        let idle = self.dealt.is_empty();
-        let claim = self.claims.claim(&plan, wanted, estimate, &self.running, idle);
+        let hand = Hand { idle: self.idle, empty: self.dealt.is_empty() };
+        let claim = self.claims.claim(&self.share.plan, &self.pace, hand, &self.running);
         patiently(claim, &self.share, &self.events).await
     }
 
@@ -287,6 +278,20 @@ impl Recorder {
             self.tell_cancelled();
         }
         self.answer().await
+    }
+
+    /// Says which tests wait for a worker that has what they need, once.
+    fn tell_needs(&mut self) {
+        let new: Vec<_> = self.claims.needs().difference(&self.needs).cloned().collect();
+        for needs in new {
+            let run = self.claims.membership().id();
+            let text = format!(
+                "tests that need `{needs}` wait for a worker that has it: \
+                 `cargo etcdtest worker --run {run} --labels {needs}`"
+            );
+            let _ = self.events.send(RunEvent::Notice { text });
+            self.needs.insert(needs);
+        }
     }
 
     fn tell_cancelled(&mut self) {
@@ -383,24 +388,6 @@ pub(super) async fn store(claims: &mut Claims, units: Vec<Executed>, running: &[
     claims.flush(results, running).await
 }
 
-impl Pace {
-    fn add(&mut self, executed: &Executed, plan: &Plan) {
-        if !executed.result.attempts.is_empty() {
-            self.units += 1;
-            self.taken += executed.result.attempts.iter().map(|attempt| attempt.duration).sum::<Duration>();
-            self.expected += expected(plan, executed.result.unit);
-        }
-    }
-
-    /// By how much more time units take than was expected; 1 until a few have been seen.
-    fn factor(&self) -> f64 {
-        if self.units < 8 {
-            return 1.0;
-        }
-        (self.taken.as_secs_f64() / self.expected.as_secs_f64().max(1e-6)).clamp(1e-3, 1e3)
-    }
-}
-
 /// What is told of a unit that was lost too often.
 fn story(losses: &[Loss]) -> String {
     let workers: Vec<_> =
@@ -410,10 +397,6 @@ fn story(losses: &[Loss]) -> String {
         losses.len(),
         workers.join(", ")
     )
-}
-
-fn expected(plan: &Plan, unit: UnitIndex) -> Duration {
-    plan.unit(unit).and_then(|unit| unit.estimate).unwrap_or(UNKNOWN)
 }
 
 /// Waits for the store. Where that takes long it is said once, and what is not stored yet is

@@ -1,6 +1,6 @@
 //! One run, from its plan to its reports, as one of its workers sees it.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{HashMap, HashSet};
 use std::fs::Permissions;
 use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
@@ -11,32 +11,36 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use super::attempt::{Leave, told};
 use super::claims::Claims;
 use super::differences::Differences;
 use super::error::{Result, RunError};
 use super::events::RunEvent;
-use super::finish::{Latest, conclude};
+use super::finish::conclude;
+use super::history::Histories;
 use super::journal::{Journal, JournalFolder};
+use super::latest::read_histories;
 use super::launcher::Launcher;
 use super::membership::{Membership, Proposal};
-use super::plan::{Histories, History, Plan};
+use super::plan::Plan;
 use super::policy::Policy;
 use super::reserve::reserve;
 use super::resources::Resources;
 use super::services::{Ground, Supply};
 use super::timings::Timings;
+use super::watch::follow;
 use super::work::Work;
 use super::worker::{Ended, EventSink, execute};
 use crate::environments::{DataFiles, DataSets, Reservation, Reservations, SecretValues};
 use crate::model::{
-    Cancellation, Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState,
+    Build, Cancellation, Commit, Environment, Labels, PlannedUnit, Repetition, Run, RunId, RunState,
     TestCaseId, TestKind, Worker, WorkerId,
 };
 use crate::reports::RunDetails;
 use crate::reports::history::{self, environments_of};
-use crate::store::{KeyRange, SharedStore, decode, get_record, keys, list};
+use crate::store::{SharedStore, get_record, keys};
 use crate::testcases::ListedTest;
 
 /// A run that somebody wants.
@@ -58,6 +62,8 @@ pub struct Order {
     pub shuffle: Option<u64>,
     /// How often each test is run.
     pub repetitions: NonZeroU32,
+    /// What this worker has that not every worker has.
+    pub labels: Labels,
     /// What was typed.
     pub command: Vec<String>,
     /// Who typed it: `user@host`.
@@ -74,6 +80,8 @@ pub struct Order {
     pub root: PathBuf,
     /// The folders of the programs that cargo built.
     pub built: Vec<PathBuf>,
+    /// How the tests were built.
+    pub build: Build,
     /// The code.
     pub commit: Option<Commit>,
     /// How long an unreachable store is waited for.
@@ -90,6 +98,8 @@ pub enum Entry {
     /// It creates the run, or joins it where it is there: its units and environments must then
     /// be those of the order.
     CreateOrJoin,
+    /// As that, but it executes nothing: it follows what others do.
+    Queue,
     /// It joins a run that is there, whichever of the order's tests that has. The environments
     /// of the order are those that the run has stored.
     Join,
@@ -128,6 +138,9 @@ pub async fn run(
         tell_end(&over, events);
         return Ok(over);
     }
+    if order.entry == Entry::Queue {
+        return queue(&store, order, leave, events).await;
+    }
     let reservation = reserve(&store, &order, leave.clone(), events).await?.map(Arc::new);
     let journal = OnceLock::new();
     let reserved = run_reserved(store.clone(), order, reservation.clone(), leave, &journal, events);
@@ -158,7 +171,7 @@ async fn over(store: &SharedStore, order: &Order) -> Result<Option<RunDetails>> 
     }
     let details = history::read(store.as_ref(), &order.id).await?.value;
     let planned = details.units.iter().map(|unit| &unit.planned);
-    check(order, &details.run, planned, &details.environments)?;
+    check(order, "", &details.run, planned, &details.environments)?;
     Ok(Some(details))
 }
 
@@ -169,18 +182,21 @@ async fn is_worked_for(store: &SharedStore, run: &RunId, own: &WorkerId) -> bool
     workers.is_ok_and(|workers| workers.iter().any(|(worker, _)| worker.id != *own))
 }
 
-/// Refuses an order that does not fit a run that is there.
+/// Refuses an order that does not fit a run that is there. `digest` is that of the plan that
+/// the order would have.
 fn check<'a>(
     order: &Order,
+    digest: &str,
     run: &Run,
     planned: impl IntoIterator<Item = &'a PlannedUnit>,
     environments: &[Environment],
 ) -> Result<()> {
-    let own = units(&order.tests, &order.environments, order.repetitions.get());
     let mut differences = Differences::default();
-    if order.entry == Entry::CreateOrJoin {
+    if order.entry != Entry::Join {
         differences.of_environments(&order.environments, environments);
-        differences.of_units(&own, planned);
+        if digest != run.plan_digest {
+            differences.of_units(&units(order), planned);
+        }
     }
     differences.of_digests(order, run);
     differences.check(&run.id)
@@ -211,7 +227,6 @@ pub(super) async fn without_tests<T>(
 }
 
 /// The run, once its environments are reserved.
-#[expect(clippy::too_many_lines, reason = "the way of a worker through a run reads best in one piece")]
 async fn run_reserved(
     store: SharedStore,
     mut order: Order,
@@ -225,48 +240,27 @@ async fn run_reserved(
         timings.end("reserve");
     }
     let (id, patience) = (order.id.clone(), order.patience);
-    let latest = without_tests(&leave, &id, read_latest(&store, &order.tests)).await?;
-    let histories: Histories = histories(&latest, &order.tests, &order.environments);
-    let own = units(&order.tests, &order.environments, order.repetitions.get());
-    let plan = Plan::new(own, &histories, order.shuffle);
+    let plan = without_tests(&leave, &id, propose(&store, &order)).await?;
     timings.end("plan");
 
-    let worker = Worker {
-        id: order.worker.clone(),
-        host: order.host.clone(),
-        pid: std::process::id(),
-        run: id.clone(),
-        since: Timestamp::now(),
-        lanes: u32::try_from(order.policy.lanes.get()).unwrap_or(u32::MAX),
-    };
     let redactor = order.secrets.redactor();
-    let proposed = order.describe(&plan);
-    let by_id = order.tests.iter().map(|selected| (selected.test.id.clone(), selected.test.clone()));
-    let by_id: HashMap<TestCaseId, ListedTest> = by_id.collect();
     // What may fail on this machine comes before there is a run in the store.
-    let (folder, data) = files(&store, &by_id, &order.environments).await?;
+    let (folder, data) = files(&store, &order.tests, &order.environments).await?;
     let path = folder.as_ref().map(|folder| folder.path().to_owned());
     let keeper = order.keeper.clone();
     let launcher = Arc::new(Launcher::new(keeper, path, order.policy.lanes, events.clone(), redactor));
     let failed = |source| RunError::Io { what: "start the keeper of the tests".to_owned(), source };
     launcher.begin().await.map_err(failed)?;
-    let enter = async {
-        match order.entry {
-            Entry::CreateOrJoin => {
-                let environments = &order.environments[..];
-                let proposal = Proposal { run: &proposed, plan: &plan, environments };
-                Membership::enter(store.clone(), worker, proposal, patience).await
-            }
-            Entry::Join => Membership::join(store.clone(), worker, proposed, patience).await,
+    let entered = without_tests(&leave, &id, Box::pin(enter(&store, &order, plan))).await;
+    let (mut membership, plan) = match entered {
+        Ok(entered) => entered,
+        Err(error) => {
+            launcher.close().await;
+            return Err(error);
         }
     };
-    let (mut membership, plan) = without_tests(&leave, &id, enter).await?;
-    let snapshots = environments_of(store.as_ref(), &id).await?;
-    let planned = plan.units().map(|(_, unit)| unit);
-    if let Err(error) = check(&order, membership.run(), planned, &snapshots) {
-        membership.leave().await;
-        launcher.close().await;
-        return Err(error);
+    if let Some((rules, _)) = get_record::<Policy>(store.as_ref(), keys::rules(&id)).await? {
+        order.policy = order.policy.under(rules);
     }
     timings.end("create");
     let tests: HashSet<_> = plan.units().map(|(_, unit)| &unit.test).collect();
@@ -276,20 +270,20 @@ async fn run_reserved(
     let open = membership.run().state == RunState::Running;
     let (mut membership, lost) = if open {
         membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
-        let Order { policy, secrets, root, built, environments, journals, .. } = order;
+        let Order { policy, secrets, root, built, environments, tests, host, journals, .. } = order;
+        let tests = tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
         let ground = Ground::new(Arc::clone(&launcher), root, built, secrets, events.clone());
         let supply = match Supply::provide(ground, &environments, data, folder, &leave).await {
             Ok(supply) => supply,
             Err(error) => {
                 launcher.close().await;
-                give_up(membership, &plan, &latest, &error, events).await?;
+                give_up(membership, &plan, &error, events).await?;
                 return Err(error);
             }
         };
         timings.end("provide");
         let journal = begin_journal(journals, &membership, journal, events);
         let (run, worker) = (id.clone(), membership.worker().id.clone());
-        let (plan, reservation) = (Arc::new(plan.clone()), reservation.clone());
         let resources = Resources {
             reservations: Reservations::new(membership.store().clone(), patience),
             worker: worker.clone(),
@@ -299,25 +293,28 @@ async fn run_reserved(
         let work = Work {
             run,
             worker,
-            plan,
-            tests: by_id,
+            host: host.into(),
+            since: Instant::now(),
+            plan: plan.clone(),
+            tests,
             supply,
             policy,
             launcher,
             resources,
-            reservation,
+            reservation: reservation.clone(),
             journal,
         };
         let claims = Claims::new(membership).await?;
         let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
         timings.end("execute");
         storing = claims.storing();
-        (without_tests(&leave, &id, give_back(claims, ended)).await?, ended == Ended::Lost)
+        let given_back = Box::pin(give_back(claims, ended));
+        (without_tests(&leave, &id, given_back).await?, ended == Ended::Lost)
     } else {
         launcher.close().await;
         (membership, false)
     };
-    let concluded = conclude(&mut membership, &plan, &latest);
+    let concluded = conclude(&mut membership, &plan);
     let details = without_tests(&leave, &id, concluded).await?;
     membership.leave().await;
     timings.end("finish");
@@ -370,7 +367,67 @@ pub async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
     Ok(membership)
 }
 
+/// Registers a worker of the run that is wanted: creates that with this plan, or joins it where
+/// it is there and fits. Gives the run's own plan.
+async fn enter(store: &SharedStore, order: &Order, plan: Plan) -> Result<(Membership, Arc<Plan>)> {
+    let (proposed, worker) = (order.describe(&plan), order.worker());
+    let digest = proposed.plan_digest.clone();
+    let (membership, stored) = match order.entry {
+        Entry::CreateOrJoin | Entry::Queue => {
+            let environments = &order.environments;
+            let proposal = Proposal { run: &proposed, plan: &plan, environments, rules: Some(&order.policy) };
+            Membership::enter(store.clone(), worker, proposal, order.patience).await?
+        }
+        Entry::Join => Membership::join(store.clone(), worker, proposed, order.patience).await?,
+    };
+    // It may be large, and is there twice now.
+    drop(plan);
+    let snapshots = environments_of(store.as_ref(), &order.id).await?;
+    let planned = stored.units().map(|(_, unit)| unit);
+    match check(order, &digest, membership.run(), planned, &snapshots) {
+        Ok(()) => Ok((membership, Arc::new(stored))),
+        Err(error) => {
+            membership.leave().await;
+            Err(error)
+        }
+    }
+}
+
+/// Creates a run, or finds it, and tells what others make of it.
+async fn queue(
+    store: &SharedStore,
+    order: Order,
+    leave: watch::Receiver<Leave>,
+    events: &EventSink,
+) -> Result<RunDetails> {
+    let id = order.id.clone();
+    let work = async {
+        let plan = propose(store, &order).await?;
+        let (membership, _) = Box::pin(enter(store, &order, plan)).await?;
+        membership.leave().await;
+        follow(store, &id, events).await?;
+        Ok(history::read(store.as_ref(), &id).await?.value)
+    };
+    match unless(Leave::ToEnd, leave, &id, work).await {
+        Err(RunError::Interrupted(run)) => Err(RunError::Unfollowed(run)),
+        done => done,
+    }
+}
+
 impl Order {
+    /// This process as a worker of the run.
+    fn worker(&self) -> Worker {
+        Worker {
+            id: self.worker.clone(),
+            host: self.host.clone(),
+            pid: std::process::id(),
+            run: self.id.clone(),
+            since: Timestamp::now(),
+            lanes: u32::try_from(self.policy.lanes.get()).unwrap_or(u32::MAX),
+            labels: self.labels.clone(),
+        }
+    }
+
     /// The record of the run, which nobody plans yet.
     fn describe(&self, plan: &Plan) -> Run {
         let redactor = self.secrets.redactor();
@@ -382,9 +439,10 @@ impl Order {
             command: self.command.iter().map(|word| redactor.text(word.clone())).collect(),
             author: self.author.clone(),
             commit: self.commit.clone(),
+            build: self.build.clone(),
             environments: self.environments.iter().map(Environment::identity).collect(),
             units: u32::try_from(plan.len()).unwrap_or(u32::MAX),
-            stripes: u32::try_from(plan.stripes()).unwrap_or(u32::MAX),
+            stripes: plan.stripes_by_group(),
             tests_digest: self.tests_digest.clone(),
             plan_digest: plan.digest(),
             shuffle: self.shuffle,
@@ -394,16 +452,34 @@ impl Order {
     }
 }
 
+/// The plan of a run of this order.
+async fn propose(store: &SharedStore, order: &Order) -> Result<Plan> {
+    let histories = match order.entry {
+        Entry::CreateOrJoin | Entry::Queue => {
+            let tests: Vec<&TestCaseId> = order.tests.iter().map(|selected| &selected.test.id).collect();
+            let environments = order.environments.iter().map(|environment| &*environment.name);
+            read_histories(store, &tests, &environments.collect::<Vec<_>>(), order.patience).await?
+        }
+        // It has its plan.
+        Entry::Join => Histories::default(),
+    };
+    Ok(Plan::new(units(order), &histories, order.shuffle))
+}
+
 /// Each test in each environment, so many times.
-fn units(tests: &[Selected], environments: &[Environment], of: u32) -> Vec<PlannedUnit> {
+fn units(order: &Order) -> Vec<PlannedUnit> {
+    let Order { tests, environments, policy, .. } = order;
+    let of = order.repetitions.get();
+    let needs: Vec<Labels> = tests.iter().map(|selected| policy.of(&selected.test).needs).collect();
     let mut units = Vec::new();
     for repetition in (1..=of).map(|number| (of > 1).then_some(Repetition { number, of })) {
         for environment in environments {
-            units.extend(tests.iter().map(|selected| PlannedUnit {
+            units.extend(tests.iter().zip(&needs).map(|(selected, needs)| PlannedUnit {
                 test: selected.test.id.clone(),
                 environment: environment.name.clone(),
                 estimate: None,
                 repetition,
+                needs: needs.clone(),
                 skip: selected.skipped.get(&environment.name).cloned(),
             }));
         }
@@ -415,11 +491,11 @@ fn units(tests: &[Selected], environments: &[Environment], of: u32) -> Vec<Plann
 /// of the environments in it.
 async fn files(
     store: &SharedStore,
-    tests: &HashMap<TestCaseId, ListedTest>,
+    tests: &[Selected],
     environments: &[Environment],
 ) -> Result<(Option<TempDir>, DataFiles)> {
     let has_data = environments.iter().any(|environment| !environment.definition.data.is_empty());
-    if !has_data && tests.values().all(|test| test.code.kind != TestKind::Plain) {
+    if !has_data && tests.iter().all(|selected| selected.test.code.kind != TestKind::Plain) {
         return Ok((None, DataFiles::default()));
     }
     let only_ours = Permissions::from_mode(0o700);
@@ -436,7 +512,6 @@ async fn files(
 async fn give_up(
     mut membership: Membership,
     plan: &Plan,
-    latest: &Latest,
     error: &RunError,
     events: &EventSink,
 ) -> Result<()> {
@@ -450,7 +525,7 @@ async fn give_up(
     };
     let _ = events.send(RunEvent::Cancelled { reason: reason.clone() });
     membership.cancel(Cancellation { reason, ends_tests: true }).await?;
-    let details = conclude(&mut membership, plan, latest).await?;
+    let details = conclude(&mut membership, plan).await?;
     tell_end(&details, events);
     membership.leave().await;
     Ok(())
@@ -472,35 +547,4 @@ fn tell_end(details: &RunDetails, events: &EventSink) {
         summary: details.run.summary.unwrap_or_default(),
         cancelled: details.run.state == RunState::Finished { cancelled: true },
     });
-}
-
-/// The latest results of all tests of the selected tests' binaries.
-async fn read_latest(store: &SharedStore, tests: &[Selected]) -> Result<Latest> {
-    let binaries: BTreeSet<(&str, &str)> = tests
-        .iter()
-        .map(|selected| (selected.test.id.package.as_str(), selected.test.id.binary.as_str()))
-        .collect();
-    let mut latest = Latest::new();
-    for (package, binary) in binaries {
-        let page = list(store.as_ref(), KeyRange::prefix(keys::latest_results_of(package, binary))).await?;
-        for pair in page.pairs {
-            // What cannot be read tells nothing of the past.
-            if let Ok(result) = decode::<LatestResult>(&pair) {
-                latest.insert(pair.key, (result, pair.modified));
-            }
-        }
-    }
-    Ok(latest)
-}
-
-fn histories(latest: &Latest, tests: &[Selected], environments: &[Environment]) -> Histories {
-    let units = environments.iter().flat_map(|environment| {
-        tests.iter().map(|selected| (selected.test.id.clone(), environment.name.clone()))
-    });
-    units
-        .filter_map(|unit| {
-            let (result, _) = latest.get(&keys::latest_result(&unit.0, &unit.1))?;
-            Some((unit, History::of(result)))
-        })
-        .collect()
 }

@@ -47,7 +47,7 @@ pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Resu
         store,
         id,
         events,
-        plan: Plan::from_chunks([], 1),
+        plan: Plan::from_chunks([], &[]),
         started: false,
         begun: HashSet::new(),
         told: HashSet::new(),
@@ -101,7 +101,7 @@ impl Follower<'_> {
     async fn start(&mut self, run: &Run) -> Result<()> {
         let page = list(self.store.as_ref(), KeyRange::prefix(keys::plan(self.id))).await?;
         let chunks: Vec<PlanChunk> = page.pairs.iter().map(decode).collect::<std::result::Result<_, _>>()?;
-        self.plan = Plan::from_chunks(chunks, run.stripes);
+        self.plan = Plan::from_chunks(chunks, &run.stripes);
         self.started = true;
         let tests: HashSet<_> = self.plan.units().map(|(_, unit)| &unit.test).collect();
         self.tell(RunEvent::Started {

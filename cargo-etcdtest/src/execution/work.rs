@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use tokio::time::Instant;
+
 use super::journal::Journal;
 use super::launcher::Launcher;
 use super::plan::Plan;
@@ -10,8 +12,30 @@ use super::policy::Policy;
 use super::resources::Resources;
 use super::services::Supply;
 use crate::environments::Reservation;
-use crate::model::{RunId, TestCaseId, WorkerId};
+use crate::model::{Place, RunId, TestCaseId, WorkerId};
 use crate::testcases::ListedTest;
+
+/// Where an attempt is executed.
+#[derive(Clone, Debug)]
+pub struct Seat {
+    /// The machine.
+    pub host: Arc<str>,
+    /// The lane, from 0.
+    pub lane: usize,
+    /// When the worker began.
+    pub since: Instant,
+}
+
+impl Seat {
+    /// The place of an attempt that begins now.
+    pub fn place(&self) -> Place {
+        Place {
+            host: self.host.to_string(),
+            lane: u32::try_from(self.lane + 1).unwrap_or(u32::MAX),
+            offset: self.since.elapsed(),
+        }
+    }
+}
 
 /// A run as one worker sees it. It holds secrets, so it does not print.
 pub struct Work {
@@ -19,6 +43,10 @@ pub struct Work {
     pub run: RunId,
     /// The worker.
     pub worker: WorkerId,
+    /// Its machine.
+    pub host: Arc<str>,
+    /// When it began.
+    pub since: Instant,
     /// All units.
     pub plan: Arc<Plan>,
     /// The tests that the units name.

@@ -17,13 +17,13 @@ use super::claims::Claims;
 use super::error::Result;
 use super::events::{AttemptOutput, RunEvent, Unit};
 use super::executed::Executed;
-use super::lanes::{Lanes, Needs};
+use super::lanes::{Lanes, Needs, Users};
 use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, LocksHeld, Request, Share};
 use super::resources::while_held;
 use super::run::without_tests;
 use super::services::Supplied;
-use super::work::Work;
+use super::work::{Seat, Work};
 use crate::config::{OutputWhen, PassOrFail};
 use crate::environments::{Reservation, ReservationError};
 use crate::model::{Attempt, Cancellation, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
@@ -122,14 +122,16 @@ pub async fn execute(
     let mut deadline = policy.global_timeout.map(|timeout| Instant::now() + timeout);
     let mut running = BTreeSet::new();
     let (mut asked, mut more, mut stopped, mut heard, mut failures) = (false, true, false, true, 0);
-    let (mut lost, mut left) = (false, false);
+    let (mut lost, mut left, mut later) = (false, false, false);
     // Nothing is begun while it is not known whether the reservation is held.
     let mut suspended = false;
     let stop = |reason: String, ends_tests| {
         let _ = requests.send(Request::Stop(Cancellation { reason, ends_tests }));
     };
     let (open, mut openings) = mpsc::unbounded_channel();
-    let attempt = |needs: Needs, unit: Tried, place: Place, leave: watch::Receiver<Leave>| {
+    let mut users = Users::new(policy.lanes);
+    let attempt = |needs: Needs, unit: Tried, lane: usize, place: Place, leave: watch::Receiver<Leave>| {
+        let seat = Seat { host: work.host.clone(), lane, since: work.since };
         let (work, events, open) = (work.clone(), events.clone(), open.clone());
         async move {
             let given_back = AtomicBool::new(false);
@@ -142,10 +144,10 @@ pub async fn execute(
                     Opening::After(_) if alone || work.reservation.is_some() => return,
                     Opening::After(_) => {}
                 }
-                let _ = open.send(opening);
+                let _ = open.send((opening, lane));
             };
-            let next = unit.attempt(&work, place, leave, &events, on).await;
-            (Some(needs).filter(|_| !given_back.into_inner()), next)
+            let next = unit.attempt(&work, seat, place, leave, &events, on).await;
+            (Some((needs, lane)).filter(|_| !given_back.into_inner()), next)
         }
     };
     loop {
@@ -178,25 +180,31 @@ pub async fn execute(
             let more = unit.binary(work).is_some_and(|binary| {
                 lanes.waiting().any(|next| next.binary(work).is_some_and(|other| std::ptr::eq(other, binary)))
             });
-            attempts.spawn(attempt(needs, unit, Place { more, after: None }, hear.clone()));
+            let lane = users.fewest();
+            users.add(lane);
+            attempts.spawn(attempt(needs, unit, lane, Place { more, after: None }, hear.clone()));
         }
-        let few = lanes.is_idle() || lanes.waiting().len() < policy.lanes.get();
-        if !stopped && !suspended && more && !asked && few {
-            asked = requests.send(Request::Claim { running: running.iter().copied().collect() }).is_ok();
+        let idle = lanes.idle();
+        let few = idle > 0 || lanes.waiting().len() < policy.lanes.get();
+        if !stopped && !suspended && more && !asked && few && (idle > 0 || !later) {
+            let running = running.iter().copied().collect();
+            asked = requests.send(Request::Claim { running, idle }).is_ok();
             more = asked;
         }
-        let idle = attempts.is_empty() && waits.is_empty() && lanes.waiting().len() == 0;
-        patience.set_busy(!idle);
-        if idle && !suspended && (stopped || !more) {
+        let done = attempts.is_empty() && waits.is_empty() && lanes.waiting().len() == 0;
+        patience.set_busy(!done);
+        if done && !suspended && (stopped || !more) {
             break;
         }
         tokio::select! {
             Some(joined) = attempts.join_next() => {
-                let (needs, next) =
+                let (held, next) =
                     joined.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
-                if let Some(needs) = needs {
+                if let Some((needs, lane)) = held {
                     lanes.give_back(&needs);
+                    users.remove(lane);
                 }
+                later = false;
                 match next {
                     Next::Stopped(unit) => {
                         running.remove(&unit.index);
@@ -224,8 +232,11 @@ pub async fn execute(
                 }
             }
             // Processes that never end would else become more and more.
-            Some(opening) = openings.recv(), if attempts.len() < policy.lanes.get() * 2 => match opening {
-                Opening::Lane => lanes.give_back(&Needs::LANE),
+            Some((opening, lane)) = openings.recv(), if attempts.len() < policy.lanes.get() * 2 => match opening {
+                Opening::Lane => {
+                    lanes.give_back(&Needs::LANE);
+                    users.remove(lane);
+                }
                 Opening::After(first) => {
                     let follows = |next: &Tried| next.may_follow(work);
                     if !stopped
@@ -234,7 +245,9 @@ pub async fn execute(
                         && let Some((needs, unit)) = lanes.begin_early(follows)
                     {
                         running.insert(unit.index);
-                        attempts.spawn(attempt(needs, unit, Place { more: false, after: Some(first) }, hear.clone()));
+                        users.add(lane);
+                        let place = Place { more: false, after: Some(first) };
+                        attempts.spawn(attempt(needs, unit, lane, place, hear.clone()));
                     }
                 }
             },
@@ -260,6 +273,7 @@ pub async fn execute(
                     Some(Dealt::Withdrawn(units)) => {
                         lanes.retain(|unit| !units.contains(&unit.index));
                     }
+                    Some(Dealt::Later) => (asked, later) = (false, true),
                     Some(Dealt::NoMore) => (asked, more) = (false, false),
                     Some(Dealt::Cancelled { ends_tests }) => {
                         (asked, stopped) = (false, true);
@@ -392,6 +406,7 @@ impl Tried {
     async fn attempt(
         mut self,
         work: &Work,
+        seat: Seat,
         place: Place,
         leave: watch::Receiver<Leave>,
         events: &EventSink,
@@ -444,11 +459,13 @@ impl Tried {
                 Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())))
             }
             Ok(None) => {
-                execute_attempt(work, planned, test, &rules, self.token, number, place, &leave, on).await
+                execute_attempt(work, &seat, planned, test, &rules, self.token, number, place, &leave, on)
+                    .await
             }
             Ok(Some(lock)) => {
                 let (say, hear) = watch::channel(*leave.borrow());
-                let ran = execute_attempt(work, planned, test, &rules, self.token, number, place, &hear, on);
+                let ran =
+                    execute_attempt(work, &seat, planned, test, &rules, self.token, number, place, &hear, on);
                 while_held(lock, ran, leave.clone(), say).await
             }
         };
@@ -531,6 +548,7 @@ struct Place {
 #[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
 async fn execute_attempt(
     work: &Work,
+    seat: &Seat,
     planned: &PlannedUnit,
     test: &ListedTest,
     rules: &TestPolicy,
@@ -548,12 +566,13 @@ async fn execute_attempt(
     let supplied = match supplied {
         Some(Ok(supplied)) => supplied,
         Some(Err(reason)) => {
-            let attempt = Attempt { message: Some(reason), ..Attempt::begun(number, Outcome::Failed) };
+            let begun = Attempt::begun(number, Outcome::Failed);
+            let attempt = Attempt { message: Some(reason), place: Some(seat.place()), ..begun };
             return Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())));
         }
         None => return Ran::Stopped,
     };
-    let launch = launch(work, &supplied, test, rules, token, number, place);
+    let launch = launch(work, seat, &supplied, test, rules, token, number, place);
     let mut ran = launch.run(&work.launcher, leave.clone(), on).await;
     if let Ran::ToItsEnd(ended) = &mut ran
         && ended.0.outcome.is_failure()
@@ -565,8 +584,10 @@ async fn execute_attempt(
 }
 
 /// The process of one attempt.
+#[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
 fn launch(
     work: &Work,
+    seat: &Seat,
     supplied: &Supplied,
     test: &ListedTest,
     rules: &TestPolicy,
@@ -613,5 +634,6 @@ fn launch(
         show: work.policy.show,
         more: place.more,
         after: place.after,
+        seat: seat.clone(),
     }
 }

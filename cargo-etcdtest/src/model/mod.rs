@@ -2,11 +2,12 @@
 
 mod environment;
 mod ids;
+mod labels;
 mod lock;
 mod record;
 mod result;
 mod run;
-mod seconds;
+pub(crate) mod seconds;
 mod secret;
 mod test_case;
 
@@ -15,14 +16,15 @@ pub use environment::{
     SecretVersion, Service,
 };
 pub use ids::{Fence, RunId, TestCaseId, TestCaseIdError, UnitIndex, WorkerId};
+pub use labels::{LabelError, Labels};
 pub use lock::{Holder, Lock, Released};
 pub use record::Record;
 pub use result::{
-    Attempt, Block, LatestResult, Outcome, RecentOutcome, Step, StoredOutput, UnitResult, Verdict,
+    Attempt, Block, LatestResult, Outcome, Place, RecentOutcome, Step, StoredOutput, UnitResult, Verdict,
 };
 pub use run::{
-    Cancellation, Claim, Commit, Loss, NextPosition, PlanChunk, PlannedUnit, Repetition, Run, RunState,
-    RunSummary, Steward, Worker,
+    Build, Cancellation, Claim, Commit, Loss, NextPosition, PlanChunk, PlannedUnit, Repetition, Run,
+    RunState, RunSummary, Steward, Worker,
 };
 pub use secret::{SecretContent, StoredSecret};
 pub use test_case::{Code, Description, TestCase, TestCaseState, TestKind};

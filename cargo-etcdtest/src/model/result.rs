@@ -83,12 +83,28 @@ pub struct Attempt {
     /// It left processes behind, or its streams open, which were then ended.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub leaky: bool,
+    /// Where it was executed; `None` where nothing began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     /// The steps that it went through.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub steps: Vec<Step>,
     /// What is stored of it under `/logs`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub output: Vec<StoredOutput>,
+}
+
+/// Where and when an attempt was executed, as its worker saw it: the clocks of two machines
+/// are never compared.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The worker's machine.
+    pub host: String,
+    /// The first of the lanes that it took, from 1.
+    pub lane: u32,
+    /// How long the worker had been at work when it began.
+    #[serde(with = "super::seconds")]
+    pub offset: Duration,
 }
 
 /// A step of an attempt.
@@ -209,6 +225,7 @@ impl Attempt {
             exit_code: None,
             signal: None,
             leaky: false,
+            place: None,
             steps: Vec::new(),
             output: Vec::new(),
         }

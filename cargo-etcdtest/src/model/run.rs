@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{EnvironmentVersion, Record, RunId, TestCaseId, UnitIndex, WorkerId};
+use super::{EnvironmentVersion, Labels, Record, RunId, TestCaseId, UnitIndex, WorkerId};
 
 /// A run as stored under `/runs/{run}`: small, since listing runs reads all of them.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -28,12 +28,16 @@ pub struct Run {
     /// The code it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub commit: Option<Commit>,
+    /// How its tests are built, for whoever joins it by its id.
+    #[serde(default)]
+    pub build: Build,
     /// What it runs against.
     pub environments: Vec<EnvironmentVersion>,
     /// How many units it has.
     pub units: u32,
-    /// Over how many stripes they are dealt.
-    pub stripes: u32,
+    /// Over how many stripes they are dealt: a number for each group of units that need the
+    /// same labels, in the order of the plan.
+    pub stripes: Vec<u32>,
     /// Digest of the test list: whoever lists other tests may not join.
     pub tests_digest: String,
     /// Digest of the plan's chunks.
@@ -107,6 +111,15 @@ pub struct Steward {
     pub identity: i64,
 }
 
+/// What cargo is told to build, the same on every machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Build {
+    /// The folder in which it is told so, from the workspace's root; empty for that itself.
+    pub folder: String,
+    /// The flags, as `cargo etcdtest run` has them: packages, targets, features, profile.
+    pub flags: Vec<String>,
+}
+
 /// The code that a run runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Commit {
@@ -115,6 +128,9 @@ pub struct Commit {
     /// The branch, if one is checked out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub branch: Option<String>,
+    /// The workspace's folder in the repository; empty for the repository's own.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub folder: String,
     /// There were changes that are not in the commit.
     pub dirty: bool,
 }
@@ -184,13 +200,16 @@ pub struct PlannedUnit {
     /// Which repetition it is, where each test is run several times.
     #[serde(rename = "r", default, skip_serializing_if = "Option::is_none")]
     pub repetition: Option<Repetition>,
+    /// What a worker must have to be dealt it; units that need the same stand together.
+    #[serde(rename = "n", default, skip_serializing_if = "Labels::is_empty")]
+    pub needs: Labels,
     /// Why it is skipped without a try.
     #[serde(rename = "s", default, skip_serializing_if = "Option::is_none")]
     pub skip: Option<String>,
 }
 
 /// The next undealt position of a stripe, stored under `/execution/{run}/next/{stripe}`.
-/// Stripe `s` of `n` deals the units `s`, `s + n`, `s + 2n`, …
+/// Stripe `s` of the `n` of its group deals the units `s`, `s + n`, `s + 2n`, … of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NextPosition {
     /// How many units of the stripe have been dealt.
@@ -255,6 +274,9 @@ pub struct Worker {
     pub since: Timestamp,
     /// How many attempts it executes at once.
     pub lanes: u32,
+    /// What it has that not every worker has.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub labels: Labels,
 }
 
 impl Record for Worker {

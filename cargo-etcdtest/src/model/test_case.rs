@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
-use super::{Record, TestCaseId};
+use super::{Labels, Record, TestCaseId};
 
 /// A test case as stored under `/testcases/{package}/{binary}/{test}`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -68,6 +68,9 @@ pub struct Code {
     /// A resource that only one test at a time may use.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exclusive: Option<String>,
+    /// What a worker must have to run it.
+    #[serde(default, skip_serializing_if = "Labels::is_empty")]
+    pub needs: Labels,
     /// Why it is ignored; an empty text where no reason was given.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ignore: Option<String>,

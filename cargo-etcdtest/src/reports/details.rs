@@ -1,5 +1,7 @@
 //! A run with everything that is known of it, as plain data: what reports are made from.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 
 use super::{story, text};
@@ -26,7 +28,7 @@ pub struct UnitDetails {
     /// What the plan says of it.
     pub planned: PlannedUnit,
     /// Its test case as it is now; `None` where it was deleted since.
-    pub case: Option<TestCase>,
+    pub case: Option<Arc<TestCase>>,
     /// What came of it; `None` while nothing has.
     pub result: Option<UnitResult>,
     /// The output that was loaded, see [`super::history::load_output`].
@@ -89,7 +91,7 @@ impl RunDetails {
 impl UnitDetails {
     /// What people wrote about the test case.
     pub fn description(&self) -> Description {
-        self.case.as_ref().map(TestCase::description).unwrap_or_default()
+        self.case.as_deref().map(TestCase::description).unwrap_or_default()
     }
 
     /// Why it did not pass or was not run, in one line; `None` where it passed or nothing is

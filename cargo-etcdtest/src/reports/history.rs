@@ -2,6 +2,7 @@
 //! others: it is handed out beside them, as the error that names its key.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use futures::{StreamExt, stream};
@@ -14,8 +15,8 @@ use crate::model::{
     TestCaseId, UnitIndex, UnitResult, Worker,
 };
 use crate::store::{
-    Key, KeyRange, KeyValue, Revision, Store, StoreError, decode, decode_block, decode_output, get_record,
-    keys, list, list_chunks,
+    Key, KeyRange, KeyValue, Revision, Store, StoreError, decode, decode_block, decode_output, get_each,
+    get_record, keys, list, list_chunks,
 };
 
 /// Which stored output is loaded, and how much of it.
@@ -44,6 +45,8 @@ impl Shown {
 
 /// How many streams are read at once.
 const AT_ONCE: usize = 16;
+/// How many test cases are read together.
+const CASES: usize = 100;
 
 /// What was read, and what could not be.
 #[derive(Debug)]
@@ -269,18 +272,21 @@ fn results(blocks: &[KeyValue], broken: &mut Vec<StoreError>) -> HashMap<UnitInd
     results.map(|result| (result.unit, result)).collect()
 }
 
-/// The test cases of a plan, read binary by binary.
+/// The test cases of a plan.
 async fn test_cases(
     store: &dyn Store,
     units: impl Iterator<Item = &PlannedUnit>,
     broken: &mut Vec<StoreError>,
-) -> Result<HashMap<TestCaseId, TestCase>, ReportError> {
-    let binaries: BTreeSet<(&str, &str)> =
-        units.map(|unit| (unit.test.package.as_str(), unit.test.binary.as_str())).collect();
+) -> Result<HashMap<TestCaseId, Arc<TestCase>>, ReportError> {
+    let tests: BTreeSet<&TestCaseId> = units.map(|unit| &unit.test).collect();
+    let keys: Vec<Key> = tests.into_iter().map(keys::test_case).collect();
+    let mut found = stream::iter(keys.chunks(CASES)).map(|keys| get_each(store, keys)).buffered(AT_ONCE);
     let mut cases = HashMap::new();
-    for (package, binary) in binaries {
-        let pairs = children(store, keys::test_cases_of(package, binary)).await?;
-        cases.extend(sound::<TestCase>(&pairs, broken).into_iter().map(|case| (case.id.clone(), case)));
+    while let Some(pairs) = found.next().await {
+        let pairs: Vec<KeyValue> = pairs?.into_iter().flatten().collect();
+        cases.extend(
+            sound::<TestCase>(&pairs, broken).into_iter().map(|case| (case.id.clone(), Arc::new(case))),
+        );
     }
     Ok(cases)
 }

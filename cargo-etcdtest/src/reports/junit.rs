@@ -110,6 +110,10 @@ fn test_case(unit: &UnitDetails, class: &str, name: &str) -> TestCase {
         property(&mut case.properties, "worker", result.worker.as_str());
         case.set_time(result.duration());
         if let Some(last) = result.attempts.last() {
+            if let Some(place) = &last.place {
+                property(&mut case.properties, "host", &place.host);
+                property(&mut case.properties, "lane", &place.lane.to_string());
+            }
             case.timestamp = timestamp(last.started);
             case.system_out = system_out(unit, last).map(Into::into);
         }

@@ -11,10 +11,12 @@ mod service;
 pub mod story;
 mod summary;
 pub mod text;
+mod workers;
 
 pub use details::{AttemptOutput, RunDetails, UnitDetails};
 pub use error::ReportError;
 pub use junit::junit;
 pub use resolve::{LATEST, resolve_run};
-pub use service::{JUNIT, Rendered, Reports, SUMMARY, render_all, report_writes};
-pub use summary::{AttemptSummary, Counts, SummaryReport, UnitSummary, seconds, summary};
+pub use service::{JUNIT, REPORTS, Render, Reports, SUMMARY, report_writes};
+pub use summary::{AttemptSummary, Counts, SummaryReport, UnitSummary, WorkerSummary, seconds, summary};
+pub use workers::{Span, WorkerLine, workers};

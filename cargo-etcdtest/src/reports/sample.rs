@@ -7,9 +7,9 @@ use jiff::Timestamp;
 
 use super::{AttemptOutput, RunDetails, UnitDetails};
 use crate::model::{
-    Attempt, Block, Code, Commit, Definition, Description, Environment, EnvironmentVersion, Fence, Outcome,
-    PlanChunk, PlannedUnit, Run, RunId, RunState, Step, StoredOutput, TestCase, TestCaseId, TestKind,
-    UnitIndex, UnitResult, WorkerId,
+    Attempt, Block, Build, Code, Commit, Definition, Description, Environment, EnvironmentVersion, Fence,
+    Labels, Outcome, Place, PlanChunk, PlannedUnit, Run, RunId, RunState, Step, StoredOutput, TestCase,
+    TestCaseId, TestKind, UnitIndex, UnitResult, WorkerId,
 };
 use crate::store::local::LocalStore;
 use crate::store::{Key, Op, SharedStore, Txn, encode, encode_block, encode_output, keys};
@@ -34,13 +34,22 @@ pub(crate) fn attempt(number: u32, outcome: Outcome, message: &str) -> Attempt {
         exit_code: None,
         signal: None,
         leaky: false,
+        place: Some(Place {
+            host: "host".into(),
+            lane: 1,
+            offset: Duration::from_secs(2 * u64::from(number)),
+        }),
         steps: vec![],
         output: vec![],
     }
 }
 
 /// A unit of `shop::checkout` in the environment `staging`.
-pub(crate) fn unit(index: u32, test: &str, attempts: Vec<Attempt>) -> UnitDetails {
+pub(crate) fn unit(index: u32, test: &str, mut attempts: Vec<Attempt>) -> UnitDetails {
+    for place in attempts.iter_mut().filter_map(|attempt| attempt.place.as_mut()) {
+        place.lane = 1 + index % 2;
+        place.offset += Duration::from_secs(4) * (index / 2);
+    }
     let id = TestCaseId::new("shop", "checkout", test);
     let outcome = attempts.last().map_or(Outcome::Skipped, |attempt| attempt.outcome);
     UnitDetails {
@@ -50,6 +59,7 @@ pub(crate) fn unit(index: u32, test: &str, attempts: Vec<Attempt>) -> UnitDetail
             environment: "staging".into(),
             estimate: None,
             repetition: None,
+            needs: Labels::default(),
             skip: None,
         },
         case: None,
@@ -81,6 +91,7 @@ pub(crate) fn case(test: &str) -> TestCase {
             retries: None,
             environments: vec![],
             exclusive: None,
+            needs: Labels::default(),
             ignore: None,
             file: Some("shop/tests/checkout.rs".into()),
             line: Some(12),
@@ -114,12 +125,14 @@ pub(crate) fn run(units: Vec<UnitDetails>) -> RunDetails {
             author: "ann@desk".into(),
             commit: Some(Commit {
                 id: "0123456789abcdef0123456789abcdef01234567".into(),
+                folder: String::new(),
                 branch: Some("main".into()),
                 dirty: true,
             }),
+            build: Build::default(),
             environments: vec![EnvironmentVersion { name: "staging".into(), version: 3, revision: 17 }],
             units: u32::try_from(units.len()).unwrap(),
-            stripes: 1,
+            stripes: vec![1],
             tests_digest: "t".into(),
             plan_digest: "p".into(),
             shuffle: None,
@@ -136,7 +149,7 @@ pub(crate) fn run(units: Vec<UnitDetails>) -> RunDetails {
 /// A run with one unit of every kind.
 pub(crate) fn every_kind() -> RunDetails {
     let mut passed = unit(0, "orders::paid", vec![attempt(1, Outcome::Passed, "")]);
-    passed.case = Some(case("orders::paid"));
+    passed.case = Some(case("orders::paid").into());
 
     let mut flaky = unit(
         1,
@@ -155,14 +168,17 @@ pub(crate) fn every_kind() -> RunDetails {
         Step { name: "ship it".into(), ok: None, duration: Duration::ZERO },
     ];
     let mut failed = unit(2, "orders::refused", vec![attempt(1, Outcome::TimedOut, ""), last]);
-    failed.case = Some(case("orders::refused"));
+    failed.case = Some(case("orders::refused").into());
     print(&mut failed, 2, "output", "id\tstate\n1\topen\n");
     print(&mut failed, 2, "attachments/order.json", "{}");
 
     let mut crash = attempt(1, Outcome::Crashed, "");
     crash.signal = Some(11);
     let crashed = unit(3, "crashes", vec![crash]);
-    let timed_out = unit(4, "hangs", vec![attempt(1, Outcome::TimedOut, "")]);
+    let mut hung = attempt(1, Outcome::TimedOut, "");
+    hung.place = Some(Place { host: "ci-2".into(), lane: 2, offset: Duration::from_millis(500) });
+    let mut timed_out = unit(4, "hangs", vec![hung]);
+    timed_out.result.as_mut().unwrap().worker = WorkerId::new("ci-2-7-xyz");
     let mut ignored = unit(5, "ignored", vec![]);
     ignored.result.as_mut().unwrap().reason = Some("needs a printer".into());
     let skipped = unit(6, "skips_itself", vec![attempt(1, Outcome::Skipped, "no printer here")]);
@@ -218,7 +234,7 @@ impl TestStore {
         }
         for (number, unit) in (0..).zip(&details.units) {
             if let Some(case) = &unit.case {
-                pairs.push((keys::test_case(&case.id), encode(case)));
+                pairs.push((keys::test_case(&case.id), encode(case.as_ref())));
             }
             let Some(result) = &unit.result else { continue };
             let block = Block { results: vec![result.clone()] };

@@ -12,21 +12,16 @@ pub struct Reports {
     store: SharedStore,
 }
 
-/// A report made of a run: its name and its content.
-pub type Rendered = (&'static str, Vec<u8>);
+/// Makes a report of a run.
+pub type Render = fn(&RunDetails) -> Result<Vec<u8>, ReportError>;
 
 /// The name of the JUnit report.
 pub const JUNIT: &str = "junit.xml";
 /// The name of the summary.
 pub const SUMMARY: &str = "summary.json";
 
-/// All reports that a run gets when it ends.
-///
-/// # Errors
-/// [`ReportError::Rendering`].
-pub fn render_all(details: &RunDetails) -> Result<Vec<Rendered>, ReportError> {
-    Ok(vec![(JUNIT, junit(details)?), (SUMMARY, summary(details))])
-}
+/// All reports that a run gets when it ends, by name.
+pub const REPORTS: [(&str, Render); 2] = [(JUNIT, junit), (SUMMARY, |details| Ok(summary(details)))];
 
 /// What has to be written so that a report is stored: one transaction a chunk, with the key
 /// that proves it; the last one also takes away what an earlier, longer version left behind.

@@ -3,18 +3,19 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
 use super::details::{RunDetails, UnitDetails, message};
 use super::text;
+use super::workers::{WorkerLine, workers};
 use crate::model::{
     Attempt, Commit, EnvironmentVersion, Outcome, Record, Repetition, RunId, RunSummary, StoredOutput,
     TestCaseId, UnitResult, Verdict, WorkerId,
 };
 
-/// The document. Times are RFC 3339 in UTC, durations seconds to the microsecond.
+/// The document, with its units as a list or as something that is written like one. Times are RFC 3339 in UTC, durations seconds to the microsecond.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SummaryReport {
+pub struct SummaryReport<Units = Vec<UnitSummary>> {
     /// Grows when a field changes its meaning or goes away; fields may be added at any time.
     pub schema: u64,
     /// The run.
@@ -39,8 +40,11 @@ pub struct SummaryReport {
     pub duration: f64,
     /// How many units of each kind.
     pub counts: Counts,
+    /// Who executed them, the one that did most first.
+    #[serde(default)]
+    pub workers: Vec<WorkerSummary>,
     /// The units in the order of the plan.
-    pub units: Vec<UnitSummary>,
+    pub units: Units,
 }
 
 impl Record for SummaryReport {
@@ -66,6 +70,23 @@ pub struct Counts {
     pub skipped: u32,
     /// Without a result.
     pub not_run: u32,
+}
+
+/// One worker of the run.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct WorkerSummary {
+    /// Its id.
+    pub worker: WorkerId,
+    /// Its machine.
+    pub host: String,
+    /// How many lanes it used.
+    pub lanes: u32,
+    /// How many units it executed.
+    pub units: u32,
+    /// How long its lanes were at work altogether.
+    pub busy: f64,
+    /// From when it began until its last attempt ended.
+    pub duration: f64,
 }
 
 /// One unit of the run.
@@ -111,6 +132,15 @@ pub struct AttemptSummary {
     /// `file:line:column` of the panic.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub location: Option<String>,
+    /// The machine that it ran on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub host: Option<String>,
+    /// The lane of its worker, from 1.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lane: Option<u32>,
+    /// How long its worker had been at work when it began.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offset: Option<f64>,
     /// The exit code of its process.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exit_code: Option<i32>,
@@ -141,17 +171,32 @@ pub struct StepSummary {
 
 /// A run as `summary.json`; indented, so that people can read and compare it as well.
 pub fn summary(details: &RunDetails) -> Vec<u8> {
-    let report = SummaryReport::from(details);
+    let report = SummaryReport::with(details, Written(&details.units));
     let mut bytes = serde_json::to_vec_pretty(&report).expect("the document is maps with text keys");
     bytes.push(b'\n');
     bytes
 }
 
+/// Units that are written one after the other: there may be a hundred thousand.
+struct Written<'a>(&'a [UnitDetails]);
+
+impl Serialize for Written<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(UnitSummary::from))
+    }
+}
+
 impl From<&RunDetails> for SummaryReport {
     fn from(details: &RunDetails) -> Self {
+        Self::with(details, details.units.iter().map(UnitSummary::from).collect())
+    }
+}
+
+impl<Units> SummaryReport<Units> {
+    fn with(details: &RunDetails, units: Units) -> Self {
         let (run, summary) = (details.run.clone(), details.summary());
         Self {
-            schema: Self::SCHEMA,
+            schema: <SummaryReport as Record>::SCHEMA,
             run: run.id,
             command: run.command,
             author: run.author,
@@ -162,7 +207,8 @@ impl From<&RunDetails> for SummaryReport {
             finished: details.ended(),
             duration: seconds(summary.duration),
             counts: summary.into(),
-            units: details.units.iter().map(UnitSummary::from).collect(),
+            workers: workers(details).iter().map(WorkerSummary::from).collect(),
+            units,
         }
     }
 }
@@ -180,6 +226,19 @@ impl From<&UnitDetails> for UnitSummary {
         let planned = &unit.planned;
         let result = unit.result.as_ref();
         Self { repetition: planned.repetition, ..Self::new(&planned.test, &planned.environment, result) }
+    }
+}
+
+impl From<&WorkerLine> for WorkerSummary {
+    fn from(line: &WorkerLine) -> Self {
+        Self {
+            worker: line.worker.clone(),
+            host: line.host.clone(),
+            lanes: line.lanes(),
+            units: line.units,
+            busy: seconds(line.busy()),
+            duration: seconds(line.end()),
+        }
     }
 }
 
@@ -207,6 +266,7 @@ impl From<&Attempt> for AttemptSummary {
             ok: step.ok,
             duration: seconds(step.duration),
         });
+        let place = attempt.place.as_ref();
         Self {
             number: attempt.number,
             outcome: attempt.outcome,
@@ -214,6 +274,9 @@ impl From<&Attempt> for AttemptSummary {
             duration: seconds(attempt.duration),
             message: attempt.message.as_deref().map(text::plain),
             location: attempt.location.clone(),
+            host: place.map(|place| place.host.clone()),
+            lane: place.map(|place| place.lane),
+            offset: place.map(|place| seconds(place.offset)),
             exit_code: attempt.exit_code,
             signal: attempt.signal,
             leaky: attempt.leaky,

@@ -67,11 +67,6 @@ pub fn test_cases_in(package: &str) -> Key {
     format!("{TEST_CASES}{}/", segment(package)).into()
 }
 
-/// All test cases of one binary.
-pub fn test_cases_of(package: &str, binary: &str) -> Key {
-    format!("{TEST_CASES}{}/{}/", segment(package), segment(binary)).into()
-}
-
 /// An environment as it is now.
 pub fn environment(name: &str) -> Key {
     format!("{ENVIRONMENTS}{}", segment(name)).into()
@@ -144,6 +139,11 @@ pub fn snapshots(run: &RunId) -> Key {
 /// One environment snapshot of a run.
 pub fn snapshot(run: &RunId, environment: &str) -> Key {
     execution_child(run, &format!("environments/{}", segment(environment)))
+}
+
+/// The rules of a run.
+pub fn rules(run: &RunId) -> Key {
+    execution_child(run, "rules")
 }
 
 /// All stripes' next positions.
@@ -244,11 +244,6 @@ pub fn latest_result(id: &TestCaseId, environment: &str) -> Key {
 /// The latest results of a test case in every environment.
 pub fn latest_results(id: &TestCaseId) -> Key {
     format!("{RESULTS}{}/", test_path(id)).into()
-}
-
-/// The latest results of all test cases of one binary, in every environment.
-pub fn latest_results_of(package: &str, binary: &str) -> Key {
-    format!("{RESULTS}{}/{}/", segment(package), segment(binary)).into()
 }
 
 /// All reports of a run.

@@ -27,7 +27,7 @@ pub use connect::{StoreOptions, connect};
 pub use error::StoreError;
 pub use lease::LeaseKeeper;
 pub use patience::{Patience, pauses};
-pub use read::{get, get_record, list, list_at, list_chunks, list_keys};
+pub use read::{get, get_each, get_record, list, list_at, list_chunks, list_keys, list_split};
 pub use records::{decode, decode_value, encode};
 pub use secret::Secret;
 pub use wake::Wake;

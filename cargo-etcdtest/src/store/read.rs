@@ -1,6 +1,6 @@
 //! Reading records: one, or all of a range in pages.
 
-use super::api::{Key, KeyRange, KeyValue, Page, Read, Result, Revision, Store};
+use super::api::{Key, KeyRange, KeyValue, Op, Page, Read, Result, Revision, Store, Txn};
 use super::error::StoreError;
 use super::records::decode;
 use crate::model::Record;
@@ -17,6 +17,16 @@ const PAGE_OF_CHUNKS: usize = 16;
 /// As [`Store::read`].
 pub async fn get(store: &dyn Store, key: Key) -> Result<Option<KeyValue>> {
     Ok(store.read(Read::key(key)).await?.pairs.pop())
+}
+
+/// Reads several keys, at most 100, all of one revision.
+///
+/// # Errors
+/// As [`Store::read`].
+pub async fn get_each(store: &dyn Store, keys: &[Key]) -> Result<Vec<Option<KeyValue>>> {
+    let then = keys.iter().cloned().map(|key| Op::Get(Read::key(key))).collect();
+    let outcome = store.txn(Txn { then, ..Txn::default() }).await?;
+    Ok(outcome.pages().map(|mut page| page.pairs.pop()).collect())
 }
 
 /// Reads one record, with the pair it came in.
@@ -44,6 +54,36 @@ pub async fn list(store: &dyn Store, range: KeyRange) -> Result<Page> {
 /// As [`Store::read`].
 pub async fn list_at(store: &dyn Store, range: KeyRange, at: Option<Revision>) -> Result<Page> {
     in_pages(store, Read { limit: Some(PAGE), at, ..Read::from(range) }).await
+}
+
+/// Reads a whole range as [`list`] does, piece by piece between these keys, which come in
+/// their order. A server looks at all that is left of a range for each page of it: where the
+/// keys are known about which there will be many, the pieces should be small.
+///
+/// # Errors
+/// As [`Store::read`].
+pub async fn list_split(store: &dyn Store, range: KeyRange, between: &[Key]) -> Result<Page> {
+    loop {
+        match list_split_once(store, range.clone(), between).await {
+            Err(StoreError::Compacted(_)) => {}
+            other => return other,
+        }
+    }
+}
+
+async fn list_split_once(store: &dyn Store, range: KeyRange, between: &[Key]) -> Result<Page> {
+    let mut whole = Page::default();
+    let (mut start, mut at) = (range.start.clone(), None);
+    let inside = between.iter().filter(|key| range.contains(key)).cloned().map(Some);
+    for end in inside.chain([range.end.clone()]) {
+        let piece = KeyRange { start: start.clone(), end: end.clone() };
+        let page = in_pages_once(store, Read { limit: Some(PAGE), at, ..Read::from(piece) }).await?;
+        at = at.or(Some(page.revision));
+        whole.pairs.extend(page.pairs);
+        start = end.unwrap_or(start);
+    }
+    whole.revision = at.unwrap_or_default();
+    Ok(whole)
 }
 
 /// Reads the keys of a whole range in pages, all of one revision, without their values.

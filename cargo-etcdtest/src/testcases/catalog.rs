@@ -15,6 +15,8 @@ use crate::store::{
 
 /// How often a sync starts again because others wrote at the same time.
 const SYNC_ROUNDS: u32 = 30;
+/// How many listed test cases are read from the store together.
+const PIECE: usize = 500;
 /// How long a write is tried through an outage.
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -273,9 +275,15 @@ impl Catalog {
 
     /// What the store has of the packages of a list.
     async fn of_packages(&self, list: &TestList) -> Result<Vec<StoredTestCase>, CatalogError> {
+        // Most of them are those that are listed, which may be many.
+        let mut listed: Vec<Key> = list.tests.iter().map(|test| keys::test_case(&test.id)).collect();
+        listed.sort_unstable();
+        let between: Vec<Key> = listed.into_iter().step_by(PIECE).skip(1).collect();
         let mut all = Vec::new();
         for package in list.targets.keys() {
-            all.extend(self.below(keys::test_cases_in(package)).await?);
+            let package = KeyRange::prefix(keys::test_cases_in(package));
+            let page = store::list_split(&*self.store, package, &between).await?;
+            all.extend(page.pairs.iter().map(stored).collect::<Result<Vec<_>, _>>()?);
         }
         Ok(all)
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use camino::Utf8Path;
 use etcdtest::protocol::{Listed, Listing};
 
-use crate::model::{Code, Description, TestKind};
+use crate::model::{Code, Description, Labels, TestKind};
 
 /// What is wrong with a binary's answer.
 #[derive(Debug, thiserror::Error)]
@@ -143,6 +143,8 @@ pub(super) fn annotated(test: Listed, workspace_root: &Utf8Path) -> Code {
         retries: test.retries,
         environments: test.environments,
         exclusive: test.exclusive,
+        // The macro lets no others pass.
+        needs: Labels::new(test.needs).unwrap_or_default(),
         ignore: test.ignore,
         file: Some(file.strip_prefix(workspace_root).unwrap_or(file).to_string()),
         line: Some(test.line),
@@ -158,6 +160,7 @@ pub(super) fn plain(names: Vec<String>, ignored: &BTreeSet<String>) -> Vec<(Stri
         retries: None,
         environments: Vec::new(),
         exclusive: None,
+        needs: Labels::default(),
         ignore: ignored.contains(name).then(String::new),
         file: None,
         line: None,

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::binary::{Binary, BinaryKind};
 use super::test_list::{ListedTest, TestList};
-use crate::model::{Code, Description, TestCaseId, TestKind};
+use crate::model::{Code, Description, Labels, TestCaseId, TestKind};
 
 /// A binary of the package `shop`.
 pub(crate) fn binary(target: &str, kind: BinaryKind) -> Arc<Binary> {
@@ -30,6 +30,7 @@ pub(crate) fn test(binary: &Arc<Binary>, name: &str) -> ListedTest {
             retries: None,
             environments: Vec::new(),
             exclusive: None,
+            needs: Labels::default(),
             ignore: None,
             file: None,
             line: None,

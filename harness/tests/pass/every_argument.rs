@@ -22,6 +22,7 @@ fn empty() {}
     retries = 2,
     environments = ["staging-*", "local"],
     exclusive = "printer",
+    needs = ["gpu"],
 )]
 fn all() {}
 

@@ -40,6 +40,7 @@ fn the_runner_gets_everything_that_the_author_said() {
             retries: Some(2),
             environments: vec!["staging-*".into()],
             exclusive: Some("printer".into()),
+            needs: vec!["gpu".into()],
             ignore: None,
             should_panic: false,
             typed: false,

@@ -365,7 +365,7 @@ impl Judge {
         }
         match to {
             RunState::Running if self.plan.is_none() => {
-                let plan = Plan::from_chunks(self.chunks.values().cloned(), next.stripes);
+                let plan = Plan::from_chunks(self.chunks.values().cloned(), &next.stripes);
                 if plan.digest() != next.plan_digest || plan.len() != next.units as usize {
                     self.breaks(Promise::Ends, "the plan is not the one that was promised");
                 }

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use cargo_etcdtest::execution::{RunError, RunEvent};
-use cargo_etcdtest::model::{Definition, Environment, Run, RunId, RunState, TestCaseId, UnitIndex, WorkerId};
+use cargo_etcdtest::model::{
+    Build, Definition, Environment, Run, RunId, RunState, TestCaseId, UnitIndex, WorkerId,
+};
 use cargo_etcdtest::store::{SharedStore, get_record, keys};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -146,9 +148,10 @@ fn jobs(runs: usize) -> Vec<Job> {
         command: vec![],
         author: "ann@desk".into(),
         commit: None,
+        build: Build::default(),
         environments: vec![environment.clone()],
         units: 0,
-        stripes: 0,
+        stripes: vec![],
         tests_digest: String::new(),
         plan_digest: String::new(),
         shuffle: None,

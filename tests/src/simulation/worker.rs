@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use cargo_etcdtest::environments::{Reservations, Wanted};
 use cargo_etcdtest::execution::{
-    Claims, Dealt, Ended, EventSink, Executed, Histories, History, Latest, LocksHeld, Membership, Plan,
-    Proposal, Request, Result, Share, conclude, give_back, record,
+    Claims, Dealt, Ended, EventSink, Executed, Histories, History, LocksHeld, Membership, Plan, Proposal,
+    Request, Result, Share, conclude, give_back, record,
 };
 use cargo_etcdtest::model::{
-    Attempt, Cancellation, Fence, Holder, Outcome, PlannedUnit, Run, RunId, RunState, StoredOutput,
+    Attempt, Cancellation, Fence, Holder, Labels, Outcome, PlannedUnit, Run, RunId, RunState, StoredOutput,
     TestCaseId, UnitIndex, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::reports::RunDetails;
@@ -64,7 +64,7 @@ pub(super) async fn work(
     };
     let lanes = NonZeroUsize::MIN.saturating_add(fastrand::usize(..3));
     let (run, plan) = job.proposed();
-    let proposal = Proposal { run: &run, plan: &plan, environments: &[] };
+    let proposal = Proposal { run: &run, plan: &plan, environments: &[], rules: None };
     let registered = worker(machine, &job.run.id, lanes);
     let (mut membership, plan) = Membership::enter(store, registered, proposal, PATIENCE).await?;
     if membership.run().state == RunState::Running {
@@ -79,7 +79,7 @@ pub(super) async fn work(
         let (claims, LocksHeld(held)) = recorded?;
         membership = give_back(claims, if held { ended } else { Ended::Lost }).await?;
     }
-    let details = conclude(&mut membership, &plan, &Latest::new()).await?;
+    let details = conclude(&mut membership, &plan).await?;
     membership.leave().await;
     if let Some(reservation) = reservation {
         reservation.release().await;
@@ -96,16 +96,19 @@ impl Job {
             environment: "local".into(),
             estimate: None,
             repetition: None,
+            needs: Labels::default(),
             skip: None,
         };
-        let known = self.tests.iter().filter(|_| fastrand::bool()).map(|(test, duration)| {
+        let mut known = Histories::default();
+        for (test, duration) in self.tests.iter().filter(|_| fastrand::bool()) {
             let duration = Some(duration.mul_f64(0.5 + fastrand::f64()));
-            ((test.clone(), "local".to_owned()), History { duration, failed: fastrand::u8(..9) == 0 })
-        });
-        let plan = Plan::new(self.tests.iter().map(planned), &known.collect::<Histories>(), None);
+            let history = History { duration, failed_lately: fastrand::u8(..9) == 0 };
+            known.insert(test.clone(), "local", history);
+        }
+        let plan = Plan::new(self.tests.iter().map(planned), &known, None);
         let run = Run {
             units: u32::try_from(plan.len()).unwrap_or(u32::MAX),
-            stripes: u32::try_from(plan.stripes()).unwrap_or(u32::MAX),
+            stripes: plan.stripes_by_group(),
             plan_digest: plan.digest(),
             ..self.run.clone()
         };
@@ -128,6 +131,7 @@ pub(super) fn worker(machine: &Machine, run: &RunId, lanes: NonZeroUsize) -> Wor
         run: run.clone(),
         since: Timestamp::now(),
         lanes: u32::try_from(lanes.get()).unwrap_or(u32::MAX),
+        labels: Labels::default(),
     }
 }
 
@@ -157,7 +161,7 @@ impl Lanes<'_> {
         let (mut waiting, mut running) = (VecDeque::new(), BTreeSet::new());
         let mut attempts = FuturesUnordered::new();
         let (mut asked, mut more, mut failures, mut ended) = (false, true, 0, Ended::Complete);
-        let mut taken = 0;
+        let (mut taken, mut later) = (0, false);
         let mut leaves = std::pin::pin!(sleep(fate.leaves.unwrap_or(Duration::MAX)));
         loop {
             while let Some(&(unit, token, needs)) = waiting.front()
@@ -168,9 +172,10 @@ impl Lanes<'_> {
                 taken += needs;
                 attempts.push(self.attempt(unit, token, needs));
             }
-            if more && !asked && waiting.len() < self.lanes.get() {
+            let idle = self.lanes.get().saturating_sub(taken);
+            if more && !asked && waiting.len() < self.lanes.get() && (idle > 0 || !later) {
                 let running = running.iter().copied().collect();
-                asked = self.requests.send(Request::Claim { running }).is_ok();
+                asked = self.requests.send(Request::Claim { running, idle }).is_ok();
                 more = asked;
             }
             if !more && waiting.is_empty() && running.is_empty() {
@@ -181,6 +186,7 @@ impl Lanes<'_> {
                 Some((executed, freed)) = attempts.next() => {
                     let executed: Executed = executed;
                     taken -= freed;
+                    later = false;
                     running.remove(&executed.result.unit);
                     failures += u32::from(executed.result.outcome.is_failure());
                     // A recorder that has ended says why itself.
@@ -207,6 +213,7 @@ impl Lanes<'_> {
                         }
                     }
                     Some(Dealt::Withdrawn(units)) => waiting.retain(|(unit, ..)| !units.contains(unit)),
+                    Some(Dealt::Later) => (asked, later) = (false, true),
                     Some(Dealt::NoMore) => (asked, more) = (false, false),
                     Some(Dealt::Cancelled { ends_tests }) => {
                         (asked, more, ended) = (false, false, Ended::Stopped);

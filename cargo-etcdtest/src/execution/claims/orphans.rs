@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use crate::execution::error::Result;
 use crate::execution::membership::{Membership, is_gone};
-use crate::model::{Claim, Loss, Steward, UnitIndex, Worker, WorkerId};
+use crate::model::{Claim, Labels, Loss, Steward, UnitIndex, Worker, WorkerId};
 use crate::store::{Compare, Key, KeyRange, KeyValue, Op, Page, Revision, decode, encode, keys};
 
 /// Who holds what of a run, at one revision.
@@ -18,6 +18,8 @@ pub(super) struct View {
     pub(super) orphans: Vec<Orphan>,
     /// The run has live workers on other machines.
     pub(super) elsewhere: bool,
+    /// What each live worker of the run has.
+    pub(super) labels: Vec<Labels>,
 }
 
 /// A claim record that nobody works off.
@@ -48,10 +50,11 @@ impl View {
         // So that several who look at the same time seldom meet.
         fastrand::shuffle(&mut orphans);
         let of_run = workers.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
-        let elsewhere = of_run
-            .filter(|worker| worker.run == *membership.id())
-            .any(|worker| worker.host != membership.worker().host);
-        Ok(Self { records: claims.pairs.len(), orphans, elsewhere })
+        let of_run = of_run.filter(|worker| worker.run == *membership.id());
+        let of_run: Vec<Worker> = of_run.collect();
+        let elsewhere = of_run.iter().any(|worker| worker.host != membership.worker().host);
+        let labels = of_run.into_iter().map(|worker| worker.labels).collect();
+        Ok(Self { records: claims.pairs.len(), orphans, elsewhere, labels })
     }
 }
 

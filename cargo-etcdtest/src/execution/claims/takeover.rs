@@ -1,14 +1,17 @@
 //! Taking over the units of workers that died, or left.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
 
 use super::orphans::{Orphan, View};
-use super::{Claimed, Claims, MAX_UNITS};
+use super::{Claimed, Claims};
+use crate::execution::dealing::enough;
 use crate::execution::error::Result;
-use crate::model::{Fence, Loss, RunState, UnitIndex};
+use crate::execution::pace::Pace;
+use crate::execution::plan::Plan;
+use crate::model::{Fence, Labels, Loss, RunState, UnitIndex};
 use crate::store::{KeyRange, Op, Revision, Wake, encode, keys};
 
 /// With how many workers a unit may be lost: it is not begun any more then.
@@ -17,31 +20,50 @@ const MAX_LOSSES: usize = 3;
 const ELSEWHERE: Duration = Duration::from_secs(5);
 
 impl Claims {
+    /// What undealt units need that no live worker of the run has, as far as this worker knows:
+    /// it has been told when it was answered [`Claimed::Wait`].
+    pub fn needs(&self) -> &BTreeSet<Labels> {
+        &self.unserved
+    }
+
+    fn unserved(&self, plan: &Plan, workers: &[Labels]) -> BTreeSet<Labels> {
+        let stripes = self.next.iter().enumerate();
+        let undealt = stripes.filter(|(stripe, (dealt, _))| plan.dealt(*stripe, *dealt).is_some());
+        let needs = undealt.filter_map(|(stripe, _)| plan.needs(stripe));
+        needs.filter(|needs| !workers.iter().any(|labels| labels.satisfy(needs))).cloned().collect()
+    }
+
     /// Takes over units of a worker that died, or left. `None` where something has changed
     /// meanwhile.
     pub(super) async fn take_over(
         &mut self,
-        wanted: Duration,
-        estimate: impl Fn(UnitIndex) -> Duration,
-        idle: bool,
+        plan: &Plan,
+        pace: &Pace,
+        empty: bool,
     ) -> Result<Option<Claimed>> {
         let view = self.view().await?;
+        self.unserved = self.unserved(plan, &view.labels);
         if self.membership.run().state != RunState::Running {
             return Ok(None);
         }
-        if view.records == 0 {
+        if view.records == 0 && self.is_dealt(plan) {
             return Ok(Some(Claimed::Exhausted));
         }
         let mut again = None;
         for orphan in view.orphans {
-            let (fresh, lost) = orphan.units();
-            if let Some(claimed) = self.take_fresh(&orphan, fresh, wanted, &estimate).await? {
+            let (mut fresh, mut lost) = orphan.units();
+            let labels = &self.membership.worker().labels;
+            let may_take = |unit| plan.unit(unit).is_some_and(|planned| labels.satisfy(&planned.needs));
+            fresh.retain(|unit| may_take(*unit));
+            lost.retain(|(unit, _)| may_take(*unit));
+            fresh.truncate(enough(plan, pace, &fresh, self.all_lanes()));
+            if let Some(claimed) = self.take_fresh(&orphan, fresh).await? {
                 return Ok(claimed);
             }
             let Some((unit, losses)) = lost.into_iter().next() else { continue };
             let crashed = losses.len() >= MAX_LOSSES;
             if !crashed {
-                if !idle {
+                if !empty {
                     continue;
                 }
                 let first_seen = *self.left_to_others.entry(orphan.key.clone()).or_insert_with(Instant::now);
@@ -66,19 +88,11 @@ impl Claims {
     async fn take_fresh(
         &mut self,
         orphan: &Orphan,
-        mut fresh: Vec<UnitIndex>,
-        wanted: Duration,
-        estimate: impl Fn(UnitIndex) -> Duration,
+        fresh: Vec<UnitIndex>,
     ) -> Result<Option<Option<Claimed>>> {
         if fresh.is_empty() {
             return Ok(None);
         }
-        let mut expected = Duration::ZERO;
-        let enough = fresh.iter().position(|&unit| {
-            expected += estimate(unit);
-            expected >= wanted
-        });
-        fresh.truncate(enough.map_or(MAX_UNITS, |last| last + 1));
         let moved: Vec<_> = fresh.iter().map(|&unit| (unit, Vec::new())).collect();
         let token = self.move_here(orphan, &moved).await?;
         Ok(Some(token.map(|token| Claimed::Units(fresh, token))))

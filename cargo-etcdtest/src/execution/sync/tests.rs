@@ -11,8 +11,8 @@ use tempfile::TempDir;
 use super::*;
 use crate::execution::executed::Executed;
 use crate::execution::journal::JournalFolder;
-use crate::execution::{Claimed, Histories, Plan, Proposal};
-use crate::model::{Fence, Outcome, PlannedUnit, RunId, TestCaseId, UnitResult, WorkerId};
+use crate::execution::{Claimed, Hand, Histories, Pace, Plan, Proposal};
+use crate::model::{Build, Fence, Outcome, PlannedUnit, RunId, TestCaseId, UnitResult, WorkerId};
 use crate::store::etcd::EtcdOptions;
 use crate::store::local::LocalStore;
 use crate::store::{
@@ -87,13 +87,14 @@ impl Abandoned {
         let journals = JournalFolder::of(&options, &*store).unwrap();
         let id = RunId::new("nightly");
         let units = (0..UNITS).map(|number| PlannedUnit {
+            needs: Labels::default(),
             test: TestCaseId::new("p", "b", format!("t{number}")),
             environment: "local".into(),
             repetition: None,
             estimate: None,
             skip: None,
         });
-        let plan = Plan::new(units, &Histories::new(), None);
+        let plan = Plan::new(units, &Histories::default(), None);
         let worker = WorkerId::new("desk-1");
         let run = Run {
             id: id.clone(),
@@ -103,16 +104,17 @@ impl Abandoned {
             command: vec![],
             author: "ann@desk".into(),
             commit: None,
+            build: Build::default(),
             environments: vec![],
             units: UNITS,
-            stripes: u32::try_from(plan.stripes()).unwrap(),
+            stripes: plan.stripes_by_group(),
             tests_digest: String::new(),
             plan_digest: plan.digest(),
             shuffle: None,
             summary: None,
             cancelled: None,
         };
-        let proposal = Proposal { run: &run, plan: &plan, environments: &[] };
+        let proposal = Proposal { run: &run, plan: &plan, environments: &[], rules: None };
         let registered = Worker {
             id: worker.clone(),
             host: "desk".into(),
@@ -120,6 +122,7 @@ impl Abandoned {
             run: id.clone(),
             since: Timestamp::now(),
             lanes: 1,
+            labels: Labels::default(),
         };
         let (membership, _) = Membership::enter(store.clone(), registered, proposal, PATIENCE).await.unwrap();
         let journal = journals.begin(&membership).unwrap();
@@ -127,7 +130,7 @@ impl Abandoned {
         let mut tokens = BTreeMap::new();
         while tokens.len() < UNITS as usize {
             let claimed =
-                claims.claim(&plan, PATIENCE, |_| Duration::from_secs(1), &[], false).await.unwrap();
+                claims.claim(&plan, &Pace::new(&plan), Hand { idle: 1, empty: false }, &[]).await.unwrap();
             let Claimed::Units(units, token) = claimed else { panic!("{claimed:?}") };
             tokens.extend(units.into_iter().map(|unit| (unit, token)));
         }

@@ -73,6 +73,7 @@ async fn a_run_that_a_worker_names_and_one_that_cannot_be_read_stay() {
         run: RunId::new("live"),
         since: at(0),
         lanes: 4,
+        labels: crate::model::Labels::default(),
     };
     store
         .put(vec![

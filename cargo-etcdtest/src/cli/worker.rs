@@ -1,0 +1,190 @@
+//! `worker`: a worker for runs that others began.
+
+use std::collections::{BTreeMap, HashMap};
+use std::num::NonZeroU32;
+use std::path::Path;
+
+use clap::Args;
+
+use super::cargo_options::{CargoLocal, CargoOptions, unless_interrupted};
+use super::interrupts::Interrupts;
+use super::run::{carry_out, failure_of, this_program};
+use super::session::Session;
+use super::style::{STRONG, WARNING, painted};
+use super::{Exit, Failure, watch};
+use crate::config::{Flags, TestThreads};
+use crate::execution::{self, Entry, Order, Policy, Selected, Timings};
+use crate::model::{Commit, Labels, RunId, WorkerId};
+use crate::reports::history::environments_of;
+use crate::reports::resolve_run;
+use crate::store::{SharedStore, get_record, keys};
+
+/// Arguments of `worker`.
+#[derive(Debug, Args)]
+pub(super) struct WorkerArgs {
+    /// The run to work for: its id, the beginning of one, or `latest`
+    #[arg(long, value_name = "RUN", required_unless_present = "daemon")]
+    run: Option<String>,
+    /// Wait for runs of this project at this commit, and work for one after the other
+    #[arg(long, conflicts_with = "run")]
+    daemon: bool,
+    #[command(flatten)]
+    machine: MachineArgs,
+}
+
+/// What belongs to the machine of a worker, and not to its run.
+#[derive(Debug, Args)]
+pub(super) struct MachineArgs {
+    /// What this machine has that tests may need, with commas between
+    #[arg(long, value_name = "LABELS")]
+    labels: Option<Labels>,
+    /// How many tests run at once: a number, `num-cpus`, or a negative number to leave cores free
+    #[arg(short = 'j', long, value_name = "N", allow_negative_numbers = true)]
+    test_threads: Option<TestThreads>,
+    #[command(flatten)]
+    cargo: CargoLocal,
+}
+
+impl MachineArgs {
+    /// What its flags say of the settings.
+    pub(super) fn flags(&self) -> Flags {
+        Flags { labels: self.labels.clone(), test_threads: self.test_threads, ..Flags::default() }
+    }
+
+    /// The manifest that was named, if one was.
+    pub(super) fn manifest_path(&self) -> Option<&Path> {
+        self.cargo.manifest_path()
+    }
+}
+
+impl WorkerArgs {
+    /// What it says of this machine.
+    pub(super) fn machine(&self) -> &MachineArgs {
+        &self.machine
+    }
+}
+
+/// Works for a run, or for one after the other until it is told to end.
+///
+/// # Errors
+/// As for `run`; with `--daemon` only where it cannot go on waiting.
+pub(super) async fn run(args: WorkerArgs, session: &Session) -> Result<Exit, Failure> {
+    let store = session.store().await?;
+    match &args.run {
+        Some(given) => {
+            let id = resolve_run(store.as_ref(), given).await?;
+            join(&id, session, &store, args.machine.cargo).await
+        }
+        None => wait(session, &store, &args.machine.cargo).await,
+    }
+}
+
+/// Goes on with a run that was cancelled or whose workers died, and works for it.
+///
+/// # Errors
+/// There is nothing to go on with, and as for `run`.
+pub(super) async fn resume(given: &str, machine: MachineArgs, session: &Session) -> Result<Exit, Failure> {
+    let store = session.store().await?;
+    let id = resolve_run(store.as_ref(), given).await?;
+    let resumed = execution::resume(&store, &id, session.settings.store_timeout).await;
+    resumed.map_err(|error| failure_of(error, &id))?;
+    join(&id, session, &store, machine.cargo).await
+}
+
+/// Takes one run after the other.
+async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Result<Exit, Failure> {
+    let failed = |error| Failure::usage(miette::miette!("failed to listen to signals: {error}"));
+    let mut interrupts = Interrupts::listen().map_err(failed)?;
+    let told = tokio::spawn(async move { interrupts.next().await });
+    let here = commit(session).await;
+    if here.as_ref().is_some_and(|commit| commit.dirty) {
+        let warning = painted(WARNING, "warning:");
+        anstream::eprintln!("{warning} there are changes that are not committed: no run is taken with them");
+    }
+    let mut passed = BTreeMap::new();
+    while !told.is_finished() {
+        let of = here.as_ref().map(|commit| format!(" of commit {}", commit.id)).unwrap_or_default();
+        anstream::eprintln!("{} for runs{of}", painted(STRONG, format_args!("{:>12}", "Waiting")));
+        let next = execution::next_joinable(store, &session.root, &passed, session.settings.store_timeout);
+        // Whoever waits has nothing to end first.
+        let Ok(next) = unless_interrupted(async { Ok(next.await) }).await else { break };
+        let (id, modified) = next.map_err(|error| failure_of(error, &RunId::new("")))?;
+        passed.insert(id.clone(), modified);
+        if let Err(failure) = join(&id, session, store, cargo.clone()).await {
+            failure.print();
+        }
+    }
+    Ok(Exit::Passed)
+}
+
+/// Works for one run, by its rules, and exits as it ends.
+async fn join(
+    id: &RunId,
+    session: &Session,
+    store: &SharedStore,
+    cargo: CargoLocal,
+) -> Result<Exit, Failure> {
+    let settings = &session.settings;
+    let mut timings = Timings::start();
+    let planned = async { execution::planned(store, id).await.map_err(|error| failure_of(error, id)) };
+    let run = unless_interrupted(planned).await?;
+    if run.is_over() {
+        return watch::follow_run(id, store, settings.format).await;
+    }
+    let environments = environments_of(store.as_ref(), id).await?;
+    let secrets = session.secrets(store.clone())?.of(&environments).await?;
+    let own = Policy::new(settings, false, false);
+    let rules = get_record::<Policy>(store.as_ref(), keys::rules(id)).await?;
+    let policy = rules.map_or(own.clone(), |(rules, _)| own.under(rules));
+    let here = commit(session).await;
+    warn_of_other_code(here.as_ref(), run.commit.as_ref());
+    timings.end("open");
+
+    let built = CargoOptions::elsewhere(&run.build, &session.root, cargo)?.build().await?;
+    timings.end("build");
+    let program_folders = built.program_folders.iter().cloned().collect();
+    let list = CargoOptions::list_built(built, settings.list_timeout).await?;
+    timings.end("list");
+    let host = crate::author::host();
+    let order = Order {
+        id: id.clone(),
+        tests_digest: list.digest(),
+        tests: list.tests.into_iter().map(|test| Selected { test, skipped: HashMap::new() }).collect(),
+        environments,
+        secrets,
+        policy,
+        shuffle: run.shuffle,
+        repetitions: NonZeroU32::MIN,
+        labels: settings.labels.clone(),
+        command: run.command,
+        author: crate::author::author(),
+        worker: WorkerId::generate(&host),
+        host,
+        entry: Entry::Join,
+        keeper: this_program(),
+        root: session.root.clone(),
+        built: program_folders,
+        build: run.build,
+        commit: here,
+        patience: settings.store_timeout,
+        journals: session.journals(&**store),
+        timings,
+    };
+    carry_out(store, order, settings, false).await
+}
+
+/// The code that is here. Git may take its time.
+async fn commit(session: &Session) -> Option<Commit> {
+    let root = session.root.clone();
+    tokio::task::spawn_blocking(move || execution::commit_of(&root)).await.unwrap_or_default()
+}
+
+/// The same tests may do other things at another commit.
+fn warn_of_other_code(here: Option<&Commit>, there: Option<&Commit>) {
+    if let (Some(here), Some(there)) = (here, there)
+        && here.id != there.id
+    {
+        let (warning, here, there) = (painted(WARNING, "warning:"), &here.id, &there.id);
+        anstream::eprintln!("{warning} the code here is of commit {here}, that of the run of {there}");
+    }
+}

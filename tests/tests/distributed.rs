@@ -1,0 +1,144 @@
+//! Runs that are begun by one process and executed by others.
+#![cfg(unix)]
+#![expect(clippy::unwrap_used, reason = "these are tests")]
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::Value;
+use whole_program::subject::{Ran, Subject};
+
+/// Some tests of the module `gate` need a worker with the label `gpu`.
+const NEEDS_GPU: &str = "[[profile.default.overrides]]\nfilter = 'test(gate::late)'\nneeds = [\"gpu\"]\n";
+
+/// A project in a repository of its own, with everything committed.
+fn committed() -> Subject {
+    let subject = Subject::new();
+    // Cargo writes the lock file of what it builds.
+    assert_eq!(subject.etcdtest(&["list"]).code, Some(0));
+    for arguments in [
+        &["init", "--quiet"][..],
+        &["add", "--all"],
+        &["-c", "user.name=Ann", "-c", "user.email=ann@desk", "commit", "--quiet", "--message", "all"],
+    ] {
+        let status = Command::new("git").current_dir(subject.path()).args(arguments).status().unwrap();
+        assert!(status.success(), "git {arguments:?}");
+    }
+    subject
+}
+
+/// What the store has of a run.
+fn shown(subject: &Subject, run: &str) -> Value {
+    let shown = subject.etcdtest(&["runs", "show", run, "--format", "json"]);
+    assert_eq!(shown.code, Some(0), "{shown:?}");
+    serde_json::from_str(&shown.stdout).unwrap()
+}
+
+/// The workers that gave results to the units whose ids have this in them.
+fn workers<'a>(run: &'a Value, part: &str) -> BTreeSet<&'a str> {
+    let units = run["units"].as_array().unwrap().iter();
+    let units = units.filter(|unit| unit["id"].as_str().unwrap().contains(part));
+    units.map(|unit| unit["worker"].as_str().unwrap()).collect()
+}
+
+fn finished(ran: &Ran) -> usize {
+    ran.events().iter().filter(|event| event["event"] == "unit-finished").count()
+}
+
+#[test]
+fn a_queued_run_is_executed_by_workers_and_by_its_own_rules() {
+    let subject = Subject::new();
+    let tests = ["gate::early", "retried::never", "--no-fail-fast"];
+    let how = ["--queue", "--run-id", "queued", "--retries", "2", "--format", "json"];
+    let mut queue = subject.start(&[&["run"], &tests[..], &how].concat());
+    queue.line_with("run-started").unwrap();
+    let worker = subject.etcdtest(&["worker", "--run", "queue", "-j2", "--format", "json"]);
+    let queue = queue.end();
+    assert_eq!((worker.code, queue.code), (Some(100), Some(100)), "{worker:?} {queue:?}");
+    assert_eq!((finished(&worker), finished(&queue)), (11, 11));
+    let events = queue.events();
+    let failed =
+        events.iter().find(|event| event["event"] == "unit-finished" && event["outcome"] == "failed");
+    let attempts = failed.unwrap()["attempts"].as_array().unwrap().clone();
+    assert_eq!(attempts.len(), 3, "the retries are those of the run");
+    assert!(attempts.iter().all(|attempt| (1..=2).contains(&attempt["lane"].as_u64().unwrap())));
+
+    let run = shown(&subject, "queued");
+    assert_eq!(run["workers"].as_array().unwrap().len(), 1);
+    assert_eq!(run["workers"][0]["units"], 11);
+    let text = subject.etcdtest(&["runs", "show", "queued"]).stdout;
+    assert!(text.contains("\nWorkers\n") && text.contains("11 units on "), "{text}");
+    // Who comes late only hears of it.
+    let late = subject.etcdtest(&["worker", "--run", "queued"]);
+    assert_eq!(late.code, Some(100), "{late:?}");
+}
+
+#[test]
+fn a_cancelled_run_is_resumed_by_its_id_and_runs_what_has_no_result() {
+    let subject = Subject::new();
+    let cancelled =
+        subject.etcdtest(&["run", "gate::early", "retried::never", "tagged::", "-j1", "--run-id", "broken"]);
+    assert_eq!(cancelled.code, Some(100), "{cancelled:?}");
+    let left = shown(&subject, "broken")["counts"]["not_run"].as_u64().unwrap();
+    let how = ["runs", "resume", "broken", "-j2", "--format", "json"];
+    let resumed = subject.etcdtest(&how);
+    assert_eq!(resumed.code, Some(100), "one has failed: {resumed:?}");
+    assert!(left > 0 && finished(&resumed) as u64 == left, "{left} were left: {resumed:?}");
+    let run = shown(&subject, "broken");
+    assert_eq!((&run["counts"]["not_run"], &run["counts"]["failed"]), (&Value::from(0), &Value::from(1)));
+    subject.etcdtest(&how).refuses(2, &["runs show broken"]);
+}
+
+#[test]
+fn a_daemon_takes_the_runs_of_its_commit_one_after_the_other() {
+    let subject = committed();
+    let daemon = subject.start(&["worker", "--daemon", "--format", "json"]);
+    for run in ["first", "second"] {
+        let ran = subject.etcdtest(&["run", "gate::early", "--queue", "--run-id", run, "--format", "json"]);
+        assert_eq!((ran.code, finished(&ran)), (Some(0), 10), "{ran:?}");
+    }
+    daemon.signal(Signal::TERM);
+    let daemon = daemon.end();
+    assert_eq!((daemon.code, finished(&daemon)), (Some(0), 20), "{daemon:?}");
+    assert!(daemon.stderr.contains("Waiting for runs of commit"), "{daemon:?}");
+}
+
+#[test]
+fn a_test_that_needs_a_label_is_only_dealt_to_a_worker_that_has_it() {
+    let subject = Subject::new();
+    subject.write(".config/etcdtest.toml", NEEDS_GPU);
+    fs::write(subject.meeting("go"), "").unwrap();
+    let alone = subject.etcdtest(&["run", "gate::"]);
+    alone.refuses(2, &["needs a worker with `gpu`", "--labels gpu"]);
+    let labelled = subject.etcdtest(&["run", "gate::", "--labels", "fast,gpu"]);
+    assert_eq!(labelled.code, Some(0), "{labelled:?}");
+
+    let mut without = subject.start(&["run", "gate::", "--run-id", "shared", "--format", "json"]);
+    let notice = without.line_with("notice").unwrap();
+    assert!(notice.contains("worker --run shared --labels gpu"), "{notice}");
+    let with = subject.etcdtest(&["worker", "--run", "shared", "--labels", "gpu", "--format", "json"]);
+    let without = without.end();
+    assert_eq!((with.code, without.code), (Some(0), Some(0)), "{with:?} {without:?}");
+    let run = shown(&subject, "shared");
+    let (early, late) = (workers(&run, "early"), workers(&run, "late"));
+    assert_eq!((early.len(), late.len()), (1, 1), "{run}");
+    assert!(early.is_disjoint(&late), "{run}");
+}
+
+#[test]
+fn a_worker_of_other_tests_is_refused_and_the_run_goes_on() {
+    let subject = Subject::new();
+    let mut queue =
+        subject.start(&["run", "gate::early", "--queue", "--run-id", "queued", "--format", "json"]);
+    queue.line_with("run-started").unwrap();
+    let path = "tests/plain.rs";
+    let before = fs::read_to_string(subject.path().join(path)).unwrap();
+    subject.write(path, &format!("{before}\n#[test]\nfn another() {{}}\n"));
+    let refused = subject.etcdtest(&["worker", "--run", "queued"]);
+    refused.refuses(2, &["the list of all tests"]);
+    queue.signal(Signal::INT);
+    let queue = queue.end();
+    queue.refuses(130, &["runs cancel queued"]);
+}

@@ -386,3 +386,26 @@ async fn a_person_reserves_an_environment_and_runs_wait_until_it_is_given_back()
     let unknown = application.etcdtest(&["env", "reserve", "stagin", "--for", "1h"]);
     unknown.refuses(102, &["there is no environment `stagin`", "staging"]);
 }
+
+#[tokio::test]
+async fn the_reservation_is_the_runs_and_outlives_the_worker_that_made_it() {
+    let etcd = Etcd::start();
+    let application = Application::on_etcd(&etcd).await;
+    application.close_gate("joint");
+    let mut first = application.start("joint", &[]);
+    application.wait_for("start", "joint");
+    let mut second = application.start("joint", &[]);
+    second.line_with("Starting").unwrap();
+    first.signal(Signal::KILL);
+    assert_eq!(first.line_with("uses_it"), None);
+    let mut next = application.start("next", &[]);
+    next.line_with("Waiting").unwrap();
+    // Longer than the reservation would live: the second one keeps it.
+    second.line_with("Takeover").unwrap();
+    application.open_gate("joint");
+    assert_eq!((second.end().code, next.end().code), (Some(0), Some(0)));
+    let log = application.log();
+    let said: Vec<_> = log.iter().map(|(what, run, _)| format!("{what} {run}")).collect();
+    assert_eq!(said, ["start joint", "start joint", "end joint", "start next", "end next"]);
+    assert!(log[0].2 < log[1].2, "it was executed anew, under another token: {log:?}");
+}

@@ -44,33 +44,6 @@ fn a_run_outlives_a_restart_of_etcd_and_loses_nothing() {
     assert_eq!((&shown["state"], &shown["counts"]["passed"]), (&json!("finished"), &json!(20)));
 }
 
-#[test]
-fn a_store_that_stays_away_ends_the_run_with_103_and_says_what_is_safe() {
-    let mut etcd = Etcd::start();
-    let subject = Subject::new();
-    subject.write(".config/etcdtest.toml", "[profile.default]\nstore-timeout = \"2s\"\n");
-    let mut run = subject.start(&[
-        "gate::",
-        "--run-id",
-        "lost",
-        "--endpoints",
-        &etcd.endpoint(),
-        "--test-threads",
-        "2",
-    ]);
-    run.line_with("PASS").unwrap();
-    etcd.kill();
-    fs::write(subject.meeting("go"), "").unwrap();
-    let ran = run.end();
-    let texts = [
-        "the run `lost` ended before its results were stored",
-        &etcd.endpoint(),
-        "runs show",
-        "store-timeout",
-    ];
-    ran.refuses(103, &texts);
-}
-
 #[tokio::test]
 async fn a_worker_whose_lease_was_lost_registers_again_and_goes_on() {
     let subject = Subject::new();

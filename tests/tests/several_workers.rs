@@ -215,3 +215,30 @@ fn a_run_without_workers_is_stalled_and_can_be_cancelled_all_the_same() {
     let run: Run = decode(&pair).unwrap();
     assert!(run.summary.unwrap().not_run > 0, "{run:?}");
 }
+
+#[test]
+fn what_tests_have_for_themselves_no_other_run_uses_meanwhile() {
+    let subject = Subject::new();
+    let rules = "[[profile.default.overrides]]\nfilter = 'all()'\nexclusive = 'printer'\n";
+    subject.write(".config/etcdtest.toml", rules);
+    let run = |id| {
+        let arguments = ["outcomes::", "--test=annotated", "-j4", "--no-fail-fast", "--run-id", id];
+        subject.start(&arguments)
+    };
+    let (one, other) = (run("one"), run("other"));
+    assert_eq!((one.end().code, other.end().code), (Some(100), Some(100)));
+    let mut attempts = Vec::new();
+    for id in ["one", "other"] {
+        for unit in show(&subject, id)["units"].as_array().unwrap() {
+            for attempt in unit["attempts"].as_array().unwrap() {
+                let began: jiff::Timestamp = attempt["started"].as_str().unwrap().parse().unwrap();
+                let took = jiff::SignedDuration::from_secs_f64(attempt["duration"].as_f64().unwrap());
+                attempts.push((began, began + took, id, unit["id"].clone()));
+            }
+        }
+    }
+    attempts.sort_by_key(|(began, ..)| *began);
+    assert!(attempts.len() > 12, "{attempts:?}");
+    assert!(attempts.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{attempts:?}");
+    assert!(attempts.windows(2).any(|pair| pair[0].2 != pair[1].2), "they take turns: {attempts:?}");
+}

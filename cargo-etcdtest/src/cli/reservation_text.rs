@@ -29,6 +29,7 @@ pub(super) fn waiting_text(waiting: &Waiting, now: Timestamp) -> String {
 pub(super) fn holder_text(lock: &Lock, now: Timestamp) -> String {
     let id = match &lock.holder {
         Holder::Run(run) => format!("run {} of ", one_line(run.as_str(), SHOWN)),
+        Holder::Worker(worker) => format!("worker {} of ", one_line(worker, SHOWN)),
         Holder::Person(_) => String::new(),
     };
     let author = one_line(&lock.author, SHOWN);
@@ -61,7 +62,7 @@ pub(super) fn queue_lines(queue: &Queue, now: Timestamp) -> Vec<String> {
 pub(super) fn holder_json(lock: &Lock) -> Value {
     let run = match &lock.holder {
         Holder::Run(run) => Some(run),
-        Holder::Person(_) => None,
+        Holder::Person(_) | Holder::Worker(_) => None,
     };
     json!({
         "holder": lock.holder.id(), "run": run, "author": lock.author, "why": lock.why,

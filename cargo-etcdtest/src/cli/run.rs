@@ -53,6 +53,7 @@ pub(super) struct RunArgs {
 /// How tests are run.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Execution")]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 struct HowArgs {
     /// Environment to run against, or an old version of one; several times for a matrix
     #[arg(long = "env", value_name = "NAME[@VERSION]")]

@@ -84,15 +84,14 @@ pub async fn resume(store: &SharedStore, id: &RunId, patience: Duration) -> Resu
     loop {
         let (run, pair) = record(store, id).await?;
         let given = match &run.state {
-            RunState::Running => return Ok(()),
             RunState::Finished { cancelled: false } => return Err(over(id.clone(), false)),
             RunState::Finished { cancelled: true } => vec![],
-            RunState::Cancelling if live_workers(store.as_ref(), id).await?.is_empty() => vec![],
             RunState::Planning { by } if !is_alive(store, id, by).await? => {
                 return Err(RunError::Unplanned(id.clone()));
             }
             RunState::Finishing { by, .. } if !is_alive(store, id, by).await? => vec![is_gone(by)],
-            RunState::Planning { .. } => return Ok(()),
+            RunState::Running | RunState::Planning { .. } => return Ok(()),
+            RunState::Cancelling if live_workers(store.as_ref(), id).await?.is_empty() => vec![],
             RunState::Cancelling | RunState::Finishing { .. } => return Err(RunError::Ending(id.clone())),
         };
         let next = Run { state: RunState::Running, finished: None, summary: None, cancelled: None, ..run };

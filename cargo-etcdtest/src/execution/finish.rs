@@ -305,9 +305,8 @@ async fn store_batch(
         let read = || get(store.as_ref(), key.clone());
         let read = || read.retry(pauses().with_total_delay(Some(patience))).when(StoreError::is_transient);
         let mut pair = read().await?;
-        loop {
-            // A record of a newer version is newer than this run.
-            let Ok(before) = pair.as_ref().map(decode::<LatestResult>).transpose() else { break };
+        // A record of a newer version is newer than this run.
+        while let Ok(before) = pair.as_ref().map(decode::<LatestResult>).transpose() {
             let Some(next) = newest(before.as_ref(), result, environment, run, age).await? else { break };
             let modified = pair.as_ref().map_or(Revision(0), |pair| pair.modified);
             let txn = Txn {

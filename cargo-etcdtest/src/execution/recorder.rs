@@ -204,15 +204,15 @@ impl Recorder {
         while self.asked {
             let answer = match self.claim().await? {
                 Claimed::Units(units, token) => {
-                    let taken = units.iter().map(|&unit| expected(&self.share.plan, unit)).sum();
-                    self.pace.undealt = self.pace.undealt.saturating_sub(taken);
+                    let expected = units.iter().map(|&unit| expected(&self.share.plan, unit)).sum();
+                    self.pace.undealt = self.pace.undealt.saturating_sub(expected);
                     self.dealt.extend(&units);
                     Dealt::Units(units, token)
                 }
                 Claimed::Alone(unit, token, losses) => {
                     self.dealt.insert(unit);
                     self.running = vec![unit];
-                    self.tell_taken_over(unit, losses);
+                    self.tell_taken_over(unit, &losses);
                     Dealt::Alone(unit, token)
                 }
                 Claimed::Crashed(unit, token, losses) => {
@@ -301,7 +301,7 @@ impl Recorder {
         }
     }
 
-    fn tell_taken_over(&self, unit: UnitIndex, losses: Vec<Loss>) {
+    fn tell_taken_over(&self, unit: UnitIndex, losses: &[Loss]) {
         if let (Some(planned), Some(loss)) = (self.share.plan.unit(unit), losses.last()) {
             let (unit, worker) = (Unit::new(unit, planned), loss.worker.clone());
             let _ = self.events.send(RunEvent::TakenOver { unit, worker });

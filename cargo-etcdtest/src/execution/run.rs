@@ -24,11 +24,12 @@ use super::membership::{Membership, Proposal};
 use super::plan::{Histories, History, Plan};
 use super::policy::Policy;
 use super::reserve::reserve;
+use super::resources::Resources;
 use super::services::{Ground, Supply};
 use super::timings::Timings;
 use super::work::Work;
 use super::worker::{Ended, EventSink, execute};
-use crate::environments::{DataFiles, DataSets, Reservation, SecretValues};
+use crate::environments::{DataFiles, DataSets, Reservation, Reservations, SecretValues};
 use crate::model::{
     Cancellation, Commit, Environment, LatestResult, PlannedUnit, Repetition, Run, RunId, RunState,
     TestCaseId, TestKind, Worker, WorkerId,
@@ -210,6 +211,7 @@ pub(super) async fn without_tests<T>(
 }
 
 /// The run, once its environments are reserved.
+#[expect(clippy::too_many_lines, reason = "the way of a worker through a run reads best in one piece")]
 async fn run_reserved(
     store: SharedStore,
     mut order: Order,
@@ -285,16 +287,27 @@ async fn run_reserved(
             }
         };
         timings.end("provide");
-        if let Some(begun) = journals.map(|journals| journals.begin(&membership)) {
-            match begun {
-                Ok(begun) => drop(journal.set(Arc::new(begun))),
-                Err(error) => drop(events.send(RunEvent::Notice { text: error.to_string() })),
-            }
-        }
-        let journal = journal.get().cloned();
+        let journal = begin_journal(journals, &membership, journal, events);
         let (run, worker) = (id.clone(), membership.worker().id.clone());
         let (plan, reservation) = (Arc::new(plan.clone()), reservation.clone());
-        let work = Work { run, worker, plan, tests: by_id, supply, policy, launcher, reservation, journal };
+        let resources = Resources {
+            reservations: Reservations::new(membership.store().clone(), patience),
+            worker: worker.clone(),
+            author: order.author,
+            ttl: policy.reserve_ttl,
+        };
+        let work = Work {
+            run,
+            worker,
+            plan,
+            tests: by_id,
+            supply,
+            policy,
+            launcher,
+            resources,
+            reservation,
+            journal,
+        };
         let claims = Claims::new(membership).await?;
         let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
         timings.end("execute");
@@ -314,6 +327,22 @@ async fn run_reserved(
     match reservation {
         Some(reservation) if lost && cancelled => Err(reservation.loss().await.into()),
         _ => Ok(details),
+    }
+}
+
+/// Begins the journal of the worker, where it is to have one.
+fn begin_journal(
+    journals: Option<JournalFolder>,
+    membership: &Membership,
+    journal: &OnceLock<Arc<Journal>>,
+    events: &EventSink,
+) -> Option<Arc<Journal>> {
+    match journals?.begin(membership) {
+        Ok(begun) => Some(journal.get_or_init(|| Arc::new(begun)).clone()),
+        Err(error) => {
+            let _ = events.send(RunEvent::Notice { text: error.to_string() });
+            None
+        }
     }
 }
 

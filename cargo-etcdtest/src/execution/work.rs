@@ -7,6 +7,7 @@ use super::journal::Journal;
 use super::launcher::Launcher;
 use super::plan::Plan;
 use super::policy::Policy;
+use super::resources::Resources;
 use super::services::Supply;
 use crate::environments::Reservation;
 use crate::model::{RunId, TestCaseId, WorkerId};
@@ -28,6 +29,8 @@ pub struct Work {
     pub policy: Policy,
     /// What starts its attempts.
     pub launcher: Arc<Launcher>,
+    /// What its tests lock resources with.
+    pub resources: Resources,
     /// The run's reservation of its environments, if they need one.
     pub reservation: Option<Arc<Reservation>>,
     /// Where results are kept until a store elsewhere has them.

@@ -1,6 +1,7 @@
 //! Executes units: as many at once as there are lanes, each with its retries.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -19,12 +20,17 @@ use super::executed::Executed;
 use super::lanes::{Lanes, Needs};
 use super::policy::TestPolicy;
 use super::recorder::{self, Dealt, LocksHeld, Request, Share};
+use super::resources::while_held;
 use super::run::without_tests;
 use super::services::Supplied;
 use super::work::Work;
 use crate::config::{OutputWhen, PassOrFail};
+use crate::environments::{Reservation, ReservationError};
 use crate::model::{Attempt, Cancellation, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
 use crate::testcases::{Binary, ListedTest};
+
+/// After how long a resource is asked for again where the store did not answer.
+const STORE_AWAY: Duration = Duration::from_secs(1);
 
 /// Where events go. A display that went away is no reason to stop.
 pub type EventSink = mpsc::UnboundedSender<RunEvent>;
@@ -62,6 +68,16 @@ enum Opening {
     Lane,
     /// A process may come right after this one.
     After(Pid),
+}
+
+/// What came of waiting for the resource that a unit needs for itself.
+enum Locked {
+    /// It is the unit's, if it needs one.
+    Held(Option<Box<Reservation>>),
+    /// It was stopped meanwhile.
+    Stopped,
+    /// The store did not answer.
+    NotYet,
 }
 
 /// Why a worker executes no more.
@@ -314,6 +330,36 @@ impl Tried {
         Self { index, token, rules, alone: false, attempts: Vec::new(), outputs: Vec::new() }
     }
 
+    /// The same as it was dealt, for one that was stopped on the way.
+    fn anew(&self, work: &Work) -> Self {
+        Self { alone: self.alone, ..Self::new(work, self.index, self.token) }
+    }
+
+    /// The same with its rules, for one that comes to another turn.
+    fn with(self, rules: TestPolicy) -> Self {
+        Self { rules: Some(rules), ..self }
+    }
+
+    /// Waits until no other machine uses the resource that it needs for itself.
+    ///
+    /// # Errors
+    /// In words, where it will never be its turn.
+    async fn lock(
+        &self,
+        work: &Work,
+        rules: &TestPolicy,
+        leave: watch::Receiver<Leave>,
+    ) -> std::result::Result<Locked, String> {
+        let Some(resource) = &rules.exclusive else { return Ok(Locked::Held(None)) };
+        let capacity = work.policy.resources.get(resource).copied().unwrap_or(NonZeroUsize::MIN);
+        match work.resources.lock(resource, capacity, self.index, leave).await {
+            Ok(Some(lock)) => Ok(Locked::Held(Some(Box::new(lock)))),
+            Ok(None) => Ok(Locked::Stopped),
+            Err(ReservationError::Store(error)) if error.is_transient() => Ok(Locked::NotYet),
+            Err(error) => Err(format!("the resource `{resource}` cannot be locked: {error}")),
+        }
+    }
+
     /// Whether nothing was tried yet.
     fn is_fresh(&self) -> bool {
         self.attempts.is_empty()
@@ -364,6 +410,13 @@ impl Tried {
             };
         };
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let lock = match self.lock(work, &rules, leave.clone()).await {
+            Ok(Locked::Held(lock)) => Ok(lock),
+            Ok(Locked::Stopped) => return Next::Stopped(self.anew(work)),
+            // Whether that ends the run, its recorder says.
+            Ok(Locked::NotYet) => return Next::Again(self.with(rules), STORE_AWAY),
+            Err(reason) => Err(reason),
+        };
         let begin = || {
             let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
         };
@@ -384,12 +437,32 @@ impl Tried {
             }
             Progress::Passed => on(Opening::Lane),
         };
-        let ran = execute_attempt(work, planned, test, &rules, self.token, number, place, &leave, on);
-        let (mut attempt, output) = match ran.await {
-            Ran::ToItsEnd(attempt) => *attempt,
-            Ran::Stopped => {
-                return Next::Stopped(Self { alone: self.alone, ..Self::new(work, index, self.token) });
+        let ran = match &lock {
+            Err(reason) => {
+                let attempt =
+                    Attempt { message: Some(reason.clone()), ..Attempt::begun(number, Outcome::Failed) };
+                Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())))
             }
+            Ok(None) => {
+                execute_attempt(work, planned, test, &rules, self.token, number, place, &leave, on).await
+            }
+            Ok(Some(lock)) => {
+                let (say, hear) = watch::channel(*leave.borrow());
+                let ran = execute_attempt(work, planned, test, &rules, self.token, number, place, &hear, on);
+                while_held(lock, ran, leave.clone(), say).await
+            }
+        };
+        if let Ok(Some(lock)) = lock {
+            let lost = lock.is_lost();
+            lock.release().await;
+            // Somebody else may have used it at the same time: so this says nothing.
+            if lost && *leave.borrow() == Leave::ToFinish {
+                return Next::Again(self.with(rules), Duration::ZERO);
+            }
+        }
+        let (mut attempt, output) = match ran {
+            Ran::ToItsEnd(attempt) => *attempt,
+            Ran::Stopped => return Next::Stopped(self.anew(work)),
             Ran::NotYet => {
                 self.rules = Some(rules);
                 return Next::NotYet(self);

@@ -1,4 +1,4 @@
-//! Locks: places in the queue for an environment.
+//! Locks: places in the queue for an environment or a resource.
 
 use std::fmt;
 
@@ -8,7 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::{Record, RunId};
 
 /// A place in the queue for an environment, stored under
-/// `/locks/environments/{environment}/{holder}` on a lease.
+/// `/locks/environments/{environment}/{holder}` on a lease; for a resource under
+/// `/locks/resources/{resource}/{holder}`.
 ///
 /// Who holds the environment is decided by the create revisions of the keys alone: those
 /// do who have fewer than its capacity before them. Times are for people.
@@ -37,7 +38,7 @@ impl Record for Lock {
     const SCHEMA: u64 = 1;
 }
 
-/// Who reserves environments.
+/// Who reserves environments and resources.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Holder {
@@ -45,6 +46,8 @@ pub enum Holder {
     Run(RunId),
     /// A person: an id of the reservation, `user@host-x7k2pq`.
     Person(String),
+    /// A worker with one of its units, `host-1234-x7k2pq.17`: it holds resources.
+    Worker(String),
 }
 
 impl Holder {
@@ -58,6 +61,7 @@ impl Holder {
         match self {
             Self::Run(run) => run.to_string(),
             Self::Person(id) => format!("person:{id}"),
+            Self::Worker(id) => id.clone(),
         }
     }
 }
@@ -67,6 +71,7 @@ impl fmt::Display for Holder {
         match self {
             Self::Run(run) => write!(f, "run {run}"),
             Self::Person(id) => write!(f, "reservation person:{id}"),
+            Self::Worker(id) => write!(f, "worker {id}"),
         }
     }
 }

@@ -198,9 +198,17 @@ pub fn locks(environment: &str) -> Key {
     format!("{LOCKS}{}/", segment(environment)).into()
 }
 
-/// A place in the queue for an environment.
-pub fn lock(environment: &str, holder: &Holder) -> Key {
-    format!("{LOCKS}{}/{}", segment(environment), segment(&holder.id())).into()
+/// The queue in which a holder stands: workers for resources, all others for environments.
+pub fn queue(name: &str, holder: &Holder) -> Key {
+    match holder {
+        Holder::Run(_) | Holder::Person(_) => locks(name),
+        Holder::Worker(_) => format!("/locks/resources/{}/", segment(name)).into(),
+    }
+}
+
+/// A place in the queue for an environment or a resource.
+pub fn lock(name: &str, holder: &Holder) -> Key {
+    format!("{}{}", queue(name, holder), segment(&holder.id())).into()
 }
 
 /// The note for whoever lost an environment to somebody.

@@ -10,7 +10,7 @@ use tokio::task::JoinHandle;
 
 use super::error::ReservationError;
 use super::queue::{Queue, Standing, Waiting};
-use crate::model::{Lock, Released};
+use crate::model::{Holder, Lock, Released};
 use crate::store::{
     Commit, Compare, Key, KeyRange, LeaseId, LeaseKeeper, Op, Revision, SharedStore, StoreError, Txn, Wake,
     commit, encode, get, get_record, keys, list, pauses,
@@ -80,6 +80,10 @@ impl Reservation {
         self.environments.iter().map(|(name, _)| name.as_str())
     }
 
+    fn queues(&self) -> impl Iterator<Item = Key> {
+        self.environments().map(|name| keys::queue(name, &self.lock.holder))
+    }
+
     /// Its keys, each with the revision that created it: whoever writes while it holds them
     /// compares that (`L` of the protocol).
     pub fn locks(&self) -> Vec<(Key, Revision)> {
@@ -93,7 +97,7 @@ impl Reservation {
     /// [`ReservationError::Lost`] or [`ReservationError::TakenAway`] where it is not in a
     /// queue any more, or as the store fails.
     pub(super) async fn wait(&mut self, mut on_wait: impl FnMut(&Waiting)) -> Result<()> {
-        let queues: Vec<_> = self.environments().map(|name| KeyRange::prefix(keys::locks(name))).collect();
+        let queues: Vec<_> = self.queues().map(KeyRange::prefix).collect();
         let mut wake = Wake::new(self.store.as_ref(), queues, Revision(self.created.0 + 1)).await?;
         let mut told: Option<Waiting> = None;
         loop {
@@ -113,7 +117,8 @@ impl Reservation {
                 () = self.lease.lost() => return Err(self.loss().await),
             }
         }
-        if self.lock.held.is_none() {
+        // Who holds a resource is not shown: its tests are short.
+        if self.lock.held.is_none() && !matches!(self.lock.holder, Holder::Worker(_)) {
             self.write(Lock { held: Some(Timestamp::now()), ..self.lock.clone() }, self.lease.id()).await?;
         }
         let (store, locks, say_gone) = (self.store.clone(), self.locks(), self.say_gone.clone());
@@ -130,7 +135,7 @@ impl Reservation {
     /// nobody can come before it later.
     async fn standing(&self) -> Result<Standing> {
         for (name, capacity) in &self.environments {
-            let queue = read_queue(&self.store, name, self.patience).await?;
+            let queue = read_queue(&self.store, keys::queue(name, &self.lock.holder), self.patience).await?;
             match queue.standing(name, &self.lock.holder, self.created, *capacity) {
                 Standing::Held => {}
                 other => return Ok(other),
@@ -252,13 +257,13 @@ impl Drop for Reservation {
     }
 }
 
-/// Reads the queue for an environment, through an outage of the store.
+/// Reads a queue, through an outage of the store.
 pub(super) async fn read_queue(
     store: &SharedStore,
-    environment: &str,
+    queue: Key,
     patience: Duration,
 ) -> std::result::Result<Queue, StoreError> {
-    let read = || list(store.as_ref(), KeyRange::prefix(keys::locks(environment)));
+    let read = || list(store.as_ref(), KeyRange::prefix(queue.clone()));
     let read = read.retry(pauses().with_total_delay(Some(patience)));
     Queue::of(&read.when(StoreError::is_transient).await?)
 }

@@ -120,6 +120,7 @@ impl Reservations {
         let mut old = Vec::new();
         for (name, _) in &wanted.environments {
             match wanted.holder {
+                Holder::Worker(_) => {}
                 Holder::Run(_) => old.push(keys::released(name, &wanted.holder)),
                 Holder::Person(_) => {
                     old.extend(self.notes(name, &wanted.author).await?.into_iter().map(|(key, _)| key));
@@ -207,7 +208,7 @@ impl Reservations {
     /// # Errors
     /// As the store fails.
     pub async fn queue(&self, environment: &str) -> Result<Queue> {
-        Ok(read_queue(&self.store, environment, self.patience).await?)
+        Ok(read_queue(&self.store, keys::locks(environment), self.patience).await?)
     }
 
     /// The queues of all environments that somebody holds or waits for.

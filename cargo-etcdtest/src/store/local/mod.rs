@@ -96,7 +96,8 @@ impl Store for LocalStore {
     }
 
     async fn compact(&self, upto: Revision) -> Result<()> {
-        self.threads.write(move |connection| history::compact(connection, upto)).await
+        self.threads.write(move |connection| history::compact(connection, upto)).await?;
+        self.threads.checkpoint().await
     }
 
     async fn status(&self) -> Result<StoreStatus> {
@@ -214,6 +215,7 @@ mod tests {
         let full = pages(&store).await - empty;
         store.compact(last).await.unwrap();
         let compacted = pages(&store).await - empty;
+        assert_eq!(fs::metadata(folder.path().join("store.db-wal")).unwrap().len(), 0);
         assert!(compacted < full / 10, "{compacted} pages of {full} are left for one value of 20");
     }
 

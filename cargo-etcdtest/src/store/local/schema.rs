@@ -24,6 +24,9 @@ const APPLICATION: i32 = i32::from_be_bytes(*b"etct");
 /// How long to wait for another process that writes, in milliseconds.
 const PATIENCE: i32 = 10_000;
 
+/// How long the log of writes beside the file stays after a large write.
+const LOG_BYTES: i64 = 8 << 20;
+
 /// The file begins at revision 1, as a new etcd does.
 const TABLES: &str = "
     CREATE TABLE position (
@@ -90,6 +93,7 @@ fn open_once(file: &Path) -> Outcome<Connection> {
         return Err(StoreError::Unsupported { location: file.display().to_string(), reason }.into());
     }
     connection.pragma_update(None, "synchronous", "full")?;
+    connection.pragma_update_and_check(None, "journal_size_limit", LOG_BYTES, |_| Ok(()))?;
     if fresh {
         create(&connection, file)?;
     }

@@ -115,6 +115,20 @@ impl Threads {
         result.await.map_err(|_| self.stopped())?
     }
 
+    /// Moves all writes from the log beside the file into the file, and empties that log, if
+    /// nobody is reading.
+    pub(super) async fn checkpoint(&self) -> Result<()> {
+        let (answer, result) = oneshot::channel();
+        let location = self.location.clone();
+        let job = Box::new(move |connection: &Connection| {
+            // Whether somebody read meanwhile stands in its answer: then the next one does it.
+            let done = connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()));
+            let _ = answer.send(done.map_err(|error| fault::sqlite(&error, &location)));
+        });
+        self.reads.send(job).map_err(|_| self.stopped())?;
+        result.await.map_err(|_| self.stopped())?
+    }
+
     fn stopped(&self) -> StoreError {
         StoreError::Failed { location: self.location.to_string(), reason: "its thread has ended".into() }
     }

@@ -96,7 +96,9 @@ async fn trouble(network: Arc<Network>, machines: Vec<Arc<Machine>>) {
         }
     };
     let _ = timeout(TROUBLE, trouble).await;
-    machines.iter().for_each(|machine| machine.thaw());
+    for machine in &machines {
+        machine.thaw();
+    }
     network.set_weather(Weather::default());
 }
 

@@ -9,7 +9,7 @@ use std::sync::Mutex;
 use whole_program::simulation::{Trial, in_parallel};
 
 /// How many trials there are where nothing else is said.
-const SEEDS: u64 = 3000;
+const SEEDS: u64 = 2000;
 
 /// A number that somebody gives in a variable.
 fn given(variable: &str) -> Option<u64> {

@@ -1,4 +1,4 @@
-//! The project's own chores: `cargo xtask demo|test|bench|install|lint|ci`.
+//! The project's own chores: `cargo xtask demo|test|faults|bench|install|lint|ci`.
 //!
 //! Each finds, or fetches into `target/tools/`, what a bare machine lacks (`protoc` to
 //! build, `etcd` to test), and gives it to the cargo it starts.
@@ -23,6 +23,8 @@ Usage: cargo xtask <CHORE> [ARGUMENTS]
   demo [ARGUMENTS]   run the example's tests; ARGUMENTS go to each `cargo etcdtest`,
                      for example `--endpoints 127.0.0.1:2379`
   test [ARGUMENTS]   run all tests, with real etcd; ARGUMENTS go to `cargo test`
+  faults             the long trials: a run in which compares of the protocol are left out,
+                     and runs of real processes that are killed, frozen and cut off
   bench [ROW…] [--quick] [--json FILE]
                      measure `cargo etcdtest` beside its peers; docs/performance.md explains the
                      rows: no-ops, one, sleep, phases, makespan, scale, store
@@ -53,6 +55,7 @@ fn run(arguments: &[String]) -> Result<()> {
         }
         ("demo", rest) => demo::run(rest),
         ("test", rest) => test(rest),
+        ("faults", []) => faults(),
         ("bench", rest) => bench::run(rest),
         ("install", []) => Cargo::new()?.run(["install", "--locked", "--path", "cargo-etcdtest"]),
         ("lint", []) => lint(),
@@ -73,6 +76,14 @@ fn test(arguments: &[String]) -> Result<()> {
     let mut cargo = Cargo::new()?;
     cargo.env(etcd::VARIABLE, etcd);
     cargo.run(["test", "--workspace"].into_iter().chain(arguments.iter().map(String::as_str)))
+}
+
+/// The tables of both are printed by tests that are too long for every day.
+fn faults() -> Result<()> {
+    for table in ["simulation_mutations", "faults"] {
+        test(&["--test", table, "--", "--ignored", "--nocapture"].map(str::to_owned))?;
+    }
+    Ok(())
 }
 
 fn lint() -> Result<()> {

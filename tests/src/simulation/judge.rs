@@ -187,7 +187,10 @@ impl Judge {
     /// newest run that has one.
     pub fn latest(judges: &[Self]) -> Vec<Wrong> {
         let mut newest: BTreeMap<Key, (&RunId, &UnitResult)> = BTreeMap::new();
-        let mut judges: Vec<&Self> = judges.iter().filter(|judge| !judge.deleted).collect();
+        if judges.iter().any(|judge| judge.deleted) {
+            return Vec::new();
+        }
+        let mut judges: Vec<&Self> = judges.iter().collect();
         judges.sort_by_key(|judge| judge.created);
         for judge in &judges {
             let Some(plan) = &judge.plan else { continue };
@@ -266,11 +269,12 @@ impl Judge {
                 }
             }
             ["runs", run] if own(run) => self.advance(revision, pair),
-            ["execution" | "reports" | "logs", run, ..] if own(run) && self.run.is_none() => {
-                if pair.is_some() {
-                    self.breaks(Promise::NoneStale, format!("{key} was written when there was no run"));
-                }
+            ["execution" | "reports" | "logs", run, ..]
+                if own(run) && self.run.is_none() && pair.is_some() =>
+            {
+                self.breaks(Promise::NoneStale, format!("{key} was written when there was no run"));
             }
+            ["execution" | "reports" | "logs", run, ..] if own(run) && self.run.is_none() => {}
             ["execution" | "reports" | "logs", run, ..] if own(run) && over => {
                 self.breaks(Promise::NoneStale, format!("{key} was written when the run was over"));
             }
@@ -335,27 +339,19 @@ impl Judge {
             return;
         };
         let (from, to) = (self.run.as_ref().map(|run| &run.state), &next.state);
-        let allowed = match (from, to) {
-            (None | Some(RunState::Planning { .. }), RunState::Planning { .. }) => true,
-            (Some(RunState::Planning { .. } | RunState::Running), RunState::Running) => true,
-            // It is resumed.
-            (
-                Some(
-                    RunState::Cancelling
-                    | RunState::Finishing { .. }
-                    | RunState::Finished { cancelled: true },
-                ),
-                RunState::Running,
-            ) => true,
-            (Some(RunState::Running | RunState::Cancelling), RunState::Cancelling) => true,
-            (
-                Some(RunState::Running | RunState::Cancelling | RunState::Finishing { .. }),
-                RunState::Finishing { .. },
-            ) => true,
-            (Some(RunState::Finishing { .. }), RunState::Finished { .. }) => true,
-            // It was cancelled before it began.
-            (Some(RunState::Planning { .. }), RunState::Finished { cancelled: true }) => true,
-            _ => false,
+        let allowed = match to {
+            RunState::Planning { .. } => matches!(from, None | Some(RunState::Planning { .. })),
+            // One that was cancelled may be resumed.
+            RunState::Running => !matches!(from, None | Some(RunState::Finished { cancelled: false })),
+            RunState::Cancelling => matches!(from, Some(RunState::Running | RunState::Cancelling)),
+            RunState::Finishing { .. } => {
+                !matches!(from, None | Some(RunState::Planning { .. } | RunState::Finished { .. }))
+            }
+            // One that is cancelled before it begins needs no finisher.
+            RunState::Finished { cancelled } => match from {
+                Some(RunState::Planning { .. }) => *cancelled,
+                from => matches!(from, Some(RunState::Finishing { .. })),
+            },
         };
         if from.is_none() {
             self.created = revision;

@@ -40,6 +40,8 @@ pub struct Trial {
     pub seed: u64,
     /// A compare that is left out of every transaction.
     pub without: Option<Guard>,
+    /// Somebody from outside meddles with runs more often than not.
+    pub meddlesome: bool,
     /// Note what happens.
     pub trace: bool,
 }
@@ -96,7 +98,7 @@ impl Trial {
             meddled: Mutex::default(),
             deleted: Mutex::default(),
         });
-        let trouble = tokio::task::spawn_local(world.clone().trouble());
+        let trouble = tokio::task::spawn_local(world.clone().trouble(self.meddlesome));
         let all = async {
             let mut wrong = Vec::new();
             let mut runs = JoinSet::new();

@@ -52,10 +52,10 @@ impl Trouble {
         Self::Deleted,
     ];
 
-    /// Whether a trial has it: what ends a run soon is rare.
-    fn is_had(self) -> bool {
+    /// Whether a trial has it: what ends a run soon is rare, unless somebody is meddlesome.
+    fn is_had(self, meddlesome: bool) -> bool {
         match self {
-            Self::Cancelled | Self::Deleted | Self::TakenAway => fastrand::u8(..8) == 0,
+            Self::Cancelled | Self::Deleted | Self::TakenAway if !meddlesome => fastrand::u8(..8) == 0,
             _ => fastrand::bool(),
         }
     }
@@ -63,9 +63,9 @@ impl Trouble {
 
 impl World {
     /// Makes trouble for a while.
-    pub(super) async fn trouble(self: Arc<Self>) {
+    pub(super) async fn trouble(self: Arc<Self>, meddlesome: bool) {
         let end = Instant::now() + TROUBLE;
-        let kinds: Vec<Trouble> = Trouble::ALL.into_iter().filter(|kind| kind.is_had()).collect();
+        let kinds: Vec<Trouble> = Trouble::ALL.into_iter().filter(|kind| kind.is_had(meddlesome)).collect();
         while Instant::now() < end && !kinds.is_empty() {
             sleep(Duration::from_millis(fastrand::u64(100..20_000))).await;
             self.make(kinds[fastrand::usize(..kinds.len())]).await;

@@ -7,7 +7,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
-use cargo_etcdtest::environments::{Reservations, Wanted};
+use cargo_etcdtest::environments::{Reservation, Reservations, Wanted};
 use cargo_etcdtest::execution::{
     Claims, Dealt, Ended, EventSink, Executed, Histories, History, LocksHeld, Membership, Plan, Proposal,
     Request, Result, Share, conclude, give_back, record,
@@ -58,25 +58,23 @@ pub(super) async fn work(
     events: &EventSink,
 ) -> Result<RunDetails> {
     let reservations = Reservations::new(store.clone(), PATIENCE);
-    let reservation = match job.reserves {
-        true => Some(reservations.reserve(&wanted(job), pending(), |_| {}).await?),
-        false => None,
-    };
+    let reservation =
+        if job.reserves { Some(reservations.reserve(&wanted(job), pending(), |_| {}).await?) } else { None };
     let lanes = NonZeroUsize::MIN.saturating_add(fastrand::usize(..3));
     let (run, plan) = job.proposed();
     let proposal = Proposal { run: &run, plan: &plan, environments: &[], rules: None };
     let registered = worker(machine, &job.run.id, lanes);
     let (mut membership, plan) = Membership::enter(store, registered, proposal, PATIENCE).await?;
     if membership.run().state == RunState::Running {
-        membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
+        membership.hold(reservation.as_ref().map(Reservation::locks).unwrap_or_default());
         let share = Share { plan: Arc::new(plan.clone()), lanes, journal: None };
         let claims = Claims::new(membership).await?;
         let (requests, inbox) = mpsc::unbounded_channel();
         let (outbox, dealt) = mpsc::unbounded_channel();
-        let recorder = record(share, claims, inbox, outbox, events.clone());
-        let lanes = Lanes { machine, job, plan: &plan, lanes, requests };
-        let (recorded, ended) = tokio::join!(recorder, lanes.execute(dealt, fate));
-        let (claims, LocksHeld(held)) = recorded?;
+        let recording = record(share, claims, inbox, outbox, events.clone());
+        let lanes = Lanes { machine, job, plan: &plan, count: lanes, requests };
+        let (done, ended) = tokio::join!(recording, lanes.execute(dealt, fate));
+        let (claims, LocksHeld(held)) = done?;
         membership = give_back(claims, if held { ended } else { Ended::Lost }).await?;
     }
     let details = conclude(&mut membership, &plan).await?;
@@ -151,7 +149,7 @@ struct Lanes<'a> {
     machine: &'a Arc<Machine>,
     job: &'a Job,
     plan: &'a Plan,
-    lanes: NonZeroUsize,
+    count: NonZeroUsize,
     requests: mpsc::UnboundedSender<Request>,
 }
 
@@ -161,19 +159,19 @@ impl Lanes<'_> {
         let (mut waiting, mut running) = (VecDeque::new(), BTreeSet::new());
         let mut attempts = FuturesUnordered::new();
         let (mut asked, mut more, mut failures, mut ended) = (false, true, 0, Ended::Complete);
-        let (mut taken, mut later) = (0, false);
+        let (mut used, mut later) = (0, false);
         let mut leaves = std::pin::pin!(sleep(fate.leaves.unwrap_or(Duration::MAX)));
         loop {
             while let Some(&(unit, token, needs)) = waiting.front()
-                && taken + needs <= self.lanes.get()
+                && used + needs <= self.count.get()
             {
                 waiting.pop_front();
                 running.insert(unit);
-                taken += needs;
+                used += needs;
                 attempts.push(self.attempt(unit, token, needs));
             }
-            let idle = self.lanes.get().saturating_sub(taken);
-            if more && !asked && waiting.len() < self.lanes.get() && (idle > 0 || !later) {
+            let idle = self.count.get().saturating_sub(used);
+            if more && !asked && waiting.len() < self.count.get() && (idle > 0 || !later) {
                 let running = running.iter().copied().collect();
                 asked = self.requests.send(Request::Claim { running, idle }).is_ok();
                 more = asked;
@@ -185,7 +183,7 @@ impl Lanes<'_> {
                 biased;
                 Some((executed, freed)) = attempts.next() => {
                     let executed: Executed = executed;
-                    taken -= freed;
+                    used -= freed;
                     later = false;
                     running.remove(&executed.result.unit);
                     failures += u32::from(executed.result.outcome.is_failure());
@@ -202,14 +200,14 @@ impl Lanes<'_> {
                     Some(Dealt::Units(units, token)) => {
                         asked = false;
                         if more {
-                            waiting.extend(units.into_iter().map(|unit| (unit, token, 1)));
+                            waiting.extend(units.into_iter().map(|dealt| (dealt, token, 1)));
                         }
                     }
                     Some(Dealt::Alone(unit, token)) => {
                         asked = false;
                         if more {
                             // It takes all lanes.
-                            waiting.push_back((unit, token, self.lanes.get()));
+                            waiting.push_back((unit, token, self.count.get()));
                         }
                     }
                     Some(Dealt::Withdrawn(units)) => waiting.retain(|(unit, ..)| !units.contains(unit)),

@@ -12,7 +12,7 @@ const SHOWN: u64 = 200;
 /// Within so many trials it is noticed that a compare is left out.
 const NOTICED: u64 = 400;
 /// So many trials show that nobody notices, where the whole table is asked for.
-const UNNOTICED: u64 = 1000;
+const UNNOTICED: u64 = 3000;
 
 /// The compares that nothing depends on that is promised, and why they are made.
 const SPARE: &[(&str, &str)] = &[
@@ -47,7 +47,11 @@ const SPARE: &[(&str, &str)] = &[
 const GONE: &str = "a worker's key never comes back as it was: who was gone when it was read is gone";
 const HARMLESS: &str = "it gives nobody a unit and records none";
 
-/// Every compare that the protocol makes.
+/// Those that it takes more trials to miss than there are every day.
+const RARE: &[&str] = &["lock: not in the queue", "lock: the lock is held", "plan: still registered"];
+
+/// Every compare that the protocol makes; with `SIMULATION_COMPARE`, those whose names have this
+/// text in them.
 fn guards() -> BTreeSet<Guard> {
     let guards = Mutex::new(BTreeSet::new());
     in_parallel(SHOWN, |seed| {
@@ -55,7 +59,9 @@ fn guards() -> BTreeSet<Guard> {
         guards.lock().expect("nobody panics").extend(met);
         true
     });
-    guards.into_inner().expect("nobody panics")
+    let text = std::env::var("SIMULATION_COMPARE").unwrap_or_default();
+    let guards = guards.into_inner().expect("nobody panics");
+    guards.into_iter().filter(|guard| guard.to_string().contains(&text)).collect()
 }
 
 /// The first trial that fails without a compare, and how.
@@ -78,15 +84,26 @@ fn notice_all(guards: &[Guard], within: u64) -> BTreeMap<Guard, Option<(u64, Wro
     in_parallel(guards.len() as u64, |_| {
         let guard = &guards[next.fetch_add(1, Ordering::Relaxed)];
         let wrong = notice(guard, within);
+        tell(guard, wrong.as_ref());
         noticed.lock().expect("nobody panics").insert(guard.clone(), wrong);
         true
     });
     noticed.into_inner().expect("nobody panics")
 }
 
+/// A row of the table: the compare, the trial that notices, and what is broken without it; or
+/// why nothing is.
+fn tell(guard: &Guard, wrong: Option<&(u64, Wrong)>) {
+    match wrong {
+        Some((seed, wrong)) => println!("{:<52} {seed:>5}  {wrong}", guard.to_string()),
+        None => println!("{:<52} {:>5}  {}", guard.to_string(), "-", spare(guard).unwrap_or("?")),
+    }
+}
+
 #[test]
 fn without_any_one_compare_a_promise_is_broken() {
-    let guards: Vec<Guard> = guards().into_iter().filter(|guard| spare(guard).is_none()).collect();
+    let tried = |guard: &Guard| spare(guard).is_none() && !RARE.contains(&&*guard.to_string());
+    let guards: Vec<Guard> = guards().into_iter().filter(tried).collect();
     let noticed = notice_all(&guards, NOTICED);
     let missed: Vec<_> =
         noticed.iter().filter(|(_, wrong)| wrong.is_none()).map(|(guard, _)| guard.to_string()).collect();
@@ -98,14 +115,8 @@ fn without_any_one_compare_a_promise_is_broken() {
 #[ignore = "takes many minutes"]
 fn the_table_of_compares() {
     let guards: Vec<Guard> = guards().into_iter().collect();
-    let noticed = notice_all(&guards, UNNOTICED);
-    println!("{:<55}  {:>5}  what is broken without it", "compare", "trial");
-    for (guard, wrong) in &noticed {
-        match wrong {
-            Some((seed, wrong)) => println!("{:<55}  {seed:>5}  {wrong}", guard.to_string()),
-            None => println!("{:<55}  {:>5}  {}", guard.to_string(), "-", spare(guard).unwrap_or("?")),
-        }
-    }
+    let seeds = std::env::var("SIMULATION_SEEDS").map_or(UNNOTICED, |text| text.parse().expect("a number"));
+    let noticed = notice_all(&guards, seeds);
     let missed = noticed.iter().filter(|(guard, wrong)| wrong.is_none() && spare(guard).is_none());
     assert_eq!(missed.count(), 0, "compares that nobody misses, and nobody knows why");
     let needed = noticed.iter().filter(|(guard, wrong)| wrong.is_some() && spare(guard).is_some());

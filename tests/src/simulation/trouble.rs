@@ -7,7 +7,7 @@ use std::time::Duration;
 use cargo_etcdtest::environments::Reservations;
 use cargo_etcdtest::execution::{RunError, cancel, resume};
 use cargo_etcdtest::model::{Cancellation, RunId};
-use cargo_etcdtest::store::{KeyRange, Op, SharedStore, Store, Txn, keys};
+use cargo_etcdtest::store::{Compare, KeyRange, Op, Revision, SharedStore, Store, Txn, keys};
 use tokio::time::{Instant, sleep};
 
 use super::lock;
@@ -112,7 +112,7 @@ impl World {
                 let _ = store.compact(revision.unwrap_or_default()).await;
             }
             (Trouble::Cancelled, _) => drop(tokio::task::spawn_local(self.clone().cancel(run))),
-            (Trouble::Deleted, _) => self.delete(run).await,
+            (Trouble::Deleted, _) => drop(tokio::task::spawn_local(self.clone().delete(run))),
             (Trouble::Death | Trouble::Freeze, None) => {}
         }
     }
@@ -139,14 +139,20 @@ impl World {
         }
     }
 
-    /// Deletes a run as it stands: first its record, then the rest.
-    async fn delete(&self, run: RunId) {
+    /// Deletes a run as it stands: first its record, and after a while the rest, if no other run
+    /// of its id was begun.
+    async fn delete(self: Arc<Self>, run: RunId) {
         lock(&self.meddled).insert(run.clone());
         lock(&self.deleted).insert(run.clone());
+        let record = keys::run(&run);
         let trees = [keys::execution(&run), keys::logs(&run), keys::reports(&run)];
         let trees = trees.map(|tree| Op::Delete(KeyRange::prefix(tree)));
-        let then = [vec![Op::Delete(KeyRange::key(keys::run(&run)))], trees.to_vec()].concat();
+        let first = Txn { then: vec![Op::Delete(KeyRange::key(record.clone()))], ..Txn::default() };
+        let absent = Compare::created(record, Revision(0));
+        let second = Txn { compares: vec![absent], then: trees.to_vec(), otherwise: vec![] };
         // The store itself has no faults.
-        let _ = self.network.store().txn(Txn { then, ..Txn::default() }).await;
+        let _ = self.network.store().txn(first).await;
+        sleep(Duration::from_millis(fastrand::u64(..5000))).await;
+        let _ = self.network.store().txn(second).await;
     }
 }

@@ -111,7 +111,7 @@ fn a_test_that_needs_a_label_is_only_dealt_to_a_worker_that_has_it() {
     subject.write(".config/etcdtest.toml", NEEDS_GPU);
     fs::write(subject.meeting("go"), "").unwrap();
     let alone = subject.etcdtest(&["run", "gate::"]);
-    alone.refuses(2, &["needs a worker with `gpu`", "--labels gpu"]);
+    alone.refuses(2, &["9 more need a worker with `gpu`", "--labels gpu"]);
     let labelled = subject.etcdtest(&["run", "gate::", "--labels", "fast,gpu"]);
     assert_eq!(labelled.code, Some(0), "{labelled:?}");
 

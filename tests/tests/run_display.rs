@@ -109,6 +109,9 @@ fn every_event_and_its_fields_are_documented() {
         "reservation-waiting",
         "reservation-held",
         "requirement-unmet",
+        "unit-taken-over",
+        "units-superseded",
+        "worker-leaving",
     ]
     .map(String::from);
     let expected = documented();

@@ -65,7 +65,7 @@ fn an_environment_that_cannot_be_chosen_is_refused_before_anything_is_built() {
     };
     refused(&["--env", "staging", "--env-from", "latest"], 2, &["--env-from <RUN>", "cannot be used with"]);
     refused(&["--env-from", "latest"], 2, &["there is no run in this store yet"]);
-    refused(&["--env", "staging@7"], 2, &["no version 7", "its last is 1"]);
+    refused(&["--env", "staging@7"], 102, &["no version 7", "its last is 1"]);
     refused(&["--env", "staging@x"], 2, &["the number of a version is expected"]);
     refused(&["--env", "staging", "--env", "staging@1"], 2, &["chosen in two versions"]);
     refused(&["--env", "stagin@1"], 102, &["there is no environment `stagin`", "did you mean `staging`?"]);

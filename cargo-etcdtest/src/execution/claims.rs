@@ -208,7 +208,7 @@ impl Claims {
             } else if self.is_dealing(plan) {
                 Some(Claimed::Later)
             } else {
-                self.take_over(plan, pace, hand.empty).await?
+                self.take_over(plan, pace, hand).await?
             };
             if let Some(claimed) = claimed {
                 return Ok(claimed);

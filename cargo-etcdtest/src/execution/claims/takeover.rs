@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::time::Instant;
 
 use super::orphans::{Orphan, View};
-use super::{Claimed, Claims};
+use super::{Claimed, Claims, Hand};
 use crate::execution::dealing::enough;
 use crate::execution::error::Result;
 use crate::execution::pace::Pace;
@@ -39,7 +39,7 @@ impl Claims {
         &mut self,
         plan: &Plan,
         pace: &Pace,
-        empty: bool,
+        hand: Hand,
     ) -> Result<Option<Claimed>> {
         let view = self.view().await?;
         self.unserved = self.unserved(plan, &view.labels);
@@ -56,14 +56,14 @@ impl Claims {
             let may_take = |unit| plan.unit(unit).is_some_and(|planned| labels.satisfy(&planned.needs));
             fresh.retain(|unit| may_take(*unit));
             lost.retain(|(unit, _)| may_take(*unit));
-            fresh.truncate(enough(plan, pace, &fresh, self.all_lanes()));
+            fresh.truncate(enough(plan, pace, &fresh, self.all_lanes()).max(hand.idle));
             if let Some(claimed) = self.take_fresh(&orphan, fresh).await? {
                 return Ok(claimed);
             }
             let Some((unit, losses)) = lost.into_iter().next() else { continue };
             let crashed = losses.len() >= MAX_LOSSES;
             if !crashed {
-                if !empty {
+                if !hand.empty {
                     continue;
                 }
                 let first_seen = *self.left_to_others.entry(orphan.key.clone()).or_insert_with(Instant::now);

@@ -363,6 +363,9 @@ impl Claims {
         self.running = running.to_vec();
         let mut waiting = vec![results];
         while let Some(mut results) = waiting.pop() {
+            if !self.is_open() {
+                self.lose_all();
+            }
             results.retain(|result| self.holds(result.unit, result.token));
             if results.is_empty() {
                 continue;
@@ -373,9 +376,6 @@ impl Claims {
                 waiting.push(results.split_off(results.len() / 2));
                 waiting.push(results);
             } else if !self.store_block(&results, block).await? {
-                if !self.is_open() {
-                    self.lose_all();
-                }
                 waiting.push(results);
             }
         }

@@ -40,8 +40,6 @@ pub struct Trial {
     pub seed: u64,
     /// A compare that is left out of every transaction.
     pub without: Option<Guard>,
-    /// Somebody from outside meddles with runs more often than not.
-    pub meddlesome: bool,
     /// Note what happens.
     pub trace: bool,
 }
@@ -98,7 +96,7 @@ impl Trial {
             meddled: Mutex::default(),
             deleted: Mutex::default(),
         });
-        let trouble = tokio::task::spawn_local(world.clone().trouble(self.meddlesome));
+        let trouble = tokio::task::spawn_local(world.clone().trouble(self.seed % 4 == 3));
         let all = async {
             let mut wrong = Vec::new();
             let mut runs = JoinSet::new();

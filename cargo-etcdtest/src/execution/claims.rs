@@ -267,12 +267,16 @@ impl Claims {
         let mut then = vec![Op::put(self.key(), encode(&record))];
         for &(stripe, dealt) in positions {
             let key = keys::next_position(self.membership.id(), stripe);
-            compares.push(Compare::modified(key.clone(), self.next[stripe].1));
+            // One that is not there was deleted with its run, which the fence notices.
+            let (_, modified) = self.next.get(stripe).copied().unwrap_or_default();
+            compares.push(Compare::modified(key.clone(), modified));
             then.push(Op::put(key, encode(&NextPosition { dealt })));
         }
         let Some(revision) = self.attempt(compares, then, record).await? else { return Ok(None) };
         for &(stripe, dealt) in positions {
-            self.next[stripe] = (dealt, revision);
+            if let Some(next) = self.next.get_mut(stripe) {
+                *next = (dealt, revision);
+            }
         }
         Ok(Some(Fence(revision.0)))
     }

@@ -71,7 +71,7 @@ pub(super) struct World {
 
 /// How a worker ended.
 #[derive(Debug)]
-enum End {
+pub(super) enum End {
     Done(Box<Run>),
     Failed(String, RunError),
     Died,
@@ -236,7 +236,7 @@ impl World {
     }
 
     /// One worker, which begins within this time.
-    async fn worker(self: Arc<Self>, job: usize, within: Duration) -> End {
+    pub(super) async fn worker(self: Arc<Self>, job: usize, within: Duration) -> End {
         let job = &self.jobs[job];
         sleep(within.mul_f64(fastrand::f64() * fastrand::f64())).await;
         let machine = self.machine();

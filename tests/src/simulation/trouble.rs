@@ -13,7 +13,7 @@ use tokio::time::{Instant, sleep};
 use super::lock;
 use super::machine::Machine;
 use super::network::{Link, Weather};
-use super::trial::World;
+use super::trial::{End, World};
 use super::worker::{PATIENCE, worker};
 
 /// For how long there is trouble.
@@ -135,8 +135,16 @@ impl World {
         if fastrand::bool() {
             sleep(Duration::from_secs(fastrand::u64(..20))).await;
             // It may be too late, or too early.
-            let _ = resume(&store, &run, PATIENCE).await;
+            if resume(&store, &run, PATIENCE).await.is_ok() {
+                self.go_on(&run).await;
+            }
         }
+    }
+
+    /// Whoever resumes a run works for it, and sees to it that somebody does.
+    async fn go_on(self: Arc<Self>, run: &RunId) {
+        let Some(job) = self.jobs.iter().position(|job| job.run.id == *run) else { return };
+        while matches!(self.clone().worker(job, Duration::from_secs(5)).await, End::Died | End::Left) {}
     }
 
     /// Deletes a run as it stands: first its record, and after a while the rest, if no other run

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 
 use super::SHORTEST;
 use super::escape::unescaped;
@@ -11,6 +12,18 @@ use crate::reports::text::plain;
 
 /// The shortest line of a secret of several lines that is replaced by itself, in bytes.
 const SHORTEST_LINE: usize = 8;
+
+/// What a part of a URL must encode.
+pub(super) const COMPONENT: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'!')
+    .remove(b'~')
+    .remove(b'*')
+    .remove(b'\'')
+    .remove(b'(')
+    .remove(b')');
 
 /// Patterns, each with the number of the secret that it gives away.
 #[derive(Default)]
@@ -36,8 +49,10 @@ impl Forms {
         let lines = lines.filter(|line| line.len() >= SHORTEST_LINE && !line.starts_with("-----"));
         for text in whole.clone().chain(lines.map(str::to_owned)) {
             (0..3).flat_map(|before| base64(&text, before)).for_each(|form| add(&mut self.encoded, form));
-            // A text that happens to hold escapes, and a form's way to write blanks.
-            let others = [plain(&text), unescaped(&text), text.replace(' ', "+")];
+            // A text that happens to hold escapes, a form's way to write blanks, and a URL's way,
+            // which what stands before it may make look like another escape.
+            let encoded = utf8_percent_encode(&text, COMPONENT).to_string();
+            let others = [plain(&text), unescaped(&text), text.replace(' ', "+"), encoded];
             others.into_iter().filter(long).for_each(|form| add(&mut self.plain, form));
             add(&mut self.plain, text);
         }

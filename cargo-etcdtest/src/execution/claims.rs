@@ -59,6 +59,8 @@ pub struct Claims {
     unserved: BTreeSet<Labels>,
     /// Since when units that were lost on this machine are left to others.
     left_to_others: HashMap<Key, Instant>,
+    /// The claim record has units that this worker has forgotten.
+    orphaned: bool,
 }
 
 /// A unit that a worker holds.
@@ -134,6 +136,7 @@ impl Claims {
             shares: None,
             unserved: BTreeSet::new(),
             left_to_others: HashMap::new(),
+            orphaned: false,
         })
     }
 
@@ -187,6 +190,9 @@ impl Claims {
         hand: Hand,
         running: &[UnitIndex],
     ) -> Result<Claimed> {
+        if self.orphaned {
+            return Ok(Claimed::Exhausted);
+        }
         self.reclaim().await?;
         self.running = running.to_vec();
         // To see that there is nothing to be had ahead, what was read last will do.
@@ -355,6 +361,10 @@ impl Claims {
                 self.held.clear();
             }
         }
+        if self.orphaned {
+            // Of a worker that is gone others take what is in its record.
+            self.membership.register_again().await?;
+        }
         Ok(())
     }
 
@@ -444,8 +454,10 @@ impl Claims {
         matches!(self.membership.run().state, RunState::Running | RunState::Cancelling)
     }
 
-    /// Forgets what it held: somebody finishes the run without it.
+    /// Forgets what it held: somebody finishes the run without it. Where the run is resumed,
+    /// what its record still has is for others, and it takes no more itself.
     fn lose_all(&mut self) {
+        self.orphaned |= !self.held.is_empty();
         self.superseded.extend(std::mem::take(&mut self.held).into_keys());
     }
 

@@ -250,7 +250,8 @@ impl World {
             () = machine.dead() => End::Died,
             done = work(&machine, store, job, Fate { leaves }, &events) => match done {
                 Ok(details) => End::Done(Box::new(details.run)),
-                Err(RunError::Left(_)) => End::Left,
+                // Who is sent away from the queue for the environment leaves as well.
+                Err(RunError::Left(_) | RunError::Reservation(_)) => End::Left,
                 Err(error) => End::Failed(machine.name().into(), error),
             },
             () = listener => unreachable!("the events' sender is still there"),

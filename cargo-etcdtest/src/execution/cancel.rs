@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::error::{Result, RunError};
 use super::finish::conclude;
-use super::membership::{Membership, is_gone};
+use super::membership::{Membership, is_gone, read_plan};
 use crate::model::{Cancellation, Run, RunId, RunState, RunSummary, Steward, Worker};
 use crate::reports::history::live_workers;
 use crate::store::{
@@ -78,14 +78,19 @@ pub async fn cancel(
 /// joins it then executes what has no result yet.
 ///
 /// # Errors
-/// [`RunError::Gone`], [`RunError::Over`] where all of it has a result, [`RunError::Ending`]
+/// [`RunError::Gone`], [`RunError::Over`] where all of it has a result, [`RunError::Plan`] where it
+/// was cancelled before it was planned, [`RunError::Ending`]
 /// where its workers are ending it, [`RunError::Unplanned`], and as the store fails.
 pub async fn resume(store: &SharedStore, id: &RunId, patience: Duration) -> Result<()> {
     loop {
         let (run, pair) = record(store, id).await?;
         let given = match &run.state {
             RunState::Finished { cancelled: false } => return Err(over(id.clone(), false)),
-            RunState::Finished { cancelled: true } => vec![],
+            RunState::Finished { cancelled: true } => {
+                // One that was cancelled before it was planned cannot go on.
+                read_plan(store, &run, &patience.into()).await?;
+                vec![]
+            }
             RunState::Planning { by } if !is_alive(store, id, by).await? => {
                 return Err(RunError::Unplanned(id.clone()));
             }

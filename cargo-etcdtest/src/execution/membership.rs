@@ -97,6 +97,18 @@ pub(super) fn is_gone(by: &Steward) -> Compare {
     }
 }
 
+/// The plan of a run that is stored.
+///
+/// # Errors
+/// [`RunError::Plan`] where it is not the one that the run's record promises.
+pub(super) async fn read_plan(store: &SharedStore, run: &Run, patience: &Patience) -> Result<Plan> {
+    let chunks = || list_chunks(store.as_ref(), KeyRange::prefix(keys::plan(&run.id)));
+    let chunks = patience.lasts(chunks).await?;
+    let chunks = chunks.pairs.iter().map(decode).collect::<std::result::Result<Vec<PlanChunk>, _>>()?;
+    let plan = Plan::from_chunks(chunks, &run.stripes);
+    if plan.digest() == run.plan_digest { Ok(plan) } else { Err(RunError::Plan(run.id.clone())) }
+}
+
 impl Membership {
     /// Registers a worker for the run that the proposal names, and creates that where there is
     /// none: the record, the plan, the environment snapshots, then the stripes' positions.
@@ -149,7 +161,7 @@ impl Membership {
                 Some(pair) => {
                     (self.run, self.generation) = (decode(pair)?, pair.modified);
                     let RunState::Planning { by } = self.run.state.clone() else {
-                        return self.read_plan().await;
+                        return read_plan(&self.store, &self.run, &self.patience).await;
                     };
                     if self.is_alive(&by).await? {
                         let ranges = [KeyRange::key(run.clone()), KeyRange::key(keys::worker(&by.worker))];
@@ -233,15 +245,6 @@ impl Membership {
             mine.then(|| Run { state: RunState::Running, ..run.clone() })
         };
         if self.advance(planned, positions).await? { Ok(()) } else { Err(self.superseded()) }
-    }
-
-    /// The plan that is stored.
-    async fn read_plan(&self) -> Result<Plan> {
-        let chunks = || list_chunks(self.store.as_ref(), KeyRange::prefix(keys::plan(self.id())));
-        let chunks = self.patience.lasts(chunks).await?;
-        let chunks = chunks.pairs.iter().map(decode).collect::<std::result::Result<Vec<PlanChunk>, _>>()?;
-        let plan = Plan::from_chunks(chunks, &self.run.stripes);
-        if plan.digest() == self.run.plan_digest { Ok(plan) } else { Err(RunError::Plan(self.id().clone())) }
     }
 
     /// Reads through an outage of the store.

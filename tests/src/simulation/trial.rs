@@ -200,6 +200,8 @@ impl World {
             match ended {
                 Ok(End::Done(run)) => outcomes.push((run.state, run.summary)),
                 Ok(End::Failed(..)) if lock(&self.deleted).contains(run) => {}
+                // Somebody cancelled the run before it was planned.
+                Ok(End::Failed(_, RunError::Plan(_))) if lock(&self.meddled).contains(run) => {}
                 Ok(End::Failed(name, error)) => {
                     wrong.push(Wrong::new(Promise::Ends, format!("{name} failed: {error}")));
                 }

@@ -10,7 +10,7 @@ use whole_program::simulation::{Guard, Trial, Wrong, in_parallel};
 /// So many trials show which compares there are.
 const SHOWN: u64 = 200;
 /// Within so many trials it is noticed that a compare is left out.
-const NOTICED: u64 = 400;
+const NOTICED: u64 = 800;
 /// So many trials show that nobody notices, where the whole table is asked for.
 const UNNOTICED: u64 = 3000;
 

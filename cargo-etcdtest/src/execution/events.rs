@@ -4,6 +4,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
+
 use crate::config::OutputWhen;
 use crate::environments::Waiting;
 use crate::model::{
@@ -14,6 +16,9 @@ use crate::model::{
 use super::output::Output;
 use super::services::{Part, ServiceLog};
 use super::timings::Timings;
+
+/// Where events go. A display that went away is no reason to stop.
+pub type EventSink = mpsc::UnboundedSender<RunEvent>;
 
 /// Something that happened in a run.
 #[derive(Clone, Debug)]

@@ -3,9 +3,8 @@
 use std::collections::HashSet;
 use std::sync::Arc;
 
-use super::events::{AttemptOutput, RunEvent};
+use super::events::{AttemptOutput, EventSink, RunEvent};
 use super::journal::Journal;
-use super::worker::EventSink;
 use crate::config::StoreOutput;
 use crate::model::{Attempt, Fence, RunId, StoredOutput, UnitIndex, UnitResult};
 use crate::store::{Key, encode_output};

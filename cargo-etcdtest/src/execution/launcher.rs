@@ -14,13 +14,13 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 #[cfg(not(target_os = "linux"))]
 use super::direct::Starter;
+use super::events::EventSink;
 use super::events::RunEvent;
 use super::groups::{Clock, Groups};
 #[cfg(target_os = "linux")]
 use super::keeper::Starter;
 use super::process::{Process, with_arguments};
 use super::streams::Streams;
-use super::worker::EventSink;
 use crate::model::TestKind;
 use crate::redact::Redactor;
 

@@ -17,7 +17,7 @@ use super::attempt::{Leave, told};
 use super::claims::Claims;
 use super::differences::Differences;
 use super::error::{Result, RunError};
-use super::events::RunEvent;
+use super::events::{EventSink, RunEvent};
 use super::finish::conclude;
 use super::history::Histories;
 use super::journal::{Journal, JournalFolder};
@@ -32,7 +32,7 @@ use super::services::{Ground, Supply};
 use super::timings::Timings;
 use super::watch::follow;
 use super::work::Work;
-use super::worker::{Ended, EventSink, execute};
+use super::worker::{Ended, execute};
 use crate::environments::{DataFiles, DataSets, Reservation, Reservations, SecretValues};
 use crate::model::{
     Build, Cancellation, Commit, Environment, Labels, PlannedUnit, Repetition, Run, RunId, RunState,

@@ -4,9 +4,8 @@
 use std::collections::HashSet;
 
 use super::error::{Result, RunError};
-use super::events::{AttemptOutput, RunEvent, Unit};
+use super::events::{AttemptOutput, EventSink, RunEvent, Unit};
 use super::plan::Plan;
-use super::worker::EventSink;
 use crate::config::OutputWhen;
 use crate::model::{Block, Claim, PlanChunk, Run, RunId, RunState, RunSummary, UnitIndex, Worker};
 use crate::store::{

@@ -70,13 +70,13 @@ impl History {
         check(txn)?;
         let succeeded = txn.compares.iter().all(|compare| self.holds(compare));
         let branch = if succeeded { &txn.then } else { &txn.otherwise };
+        let leased = |op: &Op| matches!(op, Op::Put { lease: Some(lease), .. } if !lives(*lease));
+        if branch.iter().any(leased) {
+            return Err(StoreError::LeaseNotFound);
+        }
         for op in branch {
-            match op {
-                Op::Get(read) => self.check_readable(read)?,
-                Op::Put { lease: Some(lease), .. } if !lives(*lease) => {
-                    return Err(StoreError::LeaseNotFound);
-                }
-                Op::Put { .. } | Op::Delete(_) => {}
+            if let Op::Get(read) = op {
+                self.check_readable(read)?;
             }
         }
         let mut changes = Vec::new();

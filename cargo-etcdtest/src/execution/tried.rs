@@ -1,0 +1,378 @@
+//! A unit on its way: its attempts, one after the other, until it has a result.
+
+use std::num::NonZeroUsize;
+use std::sync::Arc;
+use std::time::Duration;
+
+use etcdtest::protocol::{ENVIRONMENT_VARIABLE, SECRET_VARIABLES, Start};
+use rustix::process::Pid;
+use tokio::sync::watch;
+
+use super::attempt::{Launch, Leave, Progress, Ran};
+use super::events::{AttemptOutput, EventSink, RunEvent, Unit};
+use super::executed::Executed;
+use super::lanes::Needs;
+use super::policy::TestPolicy;
+use super::resources::while_held;
+use super::services::Supplied;
+use super::work::{Seat, Work};
+use crate::config::{OutputWhen, PassOrFail};
+use crate::environments::{Reservation, ReservationError};
+use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
+use crate::testcases::{Binary, ListedTest};
+
+/// After how long a resource is asked for again where the store did not answer.
+const STORE_AWAY: Duration = Duration::from_secs(1);
+
+/// A unit that waits for its next attempt, or is at it.
+#[derive(Debug)]
+pub(super) struct Tried {
+    pub(super) index: UnitIndex,
+    token: Fence,
+    /// Its rules; none for one that is skipped without a try.
+    rules: Option<TestPolicy>,
+    /// Nothing else may be executed meanwhile.
+    alone: bool,
+    attempts: Vec<Attempt>,
+    outputs: Vec<Arc<AttemptOutput>>,
+}
+
+/// What comes after a unit's turn.
+#[derive(Debug)]
+pub(super) enum Next {
+    /// It has its result.
+    Done(Executed),
+    /// It is tried again after a while.
+    Again(Tried, Duration),
+    /// It was stopped on the way: so it is as if it were not begun.
+    Stopped(Tried),
+    /// It was to come after another process, which did not end in time.
+    NotYet(Tried),
+}
+
+/// What an attempt that is under way lets others begin.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Opening {
+    /// Its test is over: the lane is free.
+    Lane,
+    /// A process may come right after this one.
+    After(Pid),
+}
+
+/// What came of waiting for the resource that a unit needs for itself.
+enum Locked {
+    /// It is the unit's, if it needs one.
+    Held(Option<Box<Reservation>>),
+    /// It was stopped meanwhile.
+    Stopped,
+    /// The store did not answer.
+    NotYet,
+}
+
+/// An attempt's turn among others.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Turn {
+    /// Others of its binary are to follow.
+    pub(super) more: bool,
+    /// It comes after this process, the moment that this one has ended with success.
+    pub(super) after: Option<Pid>,
+}
+
+impl Tried {
+    /// A unit that was dealt, before its first attempt.
+    pub(super) fn new(work: &Work, index: UnitIndex, token: Fence) -> Self {
+        let planned = work.plan.unit(index).filter(|planned| planned.skip.is_none());
+        let test = planned.and_then(|planned| work.tests.get(&planned.test));
+        let rules = test.map(|test| work.policy.of(test));
+        Self { index, token, rules, alone: false, attempts: Vec::new(), outputs: Vec::new() }
+    }
+
+    /// One during which nothing else may be executed.
+    pub(super) fn alone(work: &Work, index: UnitIndex, token: Fence) -> Self {
+        Self { alone: true, ..Self::new(work, index, token) }
+    }
+
+    /// The same as it was dealt, for one that was stopped on the way.
+    fn anew(&self, work: &Work) -> Self {
+        Self { alone: self.alone, ..Self::new(work, self.index, self.token) }
+    }
+
+    /// The same with its rules, for one that comes to another turn.
+    fn with(self, rules: TestPolicy) -> Self {
+        Self { rules: Some(rules), ..self }
+    }
+
+    /// Waits until no other machine uses the resource that it needs for itself.
+    ///
+    /// # Errors
+    /// In words, where it will never be its turn.
+    async fn lock(
+        &self,
+        work: &Work,
+        rules: &TestPolicy,
+        leave: watch::Receiver<Leave>,
+    ) -> std::result::Result<Locked, String> {
+        let Some(resource) = &rules.exclusive else { return Ok(Locked::Held(None)) };
+        let capacity = work.policy.resources.get(resource).copied().unwrap_or(NonZeroUsize::MIN);
+        match work.resources.lock(resource, capacity, self.index, leave).await {
+            Ok(Some(lock)) => Ok(Locked::Held(Some(Box::new(lock)))),
+            Ok(None) => Ok(Locked::Stopped),
+            Err(ReservationError::Store(error)) if error.is_transient() => Ok(Locked::NotYet),
+            Err(error) => Err(format!("the resource `{resource}` cannot be locked: {error}")),
+        }
+    }
+
+    /// Whether nothing was tried yet.
+    pub(super) fn is_fresh(&self) -> bool {
+        self.attempts.is_empty()
+    }
+
+    pub(super) fn needs(&self, work: &Work) -> Needs {
+        let Some(rules) = &self.rules else { return Needs::default() };
+        let threads = if self.alone { work.policy.lanes.get() } else { rules.threads };
+        Needs { threads, resource: rules.exclusive.clone() }
+    }
+
+    /// The binary that its test is in.
+    pub(super) fn binary<'a>(&self, work: &'a Work) -> Option<&'a Binary> {
+        let planned = work.plan.unit(self.index)?;
+        work.tests.get(&planned.test).map(|test| &*test.binary)
+    }
+
+    /// Whether its process may be started as that of another one ends, by whoever sees that
+    /// first.
+    pub(super) fn may_follow(&self, work: &Work) -> bool {
+        let planned = work.plan.unit(self.index);
+        let test = planned.and_then(|planned| Some((planned, work.tests.get(&planned.test)?)));
+        self.is_fresh()
+            && test.is_some_and(|(planned, test)| {
+                test.code.kind == TestKind::Plain && !work.supply.has_own_services(&planned.environment)
+            })
+    }
+
+    /// The next attempt, in its place among others. `on` hears what it lets others begin.
+    pub(super) async fn attempt(
+        mut self,
+        work: &Work,
+        seat: Seat,
+        turn: Turn,
+        leave: watch::Receiver<Leave>,
+        events: &EventSink,
+        on: impl Fn(Opening),
+    ) -> Next {
+        let index = self.index;
+        let Some(planned) = work.plan.unit(index) else { return Next::Stopped(self) };
+        let unit = Unit::new(index, planned);
+        let (Some(rules), Some(test)) = (self.rules.take(), work.tests.get(&planned.test)) else {
+            return match planned.skip.clone() {
+                Some(reason) => {
+                    let rules = OutputWhen::Never;
+                    Next::Done(self.done(work, unit, Outcome::Skipped, Some(reason), rules, events))
+                }
+                None => Next::Stopped(self),
+            };
+        };
+        let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
+        let lock = match self.lock(work, &rules, leave.clone()).await {
+            Ok(Locked::Held(lock)) => Ok(lock),
+            Ok(Locked::Stopped) => return Next::Stopped(self.anew(work)),
+            // Whether that ends the run, its recorder says.
+            Ok(Locked::NotYet) => return Next::Again(self.with(rules), STORE_AWAY),
+            Err(reason) => Err(reason),
+        };
+        let begin = || {
+            let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
+        };
+        if turn.after.is_none() {
+            begin();
+        }
+        let on = |progress| match progress {
+            Progress::Started(process) => {
+                if turn.after.is_some() {
+                    begin();
+                }
+                if test.code.kind == TestKind::Plain {
+                    on(Opening::After(process));
+                }
+            }
+            Progress::Slow(elapsed) => {
+                let _ = events.send(RunEvent::Slow { unit: unit.clone(), elapsed });
+            }
+            Progress::Passed => on(Opening::Lane),
+        };
+        let ran = match &lock {
+            Err(reason) => {
+                let attempt =
+                    Attempt { message: Some(reason.clone()), ..Attempt::begun(number, Outcome::Failed) };
+                Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())))
+            }
+            Ok(None) => {
+                execute_attempt(work, &seat, planned, test, &rules, self.token, number, turn, &leave, on)
+                    .await
+            }
+            Ok(Some(lock)) => {
+                let (say, hear) = watch::channel(*leave.borrow());
+                let ran =
+                    execute_attempt(work, &seat, planned, test, &rules, self.token, number, turn, &hear, on);
+                while_held(lock, ran, leave.clone(), say).await
+            }
+        };
+        if let Ok(Some(lock)) = lock {
+            let lost = lock.is_lost();
+            lock.release().await;
+            // Somebody else may have used it at the same time: so this says nothing.
+            if lost && *leave.borrow() == Leave::ToFinish {
+                return Next::Again(self.with(rules), Duration::ZERO);
+            }
+        }
+        let (mut attempt, output) = match ran {
+            Ran::ToItsEnd(attempt) => *attempt,
+            Ran::Stopped => return Next::Stopped(self.anew(work)),
+            Ran::NotYet => {
+                self.rules = Some(rules);
+                return Next::NotYet(self);
+            }
+        };
+        if attempt.leaky && attempt.outcome == Outcome::Passed && rules.leaky_result == PassOrFail::Fail {
+            attempt.outcome = Outcome::Failed;
+            attempt.message = Some("it left processes behind, and leaky tests count as failed".into());
+        }
+        let output = Arc::new(output);
+        self.outputs.push(output.clone());
+        self.attempts.push(attempt.clone());
+
+        let of = rules.retries.count.saturating_add(1);
+        if attempt.outcome.is_failure() && number < of {
+            let wait = rules.retries.wait(number, fastrand::f64());
+            let shown = rules.failure_output;
+            let _ = events.send(RunEvent::AttemptFailed { unit, attempt, output, of, wait, shown });
+            self.rules = Some(rules);
+            return Next::Again(self, wait);
+        }
+        let mut outcome = attempt.outcome;
+        if outcome == Outcome::Passed && number > 1 && rules.flaky_result == PassOrFail::Fail {
+            outcome = Outcome::Failed;
+            if let Some(last) = self.attempts.last_mut() {
+                last.message =
+                    Some(format!("it passed only at attempt {number}, and flaky tests count as failed"));
+            }
+        }
+        let reason = attempt.message.filter(|_| outcome == Outcome::Skipped);
+        let shown = if outcome.is_failure() { rules.failure_output } else { rules.success_output };
+        Next::Done(self.done(work, unit, outcome, reason, shown, events))
+    }
+
+    /// The unit with its result, which is announced once it is kept.
+    fn done(
+        self,
+        work: &Work,
+        unit: Unit,
+        outcome: Outcome,
+        reason: Option<String>,
+        shown: OutputWhen,
+        events: &EventSink,
+    ) -> Executed {
+        let Self { index, token, attempts, outputs, .. } = self;
+        let worker = work.worker.clone();
+        let result = UnitResult { unit: index, outcome, reason, attempts, worker, token };
+        let executed = Executed::new(&work.run, work.policy.store_output, result.clone(), &outputs);
+        executed.keep(work.journal.as_deref(), events);
+        let output = outputs.last().cloned().unwrap_or_default();
+        let _ = events.send(RunEvent::Finished { unit, result, output, shown });
+        executed
+    }
+}
+
+/// One attempt in its environment, with services of its own where it has such.
+#[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
+async fn execute_attempt(
+    work: &Work,
+    seat: &Seat,
+    planned: &PlannedUnit,
+    test: &ListedTest,
+    rules: &TestPolicy,
+    token: Fence,
+    number: u32,
+    turn: Turn,
+    leave: &watch::Receiver<Leave>,
+    on: impl Fn(Progress),
+) -> Ran {
+    let mut leaving = leave.clone();
+    let supplied = tokio::select! {
+        supplied = work.supply.for_attempt(&planned.environment) => supplied,
+        Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return Ran::Stopped,
+    };
+    let supplied = match supplied {
+        Some(Ok(supplied)) => supplied,
+        Some(Err(reason)) => {
+            let begun = Attempt::begun(number, Outcome::Failed);
+            let attempt = Attempt { message: Some(reason), place: Some(seat.place()), ..begun };
+            return Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())));
+        }
+        None => return Ran::Stopped,
+    };
+    let launch = launch(work, seat, &supplied, test, rules, token, number, turn);
+    let mut ran = launch.run(&work.launcher, leave.clone(), on).await;
+    if let Ran::ToItsEnd(ended) = &mut ran
+        && ended.0.outcome.is_failure()
+    {
+        ended.1.services = supplied.logs().await;
+    }
+    supplied.stop(leave).await;
+    ran
+}
+
+/// The process of one attempt.
+#[expect(clippy::too_many_arguments, reason = "an attempt is where all of these meet")]
+fn launch(
+    work: &Work,
+    seat: &Seat,
+    supplied: &Supplied,
+    test: &ListedTest,
+    rules: &TestPolicy,
+    token: Fence,
+    attempt: u32,
+    turn: Turn,
+) -> Launch {
+    let mut command = test.binary.command();
+    match test.code.kind {
+        // How it is spoken to depends on how it is started.
+        TestKind::Annotated => {}
+        TestKind::Plain => {
+            // How many threads one test needs is nothing that each process has to look for; said
+            // to be one, its name would stand in front of what it prints.
+            command.args([&test.id.test, "--exact", "--nocapture", "--test-threads=2"]);
+            if test.code.ignore.is_some() {
+                command.arg("--include-ignored");
+            }
+            for (name, value) in &supplied.secrets.0 {
+                command.env(format!("{SECRET_VARIABLES}{name}"), value);
+            }
+        }
+    }
+    if let Some(file) = &supplied.file {
+        command.env(ENVIRONMENT_VARIABLE, file);
+    }
+    let start = Start {
+        test: test.id.test.clone(),
+        environment: supplied.environment.clone(),
+        run: work.run.to_string(),
+        worker: work.worker.to_string(),
+        attempt,
+        token: token.0,
+        // Neither a code that programs like to exit with, nor one that a shell gives a meaning.
+        exit_code: fastrand::i32(30..100),
+    };
+    Launch {
+        command,
+        kind: test.code.kind,
+        start,
+        timeout: rules.timeout,
+        grace: rules.grace,
+        slow: rules.slow,
+        show: work.policy.show,
+        more: turn.more,
+        after: turn.after,
+        seat: seat.clone(),
+    }
+}

@@ -3,6 +3,7 @@
 use std::env;
 use std::ffi::OsStr;
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::Result;
 
@@ -49,5 +50,16 @@ impl Cargo {
         let arguments: Vec<_> = arguments.into_iter().collect();
         println!("$ cargo {}", arguments.join(" "));
         tool::run(&mut self.command(arguments))
+    }
+
+    /// The same, ended by force when the time is over.
+    pub(crate) fn run_within<'a>(
+        &self,
+        limit: Duration,
+        arguments: impl IntoIterator<Item = &'a str>,
+    ) -> Result<()> {
+        let arguments: Vec<_> = arguments.into_iter().collect();
+        println!("$ cargo {}", arguments.join(" "));
+        tool::run_within(limit, &mut self.command(arguments))
     }
 }

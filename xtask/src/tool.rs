@@ -2,7 +2,10 @@
 
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitStatus};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
@@ -41,11 +44,38 @@ pub(crate) fn in_folder(folder: &Path, name: &str) -> Option<PathBuf> {
 /// # Errors
 /// It could not be started, or did not succeed.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
-    let name = command.get_program().to_string_lossy().into_owned();
-    let status = command.status().with_context(|| format!("failed to start `{name}`"))?;
+    let status = command.status().with_context(|| format!("failed to start {}", shown(command)))?;
+    succeeded(command, status)
+}
+
+/// Runs the command in a process group of its own, which is killed when the time is over.
+///
+/// # Errors
+/// It could not be started, or did not succeed in time.
+pub(crate) fn run_within(limit: Duration, command: &mut Command) -> Result<()> {
+    #[cfg(unix)]
+    std::os::unix::process::CommandExt::process_group(command, 0);
+    let mut child = command.spawn().with_context(|| format!("failed to start {}", shown(command)))?;
+    let group = format!("-{}", child.id());
+    let (end, ended) = mpsc::channel();
+    thread::spawn(move || end.send(child.wait()));
+    let Ok(status) = ended.recv_timeout(limit) else {
+        run(Command::new("kill").args(["-KILL", "--", &group]))?;
+        bail!("{} was not over after {} minutes", shown(command), limit.as_secs() / 60);
+    };
+    succeeded(command, status.context("failed to wait for a command")?)
+}
+
+fn succeeded(command: &Command, status: ExitStatus) -> Result<()> {
     if !status.success() {
-        let arguments: Vec<_> = command.get_args().map(|argument| argument.to_string_lossy()).collect();
-        bail!("`{name} {}` ended with {status}", arguments.join(" "));
+        bail!("{} ended with {status}", shown(command));
     }
     Ok(())
+}
+
+/// The command as one would type it.
+fn shown(command: &Command) -> String {
+    let words: Vec<_> = [command.get_program()].into_iter().chain(command.get_args()).collect();
+    let words: Vec<_> = words.into_iter().map(|word| word.to_string_lossy()).collect();
+    format!("`{}`", words.join(" "))
 }

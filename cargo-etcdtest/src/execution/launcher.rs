@@ -14,8 +14,7 @@ use tokio::task::{AbortHandle, JoinHandle};
 
 #[cfg(not(target_os = "linux"))]
 use super::direct::Starter;
-use super::events::EventSink;
-use super::events::RunEvent;
+use super::events::{EventSink, RunEvent};
 use super::groups::{Clock, Groups};
 #[cfg(target_os = "linux")]
 use super::keeper::Starter;

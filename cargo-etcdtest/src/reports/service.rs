@@ -76,9 +76,9 @@ impl Reports {
         &self,
         run: &RunId,
         name: &str,
-        pieces: impl Iterator<Item = Vec<u8>>,
+        pieces: impl IntoIterator<Item = Vec<u8>>,
     ) -> Result<(), ReportError> {
-        for (_, then) in report_writes(run, name, pieces) {
+        for (_, then) in report_writes(run, name, pieces.into_iter()) {
             self.store.txn(Txn { then, ..Txn::default() }).await?;
         }
         Ok(())
@@ -118,8 +118,6 @@ impl Reports {
 
 #[cfg(test)]
 mod tests {
-    use std::iter::once;
-
     use super::*;
     use crate::reports::sample::TestStore;
     use crate::store::list;
@@ -140,7 +138,7 @@ mod tests {
             assert!(chunks.iter().all(|chunk| chunk.value.len() <= CHUNK));
             assert!(content.starts_with(&chunks[0].value));
         }
-        reports.put(&run, SUMMARY, once(b"{}".to_vec())).await.unwrap();
+        reports.put(&run, SUMMARY, [b"{}".to_vec()]).await.unwrap();
         assert_eq!(reports.names(&run).await.unwrap(), [JUNIT, SUMMARY]);
         assert_eq!(reports.names(&RunId::new("r2")).await.unwrap(), [""; 0]);
     }

@@ -56,10 +56,7 @@ pub fn encode_block(block: &Block) -> Vec<u8> {
 /// # Errors
 /// As [`decompress`] and [`super::decode`].
 pub fn decode_block(pair: &KeyValue) -> Result<Block> {
-    let mut block: Block = decode_value(&pair.key, &decompress(&pair.key, &pair.value)?)?;
-    // Most have one attempt, and are read with room for four.
-    block.results.iter_mut().for_each(|result| result.attempts.shrink_to_fit());
-    Ok(block)
+    decode_value(&pair.key, &decompress(&pair.key, &pair.value)?)
 }
 
 /// The keys and values under which a stream or attachment of an attempt is stored, in

@@ -59,7 +59,8 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
                 ignore: None,
                 file: None,
                 line: None,
-            },
+            }
+            .into(),
             typed: false,
             binary: binary.clone(),
         },

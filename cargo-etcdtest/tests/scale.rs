@@ -137,7 +137,8 @@ fn tests(count: usize) -> TestList {
             ignore: None,
             file: Some("tests/smoke.rs".into()),
             line: Some(7),
-        },
+        }
+        .into(),
         typed: false,
         binary: Arc::clone(&binary),
     };

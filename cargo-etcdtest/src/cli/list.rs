@@ -70,7 +70,7 @@ fn list_text(tests: &[(&ListedTest, Selected)]) -> String {
 fn list_json(tests: &[(&ListedTest, Selected)]) -> String {
     let document = |(test, selected): &(&ListedTest, Selected)| {
         let runs = *selected == Selected::Run;
-        json_line(&json!({ "id": test.id.to_string(), "runs": runs, "code": test.code }))
+        json_line(&json!({ "id": test.id.to_string(), "runs": runs, "code": *test.code }))
     };
     tests.iter().map(document).collect()
 }

@@ -160,6 +160,8 @@ fn timeout(layers: &[&Rules]) -> Option<Duration> {
 mod tests {
     use std::ffi::OsString;
 
+    use std::sync::Arc;
+
     use super::*;
     use crate::config::Flags;
     use crate::testcases::{BinaryKind, sample};
@@ -201,7 +203,7 @@ mod tests {
         let ci = || Flags { profile: Some("ci".into()), ..Flags::default() };
         let retries = |flags, name: &str, own| {
             let mut test = test(name);
-            test.code.retries = own;
+            Arc::make_mut(&mut test.code).retries = own;
             policy(FILE, flags, &[]).of(&test).retries.count
         };
         assert_eq!(retries(Flags::default(), "orders", None), 1);
@@ -230,7 +232,7 @@ mod tests {
     fn a_time_limit_is_a_timeout_or_so_many_slow_periods() {
         let limit = |name: &str, own| {
             let mut test = test(name);
-            test.code.timeout = own;
+            Arc::make_mut(&mut test.code).timeout = own;
             policy(FILE, Flags { profile: Some("ci".into()), ..Flags::default() }, &[]).of(&test).timeout
         };
         assert_eq!(limit("orders", None), Some(Duration::from_mins(1)));

@@ -108,6 +108,7 @@ fn add(list: &mut TestList, binary: &Arc<Binary>, tests: Tests) {
     for Found { name, code, typed } in tests {
         if names.insert(name.clone()) {
             let id = TestCaseId::new(&binary.package, &binary.name, name);
+            let code = Arc::new(code);
             list.tests.push(ListedTest { id, code, typed, binary: Arc::clone(binary) });
         } else {
             list.warnings.push(format!("{binary} lists `{name}` twice: it is run once"));

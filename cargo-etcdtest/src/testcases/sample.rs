@@ -34,7 +34,8 @@ pub(crate) fn test(binary: &Arc<Binary>, name: &str) -> ListedTest {
             ignore: None,
             file: None,
             line: None,
-        },
+        }
+        .into(),
         typed: false,
         binary: Arc::clone(binary),
     }

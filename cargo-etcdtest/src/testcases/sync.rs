@@ -156,7 +156,7 @@ fn registration(
     let written = known.and_then(|known| known.case.written.clone());
     let case = TestCase {
         id: test.id.clone(),
-        code: Some(test.code.clone()),
+        code: Some((*test.code).clone()),
         written: written.or_else(|| adopted?.case.written.clone()),
         vanished: None,
     };

@@ -28,8 +28,8 @@ pub struct TestList {
 pub struct ListedTest {
     /// Who it is.
     pub id: TestCaseId,
-    /// What its code says.
-    pub code: Code,
+    /// What its code says: large, and shared by all copies.
+    pub code: Arc<Code>,
     /// Whether it takes parameters that are read from the environment.
     pub typed: bool,
     /// Where it is.

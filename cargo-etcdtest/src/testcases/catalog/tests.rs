@@ -37,12 +37,12 @@ async fn only_what_changed_is_written() {
     assert!(again.is_unchanged());
     assert_eq!(catalog.list().await.unwrap(), before, "nothing was written, not even the same");
 
-    list.tests[1].code.description.tags = vec!["new".into()];
-    list.tests[1].code.timeout = Some(Duration::from_millis(1500));
+    Arc::make_mut(&mut list.tests[1].code).description.tags = vec!["new".into()];
+    Arc::make_mut(&mut list.tests[1].code).timeout = Some(Duration::from_millis(1500));
     let third = catalog.sync(&list).await.unwrap();
     assert_eq!(third, SyncCounts { changed: 1, unchanged: 2, ..SyncCounts::default() });
     let changed = catalog.get(&id("shop::smoke::b")).await.unwrap();
-    assert_eq!(changed.case.code.as_ref(), Some(&list.tests[1].code));
+    assert_eq!(changed.case.code.as_ref(), Some(&*list.tests[1].code));
 }
 
 #[tokio::test]
@@ -123,11 +123,11 @@ async fn a_name_that_another_binary_has_too_is_ambiguous_even_when_that_one_was_
 async fn what_people_wrote_survives_changes_of_the_code() {
     let (catalog, _folder) = catalog();
     let mut list = sample::list(&[("smoke", &["a"])]);
-    list.tests[0].code.description = described("from the code");
+    Arc::make_mut(&mut list.tests[0].code).description = described("from the code");
     catalog.sync(&list).await.unwrap();
     let a = id("shop::smoke::a");
     catalog.update(&a, None, |written| written.description = "by hand".into()).await.unwrap();
-    list.tests[0].code.description.owner = Some("orders".into());
+    Arc::make_mut(&mut list.tests[0].code).description.owner = Some("orders".into());
     catalog.sync(&list).await.unwrap();
     let description = catalog.get(&a).await.unwrap().case.description();
     assert_eq!((description.description.as_str(), description.owner.as_deref()), ("by hand", Some("orders")));
@@ -204,7 +204,7 @@ async fn many_and_large_test_cases_are_written_in_transactions_that_a_store_take
     let names: Vec<_> = names.iter().map(String::as_str).collect();
     let mut list = sample::list(&[("smoke", &names)]);
     for test in &mut list.tests[..10] {
-        test.code.description.description = "x".repeat(300 << 10);
+        Arc::make_mut(&mut test.code).description.description = "x".repeat(300 << 10);
     }
     let mut watch = catalog.store.watch(KeyRange::prefix(keys::TEST_CASES), Revision(0)).await.unwrap();
     assert_eq!(catalog.sync(&list).await.unwrap().added, 150);
@@ -267,7 +267,7 @@ fn the_digest_changes_with_ids_and_what_the_code_says_and_with_nothing_else() {
     assert_eq!((digest.len(), list().digest() == digest), (64, true));
     assert_ne!(sample::list(&[("smoke", &["a"])]).digest(), digest);
     let mut other = list();
-    other.tests[0].code.retries = Some(1);
+    Arc::make_mut(&mut other.tests[0].code).retries = Some(1);
     assert_ne!(other.digest(), digest);
     let mut other = list();
     other.tests[0].binary = sample::binary("elsewhere", BinaryKind::Bin);

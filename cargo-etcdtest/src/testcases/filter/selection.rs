@@ -95,14 +95,16 @@ impl Filter {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
     use crate::testcases::{BinaryKind, sample};
 
     fn test(binary: (&str, BinaryKind), name: &str, tags: &[&str], owner: Option<&str>) -> ListedTest {
         let mut test = sample::test(&sample::binary(binary.0, binary.1), name);
-        test.code.ignore = name.contains("ignored").then(String::new);
-        test.code.description.tags = strings(tags);
-        test.code.description.owner = owner.map(Into::into);
+        Arc::make_mut(&mut test.code).ignore = name.contains("ignored").then(String::new);
+        Arc::make_mut(&mut test.code).description.tags = strings(tags);
+        Arc::make_mut(&mut test.code).description.owner = owner.map(Into::into);
         test
     }
 

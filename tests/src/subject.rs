@@ -155,6 +155,14 @@ impl Subject {
         fs::write(path, content).expect("a file can be written");
     }
 
+    /// Changes a file that is compiled. The package gets another version with it, so that no
+    /// other copy is built of it.
+    pub fn change(&self, path: &str, content: &str) {
+        let manifest = fs::read_to_string(self.path().join("Cargo.toml")).expect("a file can be read");
+        self.write("Cargo.toml", &manifest.replacen("version = \"0.1.", "version = \"0.2.", 1));
+        self.write(path, content);
+    }
+
     /// An environment of the store, of this configuration.
     pub fn environment(&self, name: &str, config: &str, store: &[&str]) {
         self.apply(name, &format!("[config]\n{config}\n"), store);

@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::running::Running;
 use crate::{program, root};
 
 /// A cargo project of its own, under the `target` folder of this checkout. It is made anew
@@ -74,10 +75,11 @@ impl Project {
     /// Runs `cargo etcdtest` in it, without the variables of the surrounding `cargo test`.
     ///
     /// # Panics
-    /// The program cannot be built or started.
+    /// The program cannot be built or started, or does not end in good time.
+    #[track_caller]
     pub fn etcdtest(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(program());
-        self.prepare(&mut command).args(arguments).output().expect("the program starts")
+        Running::start(self.prepare(&mut command).args(arguments)).output()
     }
 
     /// Sets up a process as one that somebody starts in the project.

@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::{Child, ExitStatus};
 use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, test_kill_process};
@@ -31,6 +32,20 @@ pub fn eventually<T>(mut look: impl FnMut() -> Option<T>, what: &str) -> T {
 /// It does not come for a very long time.
 pub async fn in_time<T>(what: &str, comes: impl Future<Output = T>) -> T {
     tokio::time::timeout(PATIENCE, comes).await.unwrap_or_else(|_| panic!("{what} does not come"))
+}
+
+/// Waits for the end of a process; `None` where it does not come by then.
+///
+/// # Panics
+/// It was waited for before.
+pub fn end_of(child: &mut Child, until: Instant) -> Option<ExitStatus> {
+    loop {
+        let ended = child.try_wait().expect("it was started");
+        if ended.is_some() || Instant::now() > until {
+            return ended;
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }
 
 /// The process whose id is written in the file, once it is.

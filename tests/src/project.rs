@@ -89,6 +89,17 @@ impl Project {
 
     /// The same for any folder.
     pub fn prepare_in<'a>(folder: &Path, command: &'a mut Command) -> &'a mut Command {
+        Self::without_variables(command)
+            .current_dir(folder)
+            .env("CARGO_TARGET_DIR", Self::target())
+            .env("CARGO_NET_OFFLINE", "true")
+            .env("CARGO_TERM_COLOR", "never")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+    }
+
+    /// Takes away what `cargo test` says of the package that it tests.
+    pub(crate) fn without_variables(command: &mut Command) -> &mut Command {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR" {
@@ -96,12 +107,6 @@ impl Project {
             }
         }
         command
-            .current_dir(folder)
-            .env("CARGO_TARGET_DIR", Self::target())
-            .env("CARGO_NET_OFFLINE", "true")
-            .env("CARGO_TERM_COLOR", "never")
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::io::{BufRead, BufReader, Read};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{self, RecvTimeoutError};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::processes::family;
+use crate::processes::{end_of, family};
 
 /// How long a program may take, with the build of what it tests, on a loaded machine.
 const LIMIT: Duration = Duration::from_mins(5);
@@ -167,7 +167,7 @@ impl Running {
             match self.hear(until) {
                 Ok(_) => {}
                 Err(RecvTimeoutError::Timeout) => break None,
-                Err(RecvTimeoutError::Disconnected) => break self.exit_status(until),
+                Err(RecvTimeoutError::Disconnected) => break end_of(&mut self.child, until),
             }
         };
         let status = status.ok_or_else(|| format!("after {limit:?} there still is {self}"))?;
@@ -186,19 +186,6 @@ impl Running {
                 self.stderr += &line;
                 Ok(None)
             }
-        }
-    }
-
-    /// How a program ended that prints no more; `None` where it has not by then.
-    fn exit_status(&mut self, until: Instant) -> Option<ExitStatus> {
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it was started") {
-                return Some(status);
-            }
-            if Instant::now() > until {
-                return None;
-            }
-            std::thread::sleep(Duration::from_millis(1));
         }
     }
 }

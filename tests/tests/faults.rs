@@ -146,6 +146,7 @@ fn expire(arena: &mut Arena) {
 fn trial(fault: &Fault) -> Vec<Wrong> {
     let run = AssertUnwindSafe(|| {
         let mut arena = Arena::with(fault.workers, fault.users);
+        arena.wait_for_executions(fastrand::usize(1..Arena::TESTS / 2));
         (fault.happen)(&mut arena);
         arena.judge()
     });
@@ -175,12 +176,17 @@ fn a_run_survives_the_death_of_the_leader() {
 }
 
 #[test]
+fn a_run_survives_the_absence_of_the_whole_store() {
+    check("all members are down for 20 s");
+}
+
+#[test]
 fn a_run_survives_answers_that_are_lost() {
     check("answers are lost");
 }
 
 /// So many trials of each fault; a number in `FAULT_TRIALS` says otherwise.
-const TRIALS: usize = 3;
+const TRIALS: usize = 5;
 
 /// `FAULT` names one fault, or some by a part of their names.
 #[test]

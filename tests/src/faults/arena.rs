@@ -37,7 +37,7 @@ impl Arena {
     /// How many tests the run has.
     pub const TESTS: usize = 60;
 
-    /// A run with so many workers, of whose tests some have been executed. With `users`, etcd
+    /// A run with so many workers. With `users`, etcd
     /// asks for a password, and what it gives for it is good for a second only.
     pub fn with(workers: usize, users: bool) -> Self {
         // What is dear about a password is of no interest here.
@@ -62,9 +62,7 @@ impl Arena {
         }
         subject.write(".config/etcdtest.toml", "[profile.default]\nstore-timeout = \"5m\"\n");
         let workers = (0..workers).map(|_| subject.start(&arguments)).collect();
-        let arena = Self { cluster, options, proxies, subject, workers, killed: BTreeSet::new(), witness };
-        arena.wait_for_executions(5);
-        arena
+        Self { cluster, options, proxies, subject, workers, killed: BTreeSet::new(), witness }
     }
 
     /// Waits until so many tests have been executed.

@@ -207,7 +207,9 @@ fn the_table_of_faults() {
             [Promise::NoneLost, Promise::NoneTwice, Promise::NoneStale, Promise::Ends].map(count);
         rows.push(format!("{:<42} {trials:>6} {lost:>5} {double:>7} {stale:>6} {other:>6}", fault.name));
         println!("{} in {:.0?}", rows[rows.len() - 1], began.elapsed());
-        wrong.iter().for_each(|wrong| println!("{wrong}"));
+        for wrong in &wrong {
+            println!("{wrong}");
+        }
         all.extend(wrong);
     }
     tables::keep("faults", &rows.join("\n"));

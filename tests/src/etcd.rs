@@ -177,6 +177,9 @@ impl Etcd {
             .args(["--listen-metrics-urls", &url(&self.ports.health)])
             .args(["--initial-cluster", &self.peers])
             .args(&self.flags)
+            // Tests end processes, not machines: what was written is there without waiting for
+            // the disk.
+            .env("ETCD_UNSAFE_NO_FSYNC", "true")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-use crate::Project;
+use crate::{Project, Running};
 
 /// The root of the checkout.
 ///
@@ -30,7 +30,7 @@ pub fn program() -> &'static Path {
         // What `cargo test` says of this package some build scripts take for their own: all that
         // depends on them would be built anew, each time.
         Project::without_variables(&mut cargo);
-        let built = cargo.current_dir(root()).output().expect("cargo starts");
+        let built = Running::start(cargo.current_dir(root())).output();
         let messages = String::from_utf8_lossy(&built.stdout);
         assert!(built.status.success(), "{}", String::from_utf8_lossy(&built.stderr));
         let mut messages = messages.lines().filter_map(|line| serde_json::from_str(line).ok());

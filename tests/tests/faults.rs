@@ -190,7 +190,7 @@ const TRIALS: usize = 5;
 
 /// `FAULT` names one fault, or some by a part of their names.
 #[test]
-#[ignore = "takes half an hour"]
+#[ignore = "takes half an hour: `cargo xtask faults`"]
 fn the_table_of_faults() {
     let trials = std::env::var("FAULT_TRIALS").map_or(TRIALS, |text| text.parse().expect("a number"));
     let named = std::env::var("FAULT").unwrap_or_default();

@@ -167,8 +167,8 @@ fn a_test_that_loses_three_workers_is_recorded_as_crashed_with_the_story() {
     let story = attempts[2]["message"].as_str().unwrap();
     assert!(story.starts_with("3 workers were lost while they held this test"), "{story}");
     for attempt in &attempts[..2] {
-        let lost = attempt["message"].as_str().unwrap();
-        let worker = lost.split(' ').find(|word| word.matches('-').count() > 1).unwrap();
+        let message = attempt["message"].as_str().unwrap();
+        let worker = message.split(' ').find(|word| word.matches('-').count() > 1).unwrap();
         assert!(story.contains(worker), "{worker} is not in: {story}");
     }
     let shown = subject.etcdtest(&["runs", "show", "doomed"]).stdout;

@@ -62,7 +62,7 @@ fn colours_are_shown_where_they_are_asked_for() {
     let ran = |arguments: &[&str], variables: &[(&str, &str)]| -> Ran {
         let mut command = subject.command(&[&["tagged::one"], arguments].concat());
         command.env_remove("NO_COLOR").env_remove("CARGO_TERM_COLOR").envs(variables.iter().copied());
-        command.output().unwrap().into()
+        Ran::of(&mut command)
     };
     let coloured = |ran: &Ran| ran.stdout.contains("\u{1b}[");
     assert!(!coloured(&ran(&[], &[])), "stdout is no terminal");

@@ -107,7 +107,7 @@ impl Leaky {
     fn call(&mut self, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
         let mut command = self.subject.command(arguments);
         command.env("TMPDIR", self.subject.path().join("tmp")).envs(variables.iter().copied());
-        let ran = Ran::from(command.output().unwrap());
+        let ran = Ran::of(&mut command);
         self.printed += &ran.stdout;
         self.printed += &ran.stderr;
         ran

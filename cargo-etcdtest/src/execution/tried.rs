@@ -200,14 +200,16 @@ impl Tried {
             }
             Progress::Passed => on(Opening::Lane),
         };
-        let ran = match &lock {
+        let (ran, lost) = match &lock {
             Err(reason) => {
                 let attempt =
                     Attempt { message: Some(reason.clone()), ..Attempt::begun(number, Outcome::Failed) };
-                Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())))
+                (Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default()))), false)
             }
             Ok(None) => {
-                execute_attempt(work, &seat, &unit, test, &rules, self.token, number, turn, &leave, on).await
+                let ran =
+                    execute_attempt(work, &seat, &unit, test, &rules, self.token, number, turn, &leave, on);
+                (ran.await, false)
             }
             Ok(Some(lock)) => {
                 let (say, hear) = watch::channel(*leave.borrow());
@@ -217,7 +219,6 @@ impl Tried {
             }
         };
         if let Ok(Some(lock)) = lock {
-            let lost = lock.is_lost();
             lock.release().await;
             // Somebody else may have used it at the same time: so this says nothing.
             if lost && *leave.borrow() == Leave::ToFinish {

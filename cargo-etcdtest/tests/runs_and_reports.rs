@@ -53,7 +53,7 @@ async fn project() -> tempfile::TempDir {
     };
     let then = vec![Op::put(keys::run(&run.id), encode(&run))];
     store.txn(Txn { then, ..Txn::default() }).await.unwrap();
-    Reports::new(store).put(&run.id, JUNIT, b"<testsuites/>\n").await.unwrap();
+    Reports::new(store).put(&run.id, JUNIT, [b"<testsuites/>\n".to_vec()]).await.unwrap();
     folder
 }
 

@@ -1,10 +1,7 @@
 //! The end of a run: reports, latest results, summary. Done by one worker, under its fence.
 
-use std::sync::Arc;
-
 use backon::Retryable;
 use jiff::Timestamp;
-use tokio::task::spawn_blocking;
 
 use super::error::{Result, RunError};
 use super::latest::store_latest;
@@ -161,14 +158,11 @@ async fn finish(membership: &mut Membership) -> Result<RunDetails> {
     details.run.summary = Some(details.summary());
 
     let (store, patience) = (membership.store().clone(), membership.patience().limit());
-    let details = Arc::new(details);
+    let run = &details.run.id;
     let reports = async {
         for (name, render) in REPORTS {
-            // One after the other: they may be large; and meanwhile other things are done.
-            let details = Arc::clone(&details);
-            let rendered = spawn_blocking(move || render(&details)).await;
-            let content = rendered.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()))?;
-            for (proof, then) in report_writes(membership.id(), name, &content) {
+            // Chunk by chunk: they may be large, and meanwhile other things are done.
+            for (proof, then) in report_writes(run, name, render(&details)) {
                 membership.write(Duty::Finish, &proof, then).await?;
             }
         }
@@ -180,11 +174,7 @@ async fn finish(membership: &mut Membership) -> Result<RunDetails> {
             matches!(&run.state, RunState::Finishing { by: finisher, .. } if finisher.worker == by.worker);
         mine.then(|| details.run.clone())
     };
-    if membership.advance(finished, vec![]).await? {
-        Ok(Arc::unwrap_or_clone(details))
-    } else {
-        Err(membership.superseded())
-    }
+    if membership.advance(finished, vec![]).await? { Ok(details) } else { Err(membership.superseded()) }
 }
 
 /// Everything about a run, with its output.

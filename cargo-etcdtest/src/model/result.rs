@@ -1,9 +1,11 @@
 //! Results: what came of a unit, attempt by attempt.
 
+use std::fmt;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{EnvironmentVersion, Fence, Record, RunId, UnitIndex, WorkerId};
 
@@ -48,12 +50,35 @@ pub struct UnitResult {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
     /// Every try, in order; none where it was skipped without a try.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "attempts")]
     pub attempts: Vec<Attempt>,
     /// Who executed it.
     pub worker: WorkerId,
     /// The fencing token under which it was executed.
     pub token: Fence,
+}
+
+/// Reads attempts, mostly one, with room for no more: there may be a hundred thousand such lists.
+fn attempts<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<Attempt>, D::Error> {
+    struct Attempts;
+
+    impl<'de> Visitor<'de> for Attempts {
+        type Value = Vec<Attempt>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a list of attempts")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Self::Value, A::Error> {
+            let mut attempts = list.next_element()?.map_or_else(Vec::new, |first| vec![first]);
+            while let Some(attempt) = list.next_element()? {
+                attempts.push(attempt);
+            }
+            Ok(attempts)
+        }
+    }
+
+    deserializer.deserialize_seq(Attempts)
 }
 
 /// One try at a unit.

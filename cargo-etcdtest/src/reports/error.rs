@@ -39,14 +39,6 @@ pub enum ReportError {
         /// The reports it has.
         existing: Vec<String>,
     },
-    /// A report could not be brought into its format.
-    #[error("{name} could not be written: {reason}")]
-    Rendering {
-        /// The report.
-        name: &'static str,
-        /// Why.
-        reason: String,
-    },
 }
 
 impl ReportError {
@@ -63,7 +55,6 @@ impl ReportError {
                 "reports are written when a run ends; `cargo etcdtest runs show` tells how far it is".into(),
             ),
             Self::UnknownReport { existing, .. } => Some(format!("it has {}", join(existing))),
-            Self::Rendering { .. } => None,
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Reading runs back from the store. One record that cannot be read does not hide the
 //! others: it is handed out beside them, as the error that names its key.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
@@ -115,19 +115,17 @@ pub async fn read(store: &dyn Store, run: &RunId) -> Result<Found<RunDetails>, R
         .ok_or_else(|| ReportError::UnknownRun { given: run.to_string(), nearest: Vec::new() })?;
     let mut broken = Vec::new();
     let environments = sound(&children(store, keys::snapshots(run)).await?, &mut broken);
-    let plan = plan(&children(store, keys::plan(run)).await?, &mut broken);
-    let mut results = results(&children(store, keys::blocks(run)).await?, &mut broken);
-    let cases = test_cases(store, plan.values(), &mut broken).await?;
-    let units = plan
-        .into_iter()
-        .map(|(index, planned)| UnitDetails {
-            index,
-            case: cases.get(&planned.test).cloned(),
-            result: results.remove(&index),
-            output: Vec::new(),
-            planned,
-        })
-        .collect();
+    let mut units = units(children(store, keys::plan(run)).await?, &mut broken);
+    for block in children(store, keys::blocks(run)).await? {
+        match decode_block(&block) {
+            Ok(block) => place(&mut units, block),
+            Err(error) => broken.push(error),
+        }
+    }
+    let cases = test_cases(store, units.iter().map(|unit| &unit.planned), &mut broken).await?;
+    for unit in &mut units {
+        unit.case = cases.get(&unit.planned.test).cloned();
+    }
     Ok(Found { value: RunDetails { run: record, environments, units }, broken })
 }
 
@@ -242,17 +240,9 @@ async fn children(store: &dyn Store, prefix: Key) -> Result<Vec<KeyValue>, Repor
 
 /// The records that can be read.
 fn sound<T: Record>(pairs: &[KeyValue], broken: &mut Vec<StoreError>) -> Vec<T> {
-    keep(pairs, broken, decode)
-}
-
-fn keep<T>(
-    pairs: &[KeyValue],
-    broken: &mut Vec<StoreError>,
-    read: impl Fn(&KeyValue) -> Result<T, StoreError>,
-) -> Vec<T> {
     let mut kept = Vec::with_capacity(pairs.len());
     for pair in pairs {
-        match read(pair) {
+        match decode(pair) {
             Ok(record) => kept.push(record),
             Err(error) => broken.push(error),
         }
@@ -260,16 +250,28 @@ fn keep<T>(
     kept
 }
 
-fn plan(chunks: &[KeyValue], broken: &mut Vec<StoreError>) -> BTreeMap<UnitIndex, PlannedUnit> {
-    let chunks: Vec<PlanChunk> = sound(chunks, broken);
-    let units = chunks.into_iter().flat_map(|chunk| (chunk.first.0..).map(UnitIndex).zip(chunk.units));
-    units.collect()
+/// The units of a plan in their order, of which nothing has come yet.
+fn units(chunks: Vec<KeyValue>, broken: &mut Vec<StoreError>) -> Vec<UnitDetails> {
+    let unit =
+        |(index, planned)| UnitDetails { index, planned, case: None, result: None, output: Vec::new() };
+    let mut units = Vec::new();
+    for chunk in chunks {
+        match decode::<PlanChunk>(&chunk) {
+            Ok(chunk) => units.extend((chunk.first.0..).map(UnitIndex).zip(chunk.units).map(unit)),
+            Err(error) => broken.push(error),
+        }
+    }
+    units.sort_by_key(|unit| unit.index);
+    units
 }
 
-fn results(blocks: &[KeyValue], broken: &mut Vec<StoreError>) -> HashMap<UnitIndex, UnitResult> {
-    let blocks: Vec<Block> = keep(blocks, broken, decode_block);
-    let results = blocks.into_iter().flat_map(|block| block.results);
-    results.map(|result| (result.unit, result)).collect()
+/// Gives results to the units that they are of.
+fn place(units: &mut [UnitDetails], block: Block) {
+    for result in block.results {
+        if let Ok(place) = units.binary_search_by_key(&result.unit, |unit| unit.index) {
+            units[place].result = Some(result);
+        }
+    }
 }
 
 /// The test cases of a plan.

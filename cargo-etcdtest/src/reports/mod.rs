@@ -17,6 +17,6 @@ pub use details::{AttemptOutput, RunDetails, UnitDetails};
 pub use error::ReportError;
 pub use junit::junit;
 pub use resolve::{LATEST, resolve_run};
-pub use service::{JUNIT, REPORTS, Render, Reports, SUMMARY, report_writes};
+pub use service::{JUNIT, Pieces, REPORTS, Render, Reports, SUMMARY, report_writes};
 pub use summary::{AttemptSummary, Counts, SummaryReport, UnitSummary, WorkerSummary, seconds, summary};
 pub use workers::{Span, WorkerLine, workers};

@@ -12,8 +12,12 @@ pub struct Reports {
     store: SharedStore,
 }
 
+/// A report in pieces, as they follow each other. It may be larger than what there is of memory
+/// for it: each is made when it is asked for.
+pub type Pieces<'a> = Box<dyn Iterator<Item = Vec<u8>> + Send + 'a>;
+
 /// Makes a report of a run.
-pub type Render = fn(&RunDetails) -> Result<Vec<u8>, ReportError>;
+pub type Render = fn(&RunDetails) -> Pieces<'_>;
 
 /// The name of the JUnit report.
 pub const JUNIT: &str = "junit.xml";
@@ -21,25 +25,41 @@ pub const JUNIT: &str = "junit.xml";
 pub const SUMMARY: &str = "summary.json";
 
 /// All reports that a run gets when it ends, by name.
-pub const REPORTS: [(&str, Render); 2] = [(JUNIT, junit), (SUMMARY, |details| Ok(summary(details)))];
+pub const REPORTS: [(&str, Render); 2] =
+    [(JUNIT, |details| Box::new(junit(details))), (SUMMARY, |details| Box::new(summary(details)))];
 
 /// What has to be written so that a report is stored: one transaction a chunk, with the key
-/// that proves it; the last one also takes away what an earlier, longer version left behind.
-pub fn report_writes(run: &RunId, name: &str, content: &[u8]) -> Vec<(Key, Vec<Op>)> {
-    // An empty report is one empty chunk: it exists.
-    let chunks = content.chunks(CHUNK).chain(content.is_empty().then_some(content)).enumerate();
-    let mut writes: Vec<(Key, Vec<Op>)> = chunks
-        .map(|(number, chunk)| {
-            let key = keys::report_chunk(run, name, number);
-            (key.clone(), vec![Op::put(key, chunk)])
-        })
-        .collect();
-    let mut rest = KeyRange::prefix(keys::report(run, name));
-    rest.start = keys::report_chunk(run, name, writes.len());
-    if let Some((_, last)) = writes.last_mut() {
-        last.push(Op::Delete(rest));
-    }
-    writes
+/// that proves it; the first one also takes away what an earlier version left behind.
+pub fn report_writes(
+    run: &RunId,
+    name: &str,
+    pieces: impl Iterator<Item = Vec<u8>>,
+) -> impl Iterator<Item = (Key, Vec<Op>)> {
+    chunks(pieces).enumerate().map(move |(number, chunk)| {
+        let key = keys::report_chunk(run, name, number);
+        let mut writes = vec![Op::put(key.clone(), chunk)];
+        if number == 0 {
+            let rest = KeyRange { start: key.successor(), ..KeyRange::prefix(keys::report(run, name)) };
+            writes.push(Op::Delete(rest));
+        }
+        (key, writes)
+    })
+}
+
+/// The same in chunks of the size that is stored. An empty report is one empty chunk: it exists.
+fn chunks(mut pieces: impl Iterator<Item = Vec<u8>>) -> impl Iterator<Item = Vec<u8>> {
+    let (mut waiting, mut first) = (Vec::new(), true);
+    std::iter::from_fn(move || {
+        while waiting.len() < CHUNK
+            && let Some(piece) = pieces.next()
+        {
+            waiting.extend(piece);
+        }
+        let rest = waiting.split_off(waiting.len().min(CHUNK));
+        let chunk = std::mem::replace(&mut waiting, rest);
+        let exists = std::mem::take(&mut first) || !chunk.is_empty();
+        exists.then_some(chunk)
+    })
 }
 
 impl Reports {
@@ -52,8 +72,13 @@ impl Reports {
     ///
     /// # Errors
     /// As [`crate::store::Store::txn`].
-    pub async fn put(&self, run: &RunId, name: &str, content: &[u8]) -> Result<(), ReportError> {
-        for (_, then) in report_writes(run, name, content) {
+    pub async fn put(
+        &self,
+        run: &RunId,
+        name: &str,
+        pieces: impl IntoIterator<Item = Vec<u8>>,
+    ) -> Result<(), ReportError> {
+        for (_, then) in report_writes(run, name, pieces.into_iter()) {
             self.store.txn(Txn { then, ..Txn::default() }).await?;
         }
         Ok(())
@@ -69,7 +94,11 @@ impl Reports {
             let existing = self.names(run).await?;
             return Err(ReportError::UnknownReport { run: run.clone(), name: name.to_owned(), existing });
         }
-        Ok(chunks.into_iter().flat_map(|chunk| chunk.value).collect())
+        let mut content = Vec::new();
+        for chunk in chunks {
+            content.extend(chunk.value);
+        }
+        Ok(content)
     }
 
     /// The names of a run's reports.
@@ -98,8 +127,10 @@ mod tests {
         let store = TestStore::new();
         let (reports, run) = (Reports::new(store.store.clone()), RunId::new("r"));
         let long = "<testsuites/>\n".repeat(50_000).into_bytes();
-        for content in [&long[..], b"short", b""] {
-            reports.put(&run, JUNIT, content).await.unwrap();
+        let pieces = [1000, CHUNK, CHUNK + 9].into_iter().map(|piece| (&long[..], piece));
+        for (content, piece) in pieces.chain([(&b"short"[..], 2), (b"", 1)]) {
+            let pieces = content.chunks(piece);
+            reports.put(&run, JUNIT, pieces.map(<[u8]>::to_vec)).await.unwrap();
             assert_eq!(reports.get(&run, JUNIT).await.unwrap(), content);
             let chunks =
                 list(&*store.store, KeyRange::prefix(keys::report(&run, JUNIT))).await.unwrap().pairs;
@@ -107,7 +138,7 @@ mod tests {
             assert!(chunks.iter().all(|chunk| chunk.value.len() <= CHUNK));
             assert!(content.starts_with(&chunks[0].value));
         }
-        reports.put(&run, SUMMARY, b"{}").await.unwrap();
+        reports.put(&run, SUMMARY, [b"{}".to_vec()]).await.unwrap();
         assert_eq!(reports.names(&run).await.unwrap(), [JUNIT, SUMMARY]);
         assert_eq!(reports.names(&RunId::new("r2")).await.unwrap(), [""; 0]);
     }

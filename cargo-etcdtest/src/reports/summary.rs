@@ -1,9 +1,10 @@
 //! `summary.json`: a run for programs, stable and documented in `docs/reports.md`.
 
+use std::iter::once;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use super::details::{RunDetails, UnitDetails, message};
 use super::text;
@@ -13,9 +14,9 @@ use crate::model::{
     TestCaseId, UnitResult, Verdict, WorkerId,
 };
 
-/// The document, with its units as a list or as something that is written like one. Times are RFC 3339 in UTC, durations seconds to the microsecond.
+/// The document. Times are RFC 3339 in UTC, durations seconds to the microsecond.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct SummaryReport<Units = Vec<UnitSummary>> {
+pub struct SummaryReport {
     /// Grows when a field changes its meaning or goes away; fields may be added at any time.
     pub schema: u64,
     /// The run.
@@ -44,7 +45,7 @@ pub struct SummaryReport<Units = Vec<UnitSummary>> {
     #[serde(default)]
     pub workers: Vec<WorkerSummary>,
     /// The units in the order of the plan.
-    pub units: Units,
+    pub units: Vec<UnitSummary>,
 }
 
 impl Record for SummaryReport {
@@ -169,21 +170,23 @@ pub struct StepSummary {
     pub duration: f64,
 }
 
-/// A run as `summary.json`; indented, so that people can read and compare it as well.
-pub fn summary(details: &RunDetails) -> Vec<u8> {
-    let report = SummaryReport::with(details, Written(&details.units));
-    let mut bytes = serde_json::to_vec_pretty(&report).expect("the document is maps with text keys");
-    bytes.push(b'\n');
-    bytes
+/// A run as `summary.json`; indented, so that people can read and compare it as well. The
+/// document comes in pieces, of a unit each: there may be a hundred thousand.
+pub fn summary(details: &RunDetails) -> impl Iterator<Item = Vec<u8>> + Send {
+    let mut whole = pretty(&SummaryReport::with(details, Vec::new()));
+    // The units stand at its end, between the last two brackets.
+    whole.truncate(whole.len() - "]\n}".len());
+    let units = details.units.iter().enumerate().map(|(place, unit)| {
+        let comma = if place == 0 { "" } else { "," };
+        let unit = pretty(&UnitSummary::from(unit)).replace('\n', "\n    ");
+        format!("{comma}\n    {unit}").into_bytes()
+    });
+    let end = if details.units.is_empty() { "]\n}\n" } else { "\n  ]\n}\n" };
+    once(whole.into_bytes()).chain(units).chain(once(end.into()))
 }
 
-/// Units that are written one after the other: there may be a hundred thousand.
-struct Written<'a>(&'a [UnitDetails]);
-
-impl Serialize for Written<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.0.iter().map(UnitSummary::from))
-    }
+fn pretty(document: &impl Serialize) -> String {
+    serde_json::to_string_pretty(document).expect("the document is maps with text keys")
 }
 
 impl From<&RunDetails> for SummaryReport {
@@ -192,11 +195,11 @@ impl From<&RunDetails> for SummaryReport {
     }
 }
 
-impl<Units> SummaryReport<Units> {
-    fn with(details: &RunDetails, units: Units) -> Self {
+impl SummaryReport {
+    fn with(details: &RunDetails, units: Vec<UnitSummary>) -> Self {
         let (run, summary) = (details.run.clone(), details.summary());
         Self {
-            schema: <SummaryReport as Record>::SCHEMA,
+            schema: Self::SCHEMA,
             run: run.id,
             command: run.command,
             author: run.author,
@@ -297,18 +300,31 @@ mod tests {
     use crate::reports::sample::every_kind;
     use crate::store::decode_value;
 
+    fn text_of(details: &RunDetails) -> String {
+        String::from_utf8(summary(details).flatten().collect()).unwrap()
+    }
+
+    #[test]
+    fn a_summary_in_pieces_is_the_whole_document() {
+        let mut details = every_kind();
+        for units in (0..=details.units.len()).rev() {
+            details.units.truncate(units);
+            assert_eq!(text_of(&details), pretty(&SummaryReport::from(&details)) + "\n");
+        }
+    }
+
     #[test]
     fn the_summary_says_everything_in_a_stable_form() {
-        insta::assert_snapshot!(String::from_utf8(summary(&every_kind())).unwrap());
+        insta::assert_snapshot!(text_of(&every_kind()));
     }
 
     #[test]
     fn the_summary_reads_back_and_a_newer_schema_is_refused() {
         let details = every_kind();
-        let bytes = summary(&details);
-        let read: SummaryReport = decode_value(&"/r".into(), &bytes).unwrap();
+        let text = text_of(&details);
+        let read: SummaryReport = decode_value(&"/r".into(), text.as_bytes()).unwrap();
         assert_eq!(read, SummaryReport::from(&details));
-        let newer = String::from_utf8(bytes).unwrap().replace("\"schema\": 1", "\"schema\": 2");
+        let newer = text.replace("\"schema\": 1", "\"schema\": 2");
         assert!(decode_value::<SummaryReport>(&"/r".into(), newer.as_bytes()).is_err());
     }
 

@@ -283,14 +283,14 @@ impl Catalog {
         for package in list.targets.keys() {
             let package = KeyRange::prefix(keys::test_cases_in(package));
             let page = store::list_split(&*self.store, package, &between).await?;
-            all.extend(page.pairs.iter().map(stored).collect::<Result<Vec<_>, _>>()?);
+            all.extend(page.pairs.into_iter().map(|pair| stored(&pair)).collect::<Result<Vec<_>, _>>()?);
         }
         Ok(all)
     }
 
     async fn below(&self, prefix: Key) -> Result<Vec<StoredTestCase>, CatalogError> {
         let page = store::list(&*self.store, KeyRange::prefix(prefix)).await?;
-        let mut all = page.pairs.iter().map(stored).collect::<Result<Vec<_>, _>>()?;
+        let mut all = page.pairs.into_iter().map(|pair| stored(&pair)).collect::<Result<Vec<_>, _>>()?;
         all.sort_by(|a, b| a.case.id.cmp(&b.case.id));
         Ok(all)
     }

@@ -13,13 +13,67 @@ use super::suites::{LOG, skewed};
 /// How many workers there are, each with one lane.
 pub(super) const WORKERS: usize = 8;
 
-/// The times from the first test's beginning to the last one's end, in seconds.
+/// How long the workers took.
 #[derive(Debug)]
 pub(super) struct Makespan {
     /// The least that is possible: the longest test, or an equal share for each worker.
     pub(super) least: f64,
     /// Each way to share the tests out, with its rounds.
-    pub(super) ways: Vec<(&'static str, Vec<f64>)>,
+    pub(super) ways: Vec<(&'static str, Vec<Round>)>,
+}
+
+/// One round, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Round {
+    /// From the first test's beginning to the last one's end.
+    pub(super) makespan: f64,
+    /// What each worker was without a test of it, on average.
+    pub(super) without: Without,
+}
+
+/// When a worker is without a test.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) struct Without {
+    /// Until all workers were at work for the first time: they start one after the other.
+    pub(super) first: f64,
+    /// From then on, until the end of the time in which all were at work.
+    pub(super) between: f64,
+    /// After that: no test was left for somebody.
+    pub(super) last: f64,
+}
+
+impl Round {
+    /// By when each test began and ended, in microseconds of one clock.
+    fn of(tests: &[(u64, u64)], workers: usize) -> Self {
+        let mut changes: Vec<(u64, isize)> =
+            tests.iter().flat_map(|&(began, ended)| [(began, 1), (ended, -1)]).collect();
+        // Who ends at the moment at which another one begins is not at work beside it.
+        changes.sort_unstable();
+        let mut at_work = 0_isize;
+        let mut without = vec![];
+        for pair in changes.windows(2) {
+            let [(from, change), (to, _)] = [pair[0], pair[1]];
+            at_work += change;
+            let idle = workers.saturating_sub(at_work.unsigned_abs());
+            let time = Duration::from_micros(to - from).as_secs_f64();
+            #[expect(clippy::cast_precision_loss, reason = "there are few workers")]
+            without.push((idle == 0 && time > 0.0, time * idle as f64 / workers as f64));
+        }
+        let all = |(all, _): &(bool, f64)| *all;
+        let first = without.iter().position(all).unwrap_or(without.len());
+        let last = without.iter().rposition(all).map_or(without.len(), |last| last + 1);
+        let sum = |part: &[(bool, f64)]| part.iter().map(|(_, without)| without).sum();
+        let began = tests.iter().map(|(began, _)| *began).min().unwrap_or_default();
+        let ended = tests.iter().map(|(_, ended)| *ended).max().unwrap_or_default();
+        Self {
+            makespan: Duration::from_micros(ended - began).as_secs_f64(),
+            without: Without {
+                first: sum(&without[..first]),
+                between: sum(&without[first..last]),
+                last: sum(&without[last..]),
+            },
+        }
+    }
 }
 
 /// One way to share the tests out.
@@ -40,10 +94,9 @@ impl Makespan {
         for round in 0..=rounds {
             eprintln!("makespan: round {round} of {rounds}");
             for (way, (_, times)) in ways.iter().zip(&mut times) {
-                let seconds =
-                    run(projects, way, round, durations.len()).with_context(|| way.name.to_owned())?;
+                let done = run(projects, way, round, durations.len()).with_context(|| way.name.to_owned())?;
                 if round > 0 {
-                    times.push(seconds);
+                    times.push(done);
                 }
             }
         }
@@ -63,9 +116,8 @@ impl Drop for Workers {
     }
 }
 
-/// Runs all workers at once, and says how long it was from the first test's beginning to
-/// the last one's end.
-fn run(projects: &Projects, way: &Way, round: usize, tests: usize) -> Result<f64> {
+/// Runs all workers at once.
+fn run(projects: &Projects, way: &Way, round: usize, tests: usize) -> Result<Round> {
     let log = projects.folder().join("makespan.log");
     if log.exists() {
         fs::remove_file(&log)?;
@@ -95,7 +147,20 @@ fn run(projects: &Projects, way: &Way, round: usize, tests: usize) -> Result<f64
     if times.len() != tests {
         bail!("{} tests ran, not {tests}", times.len());
     }
-    let first = times.iter().map(|(began, _)| *began).min().unwrap_or_default();
-    let last = times.iter().map(|(_, ended)| *ended).max().unwrap_or_default();
-    Ok(Duration::from_micros(last - first).as_secs_f64())
+    Ok(Round::of(&times, WORKERS))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_workers_are_without_a_test_is_told_apart_by_when_that_is() {
+        let seconds = |from: u64, to: u64| (from * 1_000_000, to * 1_000_000);
+        // One begins 4 s later, and has nothing for 2 s; the other one has nothing to do for the last 3 s.
+        let round = Round::of(&[seconds(0, 10), seconds(4, 6), seconds(8, 13)], 2);
+        assert_eq!(round, Round { makespan: 13.0, without: Without { first: 2.0, between: 1.0, last: 1.5 } });
+        let alone = Round::of(&[seconds(0, 1)], 2);
+        assert_eq!(alone, Round { makespan: 1.0, without: Without { first: 0.5, between: 0.0, last: 0.0 } });
+    }
 }

@@ -56,7 +56,7 @@ impl Projects {
         let _ = fs::remove_dir_all(folder.join(".etcdtest"));
 
         let mut cargo = Cargo::new()?;
-        let programs = ["--bin", "cargo-etcdtest", "--example", "raw_puts"];
+        let programs = ["--bin", "cargo-etcdtest", "--example", "results_per_second"];
         cargo.run(["build", "--release", "--package", "cargo-etcdtest"].into_iter().chain(programs))?;
         let built = tool::folder()?.with_file_name("release");
         let path = env::var_os("PATH").unwrap_or_default();

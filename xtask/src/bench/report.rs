@@ -6,7 +6,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::contest::{Standing, spread};
-use super::makespan::WORKERS;
+use super::makespan::{Round, WORKERS, Without};
 use super::rows::Measured;
 use super::scale::Scale;
 use super::store_rate::StoreRate;
@@ -54,9 +54,20 @@ pub(super) fn text(measured: &Measured) -> String {
              the last one's end",
             makespan.least
         );
-        for (name, times) in &makespan.ways {
-            let ratios = spread_text(times.iter().map(|time| time / makespan.least), 3, " ×");
-            let _ = writeln!(text, "  {name:<38} {}; {ratios}", spread_text(times.iter().copied(), 2, " s"));
+        for (name, rounds) in &makespan.ways {
+            let times = || rounds.iter().map(|round| round.makespan);
+            let ratios = spread_text(times().map(|time| time / makespan.least), 3, " ×");
+            let _ = writeln!(text, "  {name:<38} {}; {ratios}", spread_text(times(), 2, " s"));
+            let without = |when: fn(&Without) -> f64| {
+                spread(rounds.iter().map(|round| when(&round.without))).map_or(0.0, |(median, ..)| median)
+            };
+            let _ = writeln!(
+                text,
+                "    each worker without a test: {:.2} s until all had begun, {:.2} s between tests, {:.2} s at the end",
+                without(|without| without.first),
+                without(|without| without.between),
+                without(|without| without.last)
+            );
         }
         let _ = writeln!(text, "  wanted of etcdtest: ≤ 1.05 ×");
     }
@@ -64,7 +75,7 @@ pub(super) fn text(measured: &Measured) -> String {
     if let Some(rate) = &measured.store {
         let _ = writeln!(text, "\nresults stored in etcd per second; wanted: ≥ 0.8 × the bare client");
         for (name, rates) in store_rates(rate) {
-            let ratios = rates.iter().zip(&rate.raw).map(|(rate, raw)| rate / raw);
+            let ratios = rates.iter().zip(&rate.bare).map(|(rate, bare)| rate / bare);
             let ratios = spread_text(ratios, 2, " ×");
             let _ = writeln!(text, "  {name:<38} {}; {ratios}", spread_text(rates.iter().copied(), 0, ""));
         }
@@ -74,27 +85,33 @@ pub(super) fn text(measured: &Measured) -> String {
 
 /// What a unit costs, against the smallest run; and memory.
 fn scales(text: &mut String, scales: &[Scale]) {
-    let cost = |scale: &Scale| {
-        let (seconds, ..) = spread(scale.seconds.iter().copied())?;
-        Some(seconds / f64::from(u32::try_from(scale.units).ok()?))
+    let cost = |scale: &Scale, of: fn(&Usage) -> Option<Duration>| {
+        let (median, ..) = spread(scale.rounds.iter().filter_map(of).map(|time| time.as_secs_f64()))?;
+        Some(median / f64::from(u32::try_from(scale.units).ok()?))
     };
-    let Some(least) = scales.first().and_then(cost) else { return };
-    let _ = writeln!(text, "\nmany units, etcd; wanted: ≤ 1.2 × the cost of the first, ≤ 300 MiB");
+    let Some(first) = scales.first() else { return };
+    let _ = writeln!(text, "\nmany units, etcd; wanted: ≤ 1.2 × the time of the first for each, ≤ 300 MiB");
     for scale in scales {
-        let seconds = spread_text(scale.seconds.iter().copied(), 2, " s");
-        let ratio = cost(scale).map_or_else(String::new, |cost| format!("{:.2} × each", cost / least));
+        let ratio = |of: fn(&Usage) -> Option<Duration>| {
+            let ratio = cost(scale, of).zip(cost(first, of)).map(|(cost, first)| cost / first);
+            ratio.map_or("unknown".to_owned(), |ratio| format!("{ratio:.2} × each"))
+        };
         let memory =
             scale.memory.iter().max().map_or("unknown".to_owned(), |bytes| format!("{} MiB", bytes >> 20));
-        let _ = writeln!(text, "  {:>7} units {seconds}; {ratio}; {memory}", scale.units);
+        let _ = writeln!(
+            text,
+            "  {:>7} units {}, {}{}, {}; {memory}",
+            scale.units,
+            seconds(&scale.rounds),
+            ratio(|usage| Some(usage.wall)),
+            processor(&scale.rounds),
+            ratio(|usage| usage.processor)
+        );
     }
 }
 
-fn store_rates(rate: &StoreRate) -> [(&'static str, &Vec<f64>); 3] {
-    [
-        ("bare client, 128 puts a transaction", &rate.raw),
-        ("etcdtest, while tests run", &rate.running),
-        ("etcdtest, with the reports", &rate.whole),
-    ]
+fn store_rates(rate: &StoreRate) -> [(&'static str, &Vec<f64>); 2] {
+    [("bare client, 128 puts a transaction", &rate.bare), ("etcdtest, a worker without tests", &rate.worker)]
 }
 
 /// The middle of some values, their smallest, and their largest.
@@ -127,12 +144,20 @@ pub(super) fn json(measured: &Measured) -> Value {
         "contests": measured.standings.iter().map(standing).collect::<Vec<_>>(),
         "phases": phases.collect::<Vec<_>>(),
         "makespan": measured.makespan.as_ref().map(|makespan| {
-            let ways: serde_json::Map<_, _> =
-                makespan.ways.iter().map(|(name, times)| ((*name).to_owned(), json!(times))).collect();
+            let round = |Round { makespan, without: Without { first, between, last } }: &Round| {
+                json!({ "makespan": makespan, "without": { "first": first, "between": between, "last": last } })
+            };
+            let ways: serde_json::Map<_, _> = makespan
+                .ways
+                .iter()
+                .map(|(name, rounds)| ((*name).to_owned(), rounds.iter().map(round).collect()))
+                .collect();
             json!({ "workers": WORKERS, "least": makespan.least, "ways": ways })
         }),
         "scale": measured.scales.iter().map(|scale| {
-            json!({ "units": scale.units, "seconds": scale.seconds, "memory": scale.memory })
+            let mut figures = usages(&scale.rounds);
+            (figures["units"], figures["memory"]) = (json!(scale.units), json!(scale.memory));
+            figures
         }).collect::<Vec<_>>(),
         "store": measured.store.as_ref().map(|rate| {
             let rates = store_rates(rate).map(|(name, rates)| (name.to_owned(), json!(rates)));
@@ -143,9 +168,9 @@ pub(super) fn json(measured: &Measured) -> Value {
 
 fn standing(standing: &Standing) -> Value {
     let contenders = standing.times.iter().map(|(name, times)| {
-        let wall = times.iter().map(|usage| usage.wall.as_secs_f64());
-        let processor = times.iter().map(|usage| usage.processor.map(|time| Duration::as_secs_f64(&time)));
-        json!({ "name": name, "wall": wall.collect::<Vec<_>>(), "processor": processor.collect::<Vec<_>>() })
+        let mut figures = usages(times);
+        figures["name"] = json!(name);
+        figures
     });
     let ratios = standing.targets.iter().map(|target| {
         json!({ "of": target.of, "by": target.by, "wanted": target.wanted, "ratios": standing.ratios(target) })
@@ -155,4 +180,10 @@ fn standing(standing: &Standing) -> Value {
         "contenders": contenders.collect::<Vec<_>>(),
         "ratios": ratios.collect::<Vec<_>>(),
     })
+}
+
+fn usages(rounds: &[Usage]) -> Value {
+    let wall = rounds.iter().map(|usage| usage.wall.as_secs_f64());
+    let processor = rounds.iter().map(|usage| usage.processor.map(|time| Duration::as_secs_f64(&time)));
+    json!({ "wall": wall.collect::<Vec<_>>(), "processor": processor.collect::<Vec<_>>() })
 }

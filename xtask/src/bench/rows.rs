@@ -135,12 +135,7 @@ impl Bench {
                 Row::Phases => phases = self.phases()?,
                 Row::Makespan => makespan = Some(self.makespan()?),
                 Row::Scale => scales = self.scales()?,
-                Row::Store => {
-                    let arguments = self.arguments("repeated-annotated", true);
-                    let rounds = self.rounds(5);
-                    let endpoint = self.etcd.endpoint();
-                    store = Some(StoreRate::measure(&self.projects, &arguments, &endpoint, rounds)?);
-                }
+                Row::Store => store = Some(StoreRate::measure(&self.etcd.endpoint(), self.rounds(5))?),
             }
         }
         let standings = contests.into_iter().map(Contest::hold).collect::<Result<Vec<_>>>()?;

@@ -2,12 +2,13 @@
 
 use std::fs;
 use std::thread::sleep;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
 use super::projects::Projects;
 use super::suites::REPEATED;
+use super::usage::{Usage, measure};
 
 /// How often the runner's memory is looked at; the system remembers the highest.
 const LOOK: Duration = Duration::from_millis(20);
@@ -17,8 +18,8 @@ const LOOK: Duration = Duration::from_millis(20);
 pub(super) struct Scale {
     /// How many units.
     pub(super) units: usize,
-    /// How long each round took, in seconds.
-    pub(super) seconds: Vec<f64>,
+    /// What each round took.
+    pub(super) rounds: Vec<Usage>,
     /// How much memory the runner itself took at the most in each round, in bytes; empty where
     /// the system does not tell.
     pub(super) memory: Vec<u64>,
@@ -32,7 +33,7 @@ impl Scale {
         units: usize,
         rounds: usize,
     ) -> Result<Self> {
-        let mut scale = Self { units, seconds: Vec::new(), memory: Vec::new() };
+        let mut scale = Self { units, rounds: Vec::new(), memory: Vec::new() };
         let times = (units / REPEATED).to_string();
         for round in 1..=rounds {
             eprintln!("{units} units: round {round} of {rounds}");
@@ -40,21 +41,23 @@ impl Scale {
             let mut command = projects.runner(arguments.iter().map(String::as_str))?;
             command.args(["--stress", &times]);
             command.stdout(fs::File::create(out)?).stderr(fs::File::create(&err)?);
-            let started = Instant::now();
-            let mut child = command.spawn().context("failed to start `cargo etcdtest`")?;
             let mut highest = None;
-            let status = loop {
-                highest = memory(child.id()).max(highest);
-                if let Some(status) = child.try_wait()? {
-                    break status;
+            let usage = measure(|| {
+                let mut child = command.spawn().context("failed to start `cargo etcdtest`")?;
+                let status = loop {
+                    highest = memory(child.id()).max(highest);
+                    if let Some(status) = child.try_wait()? {
+                        break status;
+                    }
+                    sleep(LOOK);
+                };
+                if !status.success() {
+                    bail!("`cargo etcdtest` ended with {status}:\n{}", fs::read_to_string(&err)?);
                 }
-                sleep(LOOK);
-            };
-            scale.seconds.push(started.elapsed().as_secs_f64());
+                Ok(())
+            })?;
+            scale.rounds.push(usage);
             scale.memory.extend(highest);
-            if !status.success() {
-                bail!("`cargo etcdtest` ended with {status}:\n{}", fs::read_to_string(err)?);
-            }
         }
         Ok(scale)
     }

@@ -259,6 +259,28 @@ async fn nobody_waits_for_themselves() {
 }
 
 #[tokio::test]
+async fn of_two_reservations_of_a_person_at_one_moment_the_later_is_refused() {
+    let (_folder, store) = local();
+    let person = || Wanted {
+        holder: Holder::person("ann@desk"),
+        author: "ann@desk".into(),
+        timeout: Duration::from_secs(10),
+        ..wanted("-", &[("a", 1)])
+    };
+    let reservations = Reservations::new(store.clone(), PATIENCE);
+    let (one, other) = (person(), person());
+    let (one, other) = tokio::join!(
+        reservations.reserve(&one, pending(), |_| {}),
+        reservations.reserve(&other, pending(), |_| {})
+    );
+    let (held, refused) = if one.is_ok() { (one, other) } else { (other, one) };
+    let refused = refused.unwrap_err();
+    assert!(matches!(refused, ReservationError::AlreadyYours { .. }), "{refused}");
+    assert_eq!(reservations.queue("a").await.unwrap().places().len(), 1);
+    held.unwrap().release().await;
+}
+
+#[tokio::test]
 async fn what_is_waited_for_is_told_again_only_where_it_has_changed() {
     let (_folder, store) = local();
     let first = reserve(&store, &wanted("first", &[("a", 1), ("b", 1)])).await;

@@ -23,17 +23,21 @@ const LONGEST_MESSAGE: usize = 1 << 20;
 /// # Errors
 /// Standard input carries no attempt.
 pub(crate) fn main() -> io::Result<Infallible> {
-    take(system::take_socket()?)
+    take(system::take_socket()?, |_| {})
 }
 
-/// Runs the attempt that stands on this socket, and exits.
+/// Runs the attempt that stands on this socket, and exits. `begin` comes before all else.
 ///
 /// # Errors
 /// The socket carries no attempt.
-pub(crate) fn take(mut socket: impl Read + Write + Send + 'static) -> io::Result<Infallible> {
+pub(crate) fn take(
+    mut socket: impl Read + Write + Send + 'static,
+    begin: impl FnOnce(&Start),
+) -> io::Result<Infallible> {
     let start = Frame::read(&mut socket)?.and_then(Start::from_frame).ok_or_else(|| {
         io::Error::new(io::ErrorKind::InvalidData, "the runner said nothing that this version understands")
     })?;
+    begin(&start);
     let exit_code = start.exit_code;
     let name = start.test.clone();
     let context = Context::of_runner(start, socket);

@@ -1,6 +1,7 @@
 //! What a zygote asks of Linux: descriptors out of a socket, children, and their ends.
 #![expect(unsafe_code, reason = "std knows neither fork, nor passed descriptors, nor pidfds")]
 
+use std::env;
 use std::fs;
 use std::io;
 use std::mem;
@@ -117,6 +118,13 @@ pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
         Ok(descriptor) if descriptor >= 0 => Ok(unsafe { OwnedFd::from_raw_fd(descriptor) }),
         _ => Err(io::Error::last_os_error()),
     }
+}
+
+/// Sets an environment variable in the child of a [`fork`], before it does anything else.
+pub(crate) fn set_variable(name: &str, value: &str) {
+    // SAFETY: the child of a fork begins with one thread, and no other has been started yet: so
+    // nobody reads the environment meanwhile.
+    unsafe { env::set_var(name, value) };
 }
 
 /// Waits until some of the descriptors can be read or have come to their end, and says

@@ -22,7 +22,7 @@
 //! | --- | --- |
 //! | `J` | a JSON document |
 //! | `A` | an attachment: the length of its name as `u16` little-endian, the name in UTF-8, its bytes |
-//! | `S` | a [`Start`]: test, run, worker, attempt, token and exit code as texts that each end with a zero byte, then the environment as JSON |
+//! | `S` | a [`Start`]: test, run, unit, worker, attempt, token and exit code as texts that each end with a zero byte, then the environment as JSON |
 //! | `P` | the test passed; no payload |
 //! | `F`, `B`, `X` | of a zygote: fork, born, exited; the id as `u64` and a number as `i32`, little-endian |
 
@@ -51,6 +51,9 @@ pub const LIST_VARIABLE: &str = "ETCDTEST_PROTOCOL";
 pub const ATTEMPT_ARGUMENT: &str = "--etcdtest-attempt";
 /// The file a process started without an attempt's socket reads its environment from.
 pub const ENVIRONMENT_VARIABLE: &str = "ETCDTEST_ENVIRONMENT";
+/// Names the attempt ([`Start::id`]) in its process, and so in all that this one starts: what a test
+/// leaves behind is known by it.
+pub const ATTEMPT_VARIABLE: &str = "ETCDTEST_ATTEMPT";
 /// What the variables begin with that hand secrets to a process started without an attempt's
 /// socket; the rest of their names are the secrets'.
 pub const SECRET_VARIABLES: &str = "ETCDTEST_SECRET_";
@@ -116,6 +119,8 @@ pub struct Start {
     pub environment: String,
     /// Id of the run.
     pub run: String,
+    /// Place of the test in the plan of the run, from 0.
+    pub unit: u32,
     /// Id of the worker.
     pub worker: String,
     /// Number of the attempt, from 1.
@@ -129,9 +134,9 @@ pub struct Start {
 /// The environment may hold secrets.
 impl fmt::Debug for Start {
     fn fmt(&self, f: &mut fmt::Formatter) -> fmt::Result {
-        let Self { test, run, worker, attempt, token, .. } = self;
+        let Self { test, run, unit, worker, attempt, token, .. } = self;
         let mut start = f.debug_struct("Start");
-        start.field("test", test).field("run", run).field("worker", worker);
+        start.field("test", test).field("run", run).field("unit", unit).field("worker", worker);
         start.field("attempt", attempt).field("token", token).finish_non_exhaustive()
     }
 }
@@ -296,10 +301,17 @@ impl Listed {
 }
 
 impl Start {
+    /// Names this attempt among all that ever were: `RUN/UNIT.TOKEN.ATTEMPT`.
+    pub fn id(&self) -> String {
+        let Self { run, unit, token, attempt, .. } = self;
+        format!("{run}/{unit}.{token}.{attempt}")
+    }
+
     /// The frame that carries it. No text of it but the environment's contains a zero byte.
     pub fn to_frame(&self) -> Frame {
-        let Self { test, environment, run, worker, attempt, token, exit_code } = self;
-        let texts = format!("{test}\0{run}\0{worker}\0{attempt}\0{token}\0{exit_code}\0{environment}");
+        let Self { test, environment, run, unit, worker, attempt, token, exit_code } = self;
+        let texts =
+            format!("{test}\0{run}\0{unit}\0{worker}\0{attempt}\0{token}\0{exit_code}\0{environment}");
         Frame::Start(texts.into_bytes())
     }
 
@@ -307,11 +319,12 @@ impl Start {
     pub fn from_frame(frame: Frame) -> Option<Self> {
         let Frame::Start(bytes) = frame else { return None };
         let texts = String::from_utf8(bytes).ok()?;
-        let mut texts = texts.splitn(7, '\0');
+        let mut texts = texts.splitn(8, '\0');
         let mut next = || texts.next().map(str::to_owned);
         Some(Self {
             test: next()?,
             run: next()?,
+            unit: next()?.parse().ok()?,
             worker: next()?,
             attempt: next()?.parse().ok()?,
             token: next()?.parse().ok()?,
@@ -538,12 +551,14 @@ mod tests {
             test: "orders::paid".into(),
             environment: environment.to_json(),
             run: "r".into(),
+            unit: 4,
             worker: "w".into(),
             attempt: 2,
             token: 9,
             exit_code: 77,
         };
         assert!(!format!("{start:?}").contains("hunter2"));
+        assert_eq!(start.id(), "r/4.9.2");
         assert_eq!(Start::from_frame(start.to_frame()), Some(start));
 
         let listing = Listing {

@@ -7,7 +7,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{self, exit};
 
-use crate::protocol::{Fork, Frame, ZygoteEvent};
+use crate::protocol::{ATTEMPT_VARIABLE, Fork, Frame, ZygoteEvent};
 use crate::unix::{self, Standard};
 use crate::{attempt, linux, panics, prepare, registry};
 
@@ -28,7 +28,7 @@ pub(crate) fn main() -> io::Result<Infallible> {
         exit(0);
     }
     let (born, control) = Zygote { control, children: Vec::new() }.serve()?;
-    attempt::take(born.enter(control)?)
+    attempt::take(born.enter(control)?, |start| linux::set_variable(ATTEMPT_VARIABLE, &start.id()))
 }
 
 /// Runs what the tests want prepared, and sees whether forking is possible.

@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -12,8 +12,11 @@ use cargo_etcdtest::store::etcd::{EtcdOptions, EtcdStore};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-/// How long a member may take to become healthy on a loaded machine.
-const PATIENCE: Duration = Duration::from_mins(1);
+use crate::Port;
+use crate::processes::{PATIENCE, state};
+
+/// How long a member is given to say how it is.
+const ANSWER: Duration = Duration::from_secs(5);
 
 /// How often a start is tried with other ports.
 const TRIES: usize = 10;
@@ -40,11 +43,12 @@ pub struct Cluster {
     pub members: Vec<Etcd>,
 }
 
-#[derive(Clone, Copy, Debug)]
+/// They stay its own while it is down.
+#[derive(Debug)]
 struct Ports {
-    client: u16,
-    peer: u16,
-    health: u16,
+    client: Port,
+    peer: Port,
+    health: Port,
 }
 
 #[derive(Debug)]
@@ -77,7 +81,7 @@ impl Etcd {
 
     /// Where it listens for clients, `host:port`.
     pub fn endpoint(&self) -> String {
-        format!("127.0.0.1:{}", self.ports.client)
+        format!("127.0.0.1:{}", self.ports.client.number())
     }
 
     /// How to reach it.
@@ -158,7 +162,7 @@ impl Etcd {
     fn spawn(&mut self) {
         let scheme =
             if self.flags.iter().any(|flag| flag.starts_with("--cert-file")) { "https" } else { "http" };
-        let url = |port| format!("http://127.0.0.1:{port}");
+        let url = |port: &Port| format!("http://127.0.0.1:{}", port.number());
         let client = format!("{scheme}://{}", self.endpoint());
         let log = self.folder.path().join("log");
         let log = File::options().create(true).append(true).open(log).expect("write the log");
@@ -168,11 +172,14 @@ impl Etcd {
             .args(["--name", &self.name, "--data-dir"])
             .arg(self.folder.path().join("data"))
             .args(["--listen-client-urls", &client, "--advertise-client-urls", &client])
-            .args(["--listen-peer-urls", &url(self.ports.peer)])
-            .args(["--initial-advertise-peer-urls", &url(self.ports.peer)])
-            .args(["--listen-metrics-urls", &url(self.ports.health)])
+            .args(["--listen-peer-urls", &url(&self.ports.peer)])
+            .args(["--initial-advertise-peer-urls", &url(&self.ports.peer)])
+            .args(["--listen-metrics-urls", &url(&self.ports.health)])
             .args(["--initial-cluster", &self.peers])
             .args(&self.flags)
+            // Tests end processes, not machines: what was written is there without waiting for
+            // the disk.
+            .env("ETCD_UNSAFE_NO_FSYNC", "true")
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(log)
@@ -191,14 +198,14 @@ impl Etcd {
     fn has_ended(&self) -> bool {
         let Some(running) = &self.running else { return true };
         // Its parent, the guard, keeps it as a zombie.
-        std::fs::read_to_string(format!("/proc/{}/stat", running.process.as_raw_nonzero()))
-            .is_ok_and(|stat| stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" Z")))
+        state(running.process) == Some('Z')
     }
 
     fn is_healthy(&self) -> bool {
         let ask = || -> std::io::Result<String> {
-            let mut stream = TcpStream::connect(("127.0.0.1", self.ports.health))?;
-            stream.set_read_timeout(Some(Duration::from_secs(5)))?;
+            let address = SocketAddr::from(([127, 0, 0, 1], self.ports.health.number()));
+            let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+            stream.set_read_timeout(Some(ANSWER))?;
             stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
             let mut answer = String::new();
             stream.read_to_string(&mut answer)?;
@@ -256,7 +263,7 @@ fn start_all(count: usize, flags: &[&str]) -> Vec<Etcd> {
     for _ in 0..TRIES {
         let ports: Vec<Ports> = (0..count).map(|_| Ports::free()).collect();
         let peers: Vec<String> = (ports.iter().enumerate())
-            .map(|(number, ports)| format!("m{number}=http://127.0.0.1:{}", ports.peer))
+            .map(|(number, ports)| format!("m{number}=http://127.0.0.1:{}", ports.peer.number()))
             .collect();
         let mut members: Vec<Etcd> = (ports.into_iter().enumerate())
             .map(|(number, ports)| Etcd {
@@ -288,13 +295,7 @@ fn start_all(count: usize, flags: &[&str]) -> Vec<Etcd> {
 
 impl Ports {
     fn free() -> Self {
-        let port = || {
-            // Below the ports of outgoing connections, which would take it while etcd is down.
-            std::iter::repeat_with(|| fastrand::u16(15_000..32_000))
-                .find(|&port| TcpListener::bind(("127.0.0.1", port)).is_ok())
-                .expect("it repeats for ever")
-        };
-        Self { client: port(), peer: port(), health: port() }
+        Self { client: Port::free(), peer: Port::free(), health: Port::free() }
     }
 }
 

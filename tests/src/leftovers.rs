@@ -10,10 +10,10 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::processes::PATIENCE;
+
 /// The variable that marks them.
 const MARK: &str = "HOSTILE_MARK";
-/// How long the processes of a killed program may take to end.
-const PATIENCE: Duration = Duration::from_mins(1);
 
 /// A mark that one program and all that it starts carry.
 #[derive(Debug)]

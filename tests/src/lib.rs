@@ -7,14 +7,19 @@ pub mod faults;
 mod fresh_copy;
 #[cfg(target_os = "linux")]
 pub mod leftovers;
+mod port;
 pub mod processes;
 mod program;
 mod project;
 pub mod proxy;
+mod running;
 pub mod simulation;
 pub mod stores;
 pub mod subject;
+pub mod tables;
 
 pub use fresh_copy::FreshCopy;
+pub use port::Port;
 pub use program::{program, root};
 pub use project::Project;
+pub use running::{Ran, Running};

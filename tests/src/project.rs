@@ -4,6 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
+use crate::running::Running;
 use crate::{program, root};
 
 /// A cargo project of its own, under the `target` folder of this checkout. It is made anew
@@ -74,10 +75,11 @@ impl Project {
     /// Runs `cargo etcdtest` in it, without the variables of the surrounding `cargo test`.
     ///
     /// # Panics
-    /// The program cannot be built or started.
+    /// The program cannot be built or started, or does not end in good time.
+    #[track_caller]
     pub fn etcdtest(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(program());
-        self.prepare(&mut command).args(arguments).output().expect("the program starts")
+        Running::start(self.prepare(&mut command).args(arguments)).output()
     }
 
     /// Sets up a process as one that somebody starts in the project.
@@ -87,6 +89,17 @@ impl Project {
 
     /// The same for any folder.
     pub fn prepare_in<'a>(folder: &Path, command: &'a mut Command) -> &'a mut Command {
+        Self::without_variables(command)
+            .current_dir(folder)
+            .env("CARGO_TARGET_DIR", Self::target())
+            .env("CARGO_NET_OFFLINE", "true")
+            .env("CARGO_TERM_COLOR", "never")
+            .env("NO_COLOR", "1")
+            .stdin(Stdio::null())
+    }
+
+    /// Takes away what `cargo test` says of the package that it tests.
+    pub(crate) fn without_variables(command: &mut Command) -> &mut Command {
         for (name, _) in std::env::vars_os() {
             let name = name.to_string_lossy();
             if name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_") || name == "OUT_DIR" {
@@ -94,12 +107,6 @@ impl Project {
             }
         }
         command
-            .current_dir(folder)
-            .env("CARGO_TARGET_DIR", Self::target())
-            .env("CARGO_NET_OFFLINE", "true")
-            .env("CARGO_TERM_COLOR", "never")
-            .env("NO_COLOR", "1")
-            .stdin(Stdio::null())
     }
 }
 

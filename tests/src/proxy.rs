@@ -40,7 +40,11 @@ impl Proxy {
     pub fn before(target: &str) -> Self {
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build();
         let runtime = runtime.expect("a thread can be started");
-        let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).expect("there is a free port");
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("there is a free port");
+        listener.set_nonblocking(true).expect("it is bound");
+        let entered = runtime.enter();
+        let listener = TcpListener::from_std(listener).expect("it is bound");
+        drop(entered);
         let address = listener.local_addr().expect("it is bound");
         let traffic = watch::Sender::new(Traffic::Passes);
         runtime.spawn(accept(listener, target.to_owned(), traffic.subscribe()));

@@ -2,17 +2,16 @@
 
 use std::fs::{self, File};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::thread::JoinHandle;
+use std::process::Command;
 use std::time::{Duration, SystemTime};
 
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use crate::processes::process;
+pub use crate::running::{Ran, Running};
 use crate::{Project, program, root};
 
 /// A project that is copied: the name of its package, and its files.
@@ -58,26 +57,6 @@ const SERVICES: [(&str, &str); 3] = [
 pub struct Subject {
     folder: TempDir,
     meeting: TempDir,
-}
-
-/// What came of the program.
-#[derive(Debug)]
-pub struct Ran {
-    /// What it exited with.
-    pub code: Option<i32>,
-    /// What it printed.
-    pub stdout: String,
-    /// What it said.
-    pub stderr: String,
-}
-
-/// The program under way, killed on drop.
-#[derive(Debug)]
-pub struct Running {
-    child: Child,
-    stdout: Option<BufReader<std::process::ChildStdout>>,
-    stderr: JoinHandle<String>,
-    seen: String,
 }
 
 impl Subject {
@@ -155,6 +134,14 @@ impl Subject {
         fs::write(path, content).expect("a file can be written");
     }
 
+    /// Changes a file that is compiled. The package gets another version with it, so that no
+    /// other copy is built of it.
+    pub fn change(&self, path: &str, content: &str) {
+        let manifest = fs::read_to_string(self.path().join("Cargo.toml")).expect("a file can be read");
+        self.write("Cargo.toml", &manifest.replacen("version = \"0.1.", "version = \"0.2.", 1));
+        self.write(path, content);
+    }
+
     /// An environment of the store, of this configuration.
     pub fn environment(&self, name: &str, config: &str, store: &[&str]) {
         self.apply(name, &format!("[config]\n{config}\n"), store);
@@ -179,11 +166,13 @@ impl Subject {
     }
 
     /// Runs the program to its end.
+    #[track_caller]
     pub fn etcdtest(&self, arguments: &[&str]) -> Ran {
-        self.command(arguments).output().expect("the program starts").into()
+        Ran::of(&mut self.command(arguments))
     }
 
     /// Runs tests to their end, and reads the events.
+    #[track_caller]
     pub fn events(&self, arguments: &[&str]) -> (Ran, Vec<Value>) {
         let ran = self.etcdtest(&[&["run", "--format", "json"], arguments].concat());
         let events = ran.events();
@@ -199,108 +188,5 @@ impl Subject {
 impl Default for Subject {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-impl From<Output> for Ran {
-    fn from(output: Output) -> Self {
-        Self {
-            code: output.status.code(),
-            stdout: String::from_utf8_lossy(&output.stdout).into_owned(),
-            stderr: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
-    }
-}
-
-impl Ran {
-    /// The events it printed.
-    ///
-    /// # Panics
-    /// A line is no JSON.
-    pub fn events(&self) -> Vec<Value> {
-        let event = |line: &str| {
-            serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{}", self.stderr))
-        };
-        self.stdout.lines().map(event).collect()
-    }
-
-    /// Fails where the program did not end this way, said something of a panic of its own,
-    /// or left one of these texts out.
-    #[track_caller]
-    pub fn refuses(&self, code: i32, texts: &[&str]) {
-        assert_eq!(self.code, Some(code), "{self:?}");
-        assert!(!self.stderr.contains("panicked at"), "{}", self.stderr);
-        // Messages are broken into lines to fit the screen.
-        let said: String = self.stderr.split(|c: char| c.is_whitespace() || c == '│').collect();
-        for text in texts {
-            let wanted: String = text.split_whitespace().collect();
-            assert!(said.contains(&wanted), "no {text:?} in:\n{}", self.stderr);
-        }
-    }
-}
-
-impl Running {
-    /// Starts a program.
-    pub fn start(command: &mut Command) -> Self {
-        let child = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = child.spawn().expect("the program starts");
-        let stdout = child.stdout.take().map(BufReader::new);
-        let mut stderr = child.stderr.take().expect("it is piped");
-        let stderr = std::thread::spawn(move || {
-            let mut said = Vec::new();
-            let _ = stderr.read_to_end(&mut said);
-            String::from_utf8_lossy(&said).into_owned()
-        });
-        Self { child, stdout, stderr, seen: String::new() }
-    }
-
-    /// Reads on until a line with this text, and gives it back; `None` where it ended before.
-    pub fn line_with(&mut self, text: &str) -> Option<String> {
-        let stdout = self.stdout.as_mut()?;
-        loop {
-            let mut line = String::new();
-            if stdout.read_line(&mut line).expect("it prints text") == 0 {
-                return None;
-            }
-            self.seen += &line;
-            if line.contains(text) {
-                return Some(line);
-            }
-        }
-    }
-
-    /// Its process id.
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
-    /// Closes our end of what it prints to.
-    pub fn close_stdout(&mut self) {
-        self.stdout = None;
-    }
-
-    /// Sends it a signal.
-    pub fn signal(&self, signal: Signal) {
-        let id = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).expect("it has an id");
-        kill_process(id, signal).expect("it runs");
-    }
-
-    /// Waits for its end. What was read before stands in front of its output.
-    pub fn end(mut self) -> Ran {
-        let mut rest = Vec::new();
-        if let Some(stdout) = &mut self.stdout {
-            stdout.read_to_end(&mut rest).expect("it prints");
-        }
-        let code = self.child.wait().expect("it was started").code();
-        let stdout = std::mem::take(&mut self.seen) + &String::from_utf8_lossy(&rest);
-        let stderr = std::mem::replace(&mut self.stderr, std::thread::spawn(String::new));
-        Ran { code, stdout, stderr: stderr.join().expect("reading does not panic") }
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }

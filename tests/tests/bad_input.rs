@@ -27,9 +27,9 @@ fn wrong_settings_are_told_with_their_place_and_the_nearest_name() {
 #[test]
 fn a_wrong_variable_is_told() {
     let subject = Subject::new();
-    let ran = Ran::from(subject.command(&[]).env("ETCDTEST_RETRYS", "2").output().unwrap());
+    let ran = Ran::of(subject.command(&[]).env("ETCDTEST_RETRYS", "2"));
     ran.refuses(2, &["ETCDTEST_RETRYS", "did you mean ETCDTEST_RETRIES?"]);
-    let ran = Ran::from(subject.command(&[]).env("ETCDTEST_RETRIES", "many").output().unwrap());
+    let ran = Ran::of(subject.command(&[]).env("ETCDTEST_RETRIES", "many"));
     ran.refuses(2, &["ETCDTEST_RETRIES", "a whole number"]);
 }
 
@@ -76,7 +76,7 @@ fn a_binary_that_does_not_list_its_tests_exits_with_101() {
 fn a_folder_without_a_package_is_told() {
     let folder = tempfile::tempdir().unwrap();
     let mut command = std::process::Command::new(whole_program::program());
-    let ran = Ran::from(command.args(["etcdtest", "run"]).current_dir(folder.path()).output().unwrap());
+    let ran = Ran::of(command.args(["etcdtest", "run"]).current_dir(folder.path()));
     ran.refuses(101, &["Cargo.toml"]);
 }
 

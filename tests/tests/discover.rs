@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use cargo_etcdtest::testcases::{Built, CargoCommand, ListError, build, discover};
 use rustix::process::{Pid, test_kill_process};
-use whole_program::{Project, root};
+use whole_program::{Project, Running, root};
 
 const PATIENCE: Duration = Duration::from_mins(2);
 
@@ -148,7 +148,7 @@ async fn a_process_gets_from_us_what_it_gets_from_cargo() {
         );
     let mut cargo = Command::new(env!("CARGO"));
     cargo.args(["test", "--quiet", "--test", "tell", "--", "--nocapture"]);
-    let from_cargo = told(&project.prepare(&mut cargo).output().unwrap());
+    let from_cargo = told(&Running::start(project.prepare(&mut cargo)).output());
     assert!(from_cargo.contains_key("CARGO_BIN_EXE_some-tool"), "{from_cargo:#?}");
 
     let built = built(&project).await;
@@ -157,7 +157,7 @@ async fn a_process_gets_from_us_what_it_gets_from_cargo() {
     for name in ["CARGO_TARGET_DIR", "CARGO_NET_OFFLINE", "CARGO_TERM_COLOR"] {
         ours.env(name, &from_cargo[name]);
     }
-    let from_us = told(&ours.args(["tell", "--exact", "--nocapture"]).output().unwrap());
+    let from_us = told(&Running::start(ours.args(["tell", "--exact", "--nocapture"])).output());
     let differences: Vec<_> = from_cargo
         .iter()
         .filter(|(name, value)| from_us.get(*name) != Some(value))

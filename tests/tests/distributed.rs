@@ -135,7 +135,7 @@ fn a_worker_of_other_tests_is_refused_and_the_run_goes_on() {
     queue.line_with("run-started").unwrap();
     let path = "tests/plain.rs";
     let before = fs::read_to_string(subject.path().join(path)).unwrap();
-    subject.write(path, &format!("{before}\n#[test]\nfn another() {{}}\n"));
+    subject.change(path, &format!("{before}\n#[test]\nfn another() {{}}\n"));
     let refused = subject.etcdtest(&["worker", "--run", "queued"]);
     refused.refuses(2, &["the list of all tests"]);
     queue.signal(Signal::INT);

@@ -2,13 +2,18 @@
 //! the checkout, and their Rust code is compiled and run.
 #![cfg(unix)]
 use std::fmt::Write as _;
+use std::fs;
 use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::Stdio;
-use std::{fs, net};
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, Signal, kill_process_group};
-use whole_program::{FreshCopy, root};
+use whole_program::processes::end_of;
+use whole_program::{FreshCopy, Port, Ran, root};
+
+/// How long all commands of a guide may take, which build much.
+const LIMIT: Duration = Duration::from_mins(10);
 
 #[test]
 fn the_commands_of_the_readme_work() {
@@ -89,9 +94,9 @@ fn the_code_of_the_guides_compiles_and_passes() {
 
     let mut test = copy.command("cargo");
     test.args(["test", "--package", "shop", "--test", "guides", "--", "--skip", "compiled_only"]);
-    let output = test.env("ETCDTEST_ENVIRONMENT", copy.folder().join("environment.toml")).output().unwrap();
-    let (stdout, stderr) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
-    assert!(output.status.success(), "{stdout}\n{stderr}");
+    let ran = Ran::of(test.env("ETCDTEST_ENVIRONMENT", copy.folder().join("environment.toml")));
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let stdout = ran.stdout;
     assert!(
         stdout.contains("0 failed; 1 ignored"),
         "the test that skips itself is shown as ignored:\n{stdout}"
@@ -149,9 +154,10 @@ impl Guide {
     /// Types the commands into a shell; what they start ends with them.
     fn run(&self) {
         let copy = FreshCopy::new(&self.name);
-        let port = free_port();
-        let script = self.script.replace("127.0.0.1:2379", &format!("127.0.0.1:{port}"));
-        let (url, mut shell) = (format!("http://127.0.0.1:{port}"), copy.command("bash"));
+        let port = Port::free();
+        let address = format!("127.0.0.1:{}", port.number());
+        let script = self.script.replace("127.0.0.1:2379", &address);
+        let (url, mut shell) = (format!("http://{address}"), copy.command("bash"));
         shell.arg("-c").arg(&script).env("ETCDCTL_ENDPOINTS", &url);
         shell.env("ETCD_LISTEN_CLIENT_URLS", &url).env("ETCD_ADVERTISE_CLIENT_URLS", &url);
         shell.env("ETCD_LISTEN_PEER_URLS", "http://127.0.0.1:0");
@@ -159,12 +165,13 @@ impl Guide {
         shell.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::piped()).process_group(0);
         let mut shell = shell.spawn().unwrap();
         let lifeline = shell.stdin.take();
-        let status = shell.wait().unwrap();
+        let status = end_of(&mut shell, Instant::now() + LIMIT);
         drop(lifeline);
         // The guide's etcd goes on until here.
         let group = Pid::from_raw(i32::try_from(shell.id()).unwrap()).unwrap();
         let _ = kill_process_group(group, Signal::KILL);
         let said = fs::read_to_string(copy.folder().join("shell.log")).unwrap();
+        let status = status.unwrap_or_else(|| panic!("after {LIMIT:?} it goes on:\n{said}"));
         assert!(status.success(), "{status}:\n{said}");
     }
 }
@@ -193,8 +200,4 @@ fn blocks(guide: &str) -> Vec<Block> {
         }
     }
     blocks
-}
-
-fn free_port() -> u16 {
-    net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }

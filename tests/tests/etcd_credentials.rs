@@ -7,6 +7,8 @@ use cargo_etcdtest::store::{KeyRange, Notice, Op, Read, Revision, Store, StoreEr
 use etcd_client::{Permission, PermissionType};
 use whole_program::certificates::{Authority, Certificate};
 use whole_program::etcd::Etcd;
+use whole_program::processes::in_time;
+use whole_program::proxy::{Proxy, Traffic};
 
 async fn put(store: &EtcdStore, key: &str) -> Result<Revision, StoreError> {
     Ok(store.txn(Txn { then: vec![Op::put(key, "value")], ..Txn::default() }).await?.revision)
@@ -76,10 +78,10 @@ async fn what_a_role_may_not_do_is_denied_by_name_and_the_rest_works() {
     assert_eq!(status.kind, "etcd");
 
     let mut watch = store.watch(KeyRange::prefix("/runs/"), revision).await.unwrap();
-    assert!(matches!(watch.next().await, Some(Ok(Notice::Changed { .. }))));
+    assert!(matches!(in_time("the notice", watch.next()).await, Some(Ok(Notice::Changed { .. }))));
     let mut denied = store.watch(KeyRange::prefix("/secrets/"), revision).await.unwrap();
-    assert!(matches!(denied.next().await, Some(Err(StoreError::Denied { .. }))));
-    assert!(denied.next().await.is_none());
+    assert!(matches!(in_time("the refusal", denied.next()).await, Some(Err(StoreError::Denied { .. }))));
+    assert!(in_time("its end", denied.next()).await.is_none());
 }
 
 #[tokio::test]
@@ -89,15 +91,21 @@ async fn an_expired_token_is_replaced_under_requests_leases_and_watches() {
     let first = put(&store, "/a").await.unwrap();
     let lease = store.grant(Duration::from_mins(1)).await.unwrap();
     let mut watch = store.watch(KeyRange::prefix("/"), first).await.unwrap();
-    assert!(matches!(watch.next().await, Some(Ok(Notice::Changed { revision, .. })) if revision == first));
+    assert!(
+        matches!(in_time("the notice", watch.next()).await, Some(Ok(Notice::Changed { revision, .. })) if revision == first)
+    );
 
     // Any question about the token would prolong it, so its end can only be waited for.
     tokio::time::sleep(Duration::from_secs(3)).await;
     let second = put(&store, "/a").await.unwrap();
-    assert!(matches!(watch.next().await, Some(Ok(Notice::Changed { revision, .. })) if revision == second));
+    assert!(
+        matches!(in_time("the notice", watch.next()).await, Some(Ok(Notice::Changed { revision, .. })) if revision == second)
+    );
     // A new watch opens with the expired token of the watches' connection.
     let mut late = store.watch(KeyRange::prefix("/"), second).await.unwrap();
-    assert!(matches!(late.next().await, Some(Ok(Notice::Changed { revision, .. })) if revision == second));
+    assert!(
+        matches!(in_time("the notice", late.next()).await, Some(Ok(Notice::Changed { revision, .. })) if revision == second)
+    );
 
     // No token survives a restart, which ends every stream as well.
     etcd.restart();
@@ -106,9 +114,31 @@ async fn an_expired_token_is_replaced_under_requests_leases_and_watches() {
     let third = put(&store, "/a").await.unwrap();
     for watch in [&mut watch, &mut late] {
         assert!(
-            matches!(watch.next().await, Some(Ok(Notice::Changed { revision, .. })) if revision == third)
+            matches!(in_time("the notice", watch.next()).await, Some(Ok(Notice::Changed { revision, .. })) if revision == third)
         );
     }
+}
+
+#[tokio::test]
+async fn a_watch_that_has_nothing_to_tell_outlives_any_number_of_tokens() {
+    let etcd = Etcd::with_users(&["--auth-token=simple", "--auth-token-ttl=1"]).await;
+    let proxy = Proxy::before(&etcd.endpoint());
+    let options = EtcdOptions { endpoints: vec![proxy.endpoint()], ..etcd.options_as("root", "root") };
+    let store = EtcdStore::connect(options).await.unwrap();
+    let mut watch = store.watch(KeyRange::prefix("/"), Revision(1)).await.unwrap();
+    for _ in 0..3 {
+        // Whoever opens it again comes with a token that has expired.
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        proxy.set(Traffic::Cut);
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        proxy.set(Traffic::Passes);
+    }
+    let revision = put(&store, "/a").await.unwrap();
+    let notice = in_time("the notice", watch.next()).await;
+    assert!(
+        matches!(notice, Some(Ok(Notice::Changed { revision: told, .. })) if told == revision),
+        "{notice:?}"
+    );
 }
 
 struct Secure {
@@ -134,7 +164,9 @@ async fn with_the_right_certificates_requests_and_watches_go_through_tls() {
     let store = EtcdStore::connect(secure.options).await.unwrap();
     let mut watch = store.watch(KeyRange::prefix("/"), Revision(0)).await.unwrap();
     let revision = put(&store, "/a").await.unwrap();
-    assert!(matches!(watch.next().await, Some(Ok(Notice::Changed { revision: r, .. })) if r == revision));
+    assert!(
+        matches!(in_time("the notice", watch.next()).await, Some(Ok(Notice::Changed { revision: r, .. })) if r == revision)
+    );
 }
 
 #[tokio::test]

@@ -367,11 +367,11 @@ async fn what_is_said_of_a_write_is_true_whenever_the_server_dies() {
             })
             .collect();
         // In the middle of the writes: when some are there.
-        while store
-            .read(KeyRange::prefix(format!("/{round}/")).into())
-            .await
-            .is_ok_and(|page| page.pairs.len() < 100)
-        {}
+        let some = async {
+            let written = || store.read(KeyRange::prefix(format!("/{round}/")).into());
+            while written().await.is_ok_and(|page| page.pairs.len() < 100) {}
+        };
+        timeout(PATIENCE, some).await.expect("writes are applied");
         etcd.restart();
         etcd.wait_until_healthy();
         for write in writes {

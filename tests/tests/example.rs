@@ -5,7 +5,7 @@ use std::net::TcpStream;
 use std::process::Command;
 
 use whole_program::FreshCopy;
-use whole_program::subject::Ran;
+use whole_program::subject::{Ran, Running};
 
 /// The names of tests by how they ended.
 #[derive(Debug, Default, PartialEq)]
@@ -18,7 +18,7 @@ impl Outcomes {
     /// Runs the command, and reads each line of its output; `read` gives a test's name and
     /// whether it passed.
     fn of(command: &mut Command, read: impl Fn(&str) -> Option<(&str, bool)>) -> Self {
-        let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let output = Running::start(command).output();
         let text = [output.stdout, output.stderr].concat();
         let text = String::from_utf8_lossy(&text);
         assert!(output.status.success(), "{command:?}:\n{text}");
@@ -31,12 +31,17 @@ impl Outcomes {
     }
 }
 
+/// Stores the environments of the example.
+fn apply(copy: &FreshCopy) {
+    let mut apply = copy.command("cargo");
+    let applied = Ran::of(apply.args(["etcdtest", "env", "apply", "examples/shop/environments"]));
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+}
+
 #[test]
 fn the_examples_tests_end_alike_under_cargo_test_and_nextest_and_the_runner() {
     let copy = FreshCopy::new("example");
-    let applied =
-        copy.command("cargo").args(["etcdtest", "env", "apply", "examples/shop/environments"]).output();
-    assert!(applied.unwrap().status.success());
+    apply(&copy);
     let ours =
         Outcomes::of(copy.command("cargo").args(["etcdtest", "run", "--package", "shop"]), |line| match line
             .split_once(']')
@@ -75,10 +80,7 @@ fn the_examples_tests_end_alike_under_cargo_test_and_nextest_and_the_runner() {
 #[test]
 fn the_runner_starts_the_shop_and_leaves_nothing_of_it() {
     let copy = FreshCopy::new("example_services");
-    let applied =
-        copy.command("cargo").args(["etcdtest", "env", "apply", "examples/shop/environments"]).output();
-    let applied = applied.unwrap();
-    assert!(applied.status.success(), "{}", String::from_utf8_lossy(&applied.stderr));
+    apply(&copy);
     let mut run = copy.command("cargo");
     run.args([
         "etcdtest",
@@ -92,7 +94,7 @@ fn the_runner_starts_the_shop_and_leaves_nothing_of_it() {
         "--format",
         "json",
     ]);
-    let ran = Ran::from(run.output().unwrap());
+    let ran = Ran::of(&mut run);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
     let events = ran.events();
     let ready = |environment: &str| {

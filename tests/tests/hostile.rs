@@ -55,7 +55,7 @@ writes_to_its_sockets    | both      | passed    |           |       |      |
 leaves_a_child           | both      | passed    |           | leaky |      |
 leaves_a_quiet_child     | both      | passed    |           | leaky |      |
 leaves_a_daemon          | both      | passed    |           | leaky |      |
-leaves_a_quiet_daemon    | both      | passed    |           |       |      |
+leaves_a_quiet_daemon    | both      | passed    |           | leaky |      |
 leaves_many_children     | both      | passed    |           | leaky |      |
 prints_no_text           | both      | passed    |           |       |      |
 prints_no_newline        | both      | passed    |           |       |      |

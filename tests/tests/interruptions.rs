@@ -5,7 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
 use std::collections::BTreeMap;
-use std::time::Duration;
+use std::time::Instant;
 
 use rustix::process::Signal;
 use serde_json::{Value, json};
@@ -41,17 +41,27 @@ fn interrupted(store: &[&str]) {
     eprintln!("HOSTILE_SEED={seed}");
     let mut random = fastrand::Rng::with_seed(seed);
     let subject = Subject::new();
-    for time in 0..times {
-        let leftovers = Leftovers::new();
-        let signal = SIGNALS[random.usize(..SIGNALS.len())];
-        let moment = Duration::from_millis(random.u64(..600));
-        let id = format!("cut-{time}");
-        let context = format!("HOSTILE_SEED={seed}, {id}: {signal:?} after {moment:?}");
+    let start = |id: &str, leftovers: &Leftovers| {
         let arguments = ["run", "tagged::", "outcomes::passes", "--stress", "8", "--format", "json"];
-        let more = ["--test-threads", "2", "--no-fail-fast", "--run-id", &id];
+        let more = ["--test-threads", "2", "--no-fail-fast", "--run-id", id];
         let mut command = subject.command(&[&arguments[..], &more, store].concat());
         let mut run = Running::start(leftovers.mark(&mut command));
         run.line_with("run-started").unwrap();
+        run
+    };
+    let leftovers = Leftovers::new();
+    let whole = start("whole", &leftovers);
+    let began = Instant::now();
+    assert_eq!(whole.end().code, Some(0));
+    let length = began.elapsed();
+    let mut cut = 0;
+    for time in 0..times {
+        let leftovers = Leftovers::new();
+        let signal = SIGNALS[random.usize(..SIGNALS.len())];
+        let moment = length.mul_f64(random.f64());
+        let id = format!("cut-{time}");
+        let context = format!("HOSTILE_SEED={seed}, {id}: {signal:?} after {moment:?}");
+        let run = start(&id, &leftovers);
         std::thread::sleep(moment);
         run.signal(signal);
         let ran = run.end();
@@ -77,9 +87,11 @@ fn interrupted(store: &[&str]) {
             assert_eq!(state, if whole { "finished" } else { "cancelled" }, "{context}: {ran:?}");
             assert_eq!((ran.code, announced), (Some(if whole { 0 } else { 130 }), stored), "{context}");
         }
+        cut += u64::from(!whole);
         let listed = subject.etcdtest(&[&["runs", "list"], store].concat());
         assert!(listed.code == Some(0) && listed.stdout.contains(&id), "{context}: {listed:?}");
     }
+    eprintln!("{cut} of {times} runs were cut, each within {length:?}");
     let (after, events) = subject.events(&[&["tagged::"], store].concat());
     assert_eq!(after.code, Some(0), "{after:?}");
     assert_eq!(events.last().unwrap()["counts"]["passed"], json!(3));

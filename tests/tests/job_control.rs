@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use whole_program::leftovers::Leftovers;
+use whole_program::processes::{PATIENCE, end_of};
 use whole_program::subject::Subject;
 
 /// Much longer than the test may take, and shorter than it waits to be let go on.
@@ -80,7 +81,7 @@ impl Terminal {
 fn eventually(what: &str, mut is_so: impl FnMut() -> bool, context: impl Fn() -> String) {
     let started = Instant::now();
     while !is_so() {
-        assert!(started.elapsed() < Duration::from_mins(2), "{what} does not come:\n{}", context());
+        assert!(started.elapsed() < PATIENCE, "{what} does not come:\n{}", context());
         std::thread::sleep(Duration::from_millis(5));
     }
 }
@@ -121,7 +122,8 @@ fn ctrl_z_stops_the_tests_with_their_clocks_and_fg_lets_them_go_on() {
     fs::write(subject.meeting("go"), "").unwrap();
     terminal.shows("ended with 0");
     terminal.types("exit\n");
-    assert!(terminal.shell.wait().unwrap().success());
+    let status = end_of(&mut terminal.shell, Instant::now() + PATIENCE);
+    assert!(status.is_some_and(|status| status.success()), "{status:?}");
     leftovers.assert_none();
     assert!(subject.etcdtest(&["runs", "show", "paused"]).stdout.contains("1 passed"));
 }

@@ -106,8 +106,8 @@ fn no_secret_is_in_a_journal() {
     let environment = "[config]\nurl = \"${secrets.token}\"\n[secrets]\ntoken = { env = \"SHOP_TOKEN\" }\n";
     subject.write("environments/local.toml", environment);
     let apply = [&["env", "apply", "environments/local.toml"][..], &store].concat();
-    let applied = subject.command(&apply).env("SHOP_TOKEN", SECRET).output().unwrap();
-    assert!(applied.status.success(), "{applied:?}");
+    let applied = Ran::of(subject.command(&apply).env("SHOP_TOKEN", SECRET));
+    assert_eq!(applied.code, Some(0), "{applied:?}");
 
     let tests = ["config::is_read", "gate::late::c10", "--store-output", "all", "--test-threads", "2"];
     let mut run = subject.start(&[&tests[..], &["--format", "json"], &store].concat());

@@ -17,6 +17,7 @@ use rustix::process::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use whole_program::etcd::Etcd;
+use whole_program::processes::{PATIENCE, eventually, in_time};
 use whole_program::subject::{Ran, Running};
 use whole_program::{Project, program, root};
 
@@ -50,9 +51,6 @@ fn uses_it(cx: &etcdtest::Context) {
 
 etcdtest::main!();
 "#;
-
-/// After how long without progress a test gives up.
-const PATIENCE: Duration = Duration::from_mins(3);
 
 fn project() -> &'static Project {
     static PROJECT: OnceLock<Project> = OnceLock::new();
@@ -100,7 +98,7 @@ impl Application {
     }
 
     fn etcdtest(&self, arguments: &[&str]) -> Ran {
-        self.command(arguments).output().unwrap().into()
+        Ran::of(&mut self.command(arguments))
     }
 
     fn start(&self, run: &str, more: &[&str]) -> Running {
@@ -132,11 +130,8 @@ impl Application {
 
     /// Waits until the log has this line.
     fn wait_for(&self, what: &str, run: &str) {
-        let began = Instant::now();
-        while !self.log().iter().any(|(said, by, _)| said == what && by == run) {
-            assert!(began.elapsed() < PATIENCE, "no {what} of {run} in {:?}", self.log());
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let said = || self.log().iter().any(|(said, by, _)| said == what && by == run).then_some(());
+        eventually(said, &format!("{what} of {run}"));
     }
 
     fn lock(&self, run: &str) -> Key {
@@ -244,9 +239,12 @@ async fn holders_that_are_killed_or_frozen_free_it_and_record_nothing_any_more()
             Fate::Killed => run.signal(Signal::KILL),
             Fate::Frozen => run.signal(Signal::STOP),
         }
-        while !matches!(changes.next().await, Some(Ok(Notice::Changed { changes, .. }))
-            if changes.iter().any(|change| matches!(change, Change::Deleted(_))))
-        {}
+        let gone = async {
+            while !matches!(changes.next().await, Some(Ok(Notice::Changed { changes, .. }))
+                if changes.iter().any(|change| matches!(change, Change::Deleted(_))))
+            {}
+        };
+        in_time("the end of the reservation", gone).await;
         application.open_gate(&name);
         if names[&name] == Fate::Frozen {
             // Its test passes, which nobody may hear of.
@@ -340,9 +338,12 @@ async fn a_run_whose_environment_is_taken_away_ends_its_tests_and_says_who_did_i
     );
     victim.line_with("early").unwrap();
     application.wait_for("start", "victim");
-    while application.recorded("victim").await == 0 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    let stored = async {
+        while application.recorded("victim").await == 0 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    in_time("the result", stored).await;
     let refused = application.etcdtest(&["env", "release", "staging"]);
     refused.refuses(
         102,
@@ -408,4 +409,23 @@ async fn the_reservation_is_the_runs_and_outlives_the_worker_that_made_it() {
     let said: Vec<_> = log.iter().map(|(what, run, _)| format!("{what} {run}")).collect();
     assert_eq!(said, ["start joint", "start joint", "end joint", "start next", "end next"]);
     assert!(log[0].2 < log[1].2, "it was executed anew, under another token: {log:?}");
+}
+
+#[tokio::test]
+async fn who_was_frozen_for_longer_than_the_reservation_lives_goes_on_where_another_kept_it() {
+    let etcd = Etcd::start();
+    let application = Application::on_etcd(&etcd).await;
+    application.close_gate("kept");
+    let first = application.start("kept", &[]);
+    application.wait_for("start", "kept");
+    let mut second = application.start("kept", &[]);
+    second.line_with("Starting").unwrap();
+    first.signal(Signal::STOP);
+    second.line_with("Takeover").unwrap();
+    application.open_gate("kept");
+    first.signal(Signal::CONT);
+    for ran in [first.end(), second.end()] {
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+    }
+    assert_eq!(application.shown("kept")["counts"]["passed"], json!(2));
 }

@@ -62,7 +62,7 @@ fn colours_are_shown_where_they_are_asked_for() {
     let ran = |arguments: &[&str], variables: &[(&str, &str)]| -> Ran {
         let mut command = subject.command(&[&["tagged::one"], arguments].concat());
         command.env_remove("NO_COLOR").env_remove("CARGO_TERM_COLOR").envs(variables.iter().copied());
-        command.output().unwrap().into()
+        Ran::of(&mut command)
     };
     let coloured = |ran: &Ran| ran.stdout.contains("\u{1b}[");
     assert!(!coloured(&ran(&[], &[])), "stdout is no terminal");
@@ -71,6 +71,90 @@ fn colours_are_shown_where_they_are_asked_for() {
     assert!(coloured(&ran(&[], &[("CARGO_TERM_COLOR", "always")])));
     assert!(!coloured(&ran(&[], &[("CARGO_TERM_COLOR", "never")])));
     assert!(!coloured(&ran(&[], &[("NO_COLOR", "1")])));
+}
+
+/// The lines about tests before the summary and after it, as `PASS outcomes::passes`.
+fn lines_about_tests(ran: &Ran) -> [BTreeSet<String>; 2] {
+    let (before, after) = ran.stdout.split_once("Summary [").unwrap_or_else(|| panic!("{ran:?}"));
+    [before, after].map(|text| {
+        let lines = text.lines().filter_map(|line| {
+            let (label, rest) = line.split_once(" [")?;
+            let (_, name) = rest.split_once("subject::annotated ")?;
+            Some(format!("{} {}", label.trim(), name.split(": ").next()?))
+        });
+        lines.collect()
+    })
+}
+
+#[test]
+fn each_level_adds_lines_about_tests_to_those_before_it() {
+    let subject = Subject::new();
+    let slow = "filter = 'test(notes)'\nslow-timeout = '1ms'\n";
+    subject.write(".config/etcdtest.toml", &format!("[[profile.default.overrides]]\n{slow}"));
+    let tests = [
+        "outcomes::panics",
+        "retried::passes_at_the_third",
+        "order::notes::a",
+        "hostile::leaves_a_quiet_child",
+        "outcomes::passes",
+        "outcomes::skips",
+        "outcomes::ignored",
+    ];
+    let how = ["--exact", "--test", "annotated", "--no-fail-fast"];
+    let ran = |flags: &[&str]| subject.etcdtest(&[&tests[..], &how, flags].concat());
+    let told = |level: &str, last: &str| {
+        let flags = ["--status-level", level, "--final-status-level", last, "--failure-output", "never"];
+        lines_about_tests(&ran(&flags))
+    };
+    let (mut before, mut after) = (BTreeSet::new(), BTreeSet::new());
+    let tried = "TRY 1/3 FAIL retried::passes_at_the_third, TRY 2/3 FAIL retried::passes_at_the_third";
+    for (level, more, last, more_last) in [
+        ("none", "", "none", ""),
+        ("fail", "FAIL outcomes::panics", "fail", "FAIL outcomes::panics"),
+        (
+            "retry",
+            &format!("{tried}, FLAKY retried::passes_at_the_third"),
+            "flaky",
+            "FLAKY retried::passes_at_the_third",
+        ),
+        ("slow", "SLOW order::notes::a", "slow", "PASS order::notes::a"),
+        (
+            "leak",
+            "PASS hostile::leaves_a_quiet_child",
+            "skip",
+            "SKIP outcomes::skips, SKIP outcomes::ignored",
+        ),
+        (
+            "pass",
+            "PASS outcomes::passes, PASS order::notes::a, SKIP outcomes::skips",
+            "pass",
+            "PASS outcomes::passes, PASS hostile::leaves_a_quiet_child",
+        ),
+        ("skip", "SKIP outcomes::ignored", "all", ""),
+        ("all", "", "all", ""),
+    ] {
+        let names = |text: &str| {
+            text.split(", ").filter(|name| !name.is_empty()).map(str::to_owned).collect::<Vec<_>>()
+        };
+        before.extend(names(more));
+        after.extend(names(more_last));
+        assert_eq!(told(level, last), [before.clone(), after.clone()], "{level}, {last}");
+    }
+
+    let heading = ran(&["--status-level", "none", "--failure-output", "immediate"]);
+    assert_eq!(
+        heading.stdout.matches("FAIL [").count(),
+        4,
+        "what is shown has its test's line above it: {heading:?}"
+    );
+    subject.write(
+        ".config/etcdtest.toml",
+        "[profile.default]\nstatus-level = 'none'\nfinal-status-level = 'none'\n",
+    );
+    let quiet = ran(&["--failure-output", "never"]);
+    assert_eq!(lines_about_tests(&quiet), [BTreeSet::new(), BTreeSet::new()], "{quiet:?}");
+    let [before, after] = lines_about_tests(&subject.etcdtest(&["watch"]));
+    assert_eq!((before, after), (["FAIL outcomes::panics".to_owned()].into(), BTreeSet::new()));
 }
 
 /// The names in the first column of the table of events.

@@ -88,7 +88,7 @@ fn a_run_that_is_deleted_meanwhile_says_so() {
 #[test]
 fn an_etcd_that_is_not_there_is_told_before_anything_is_built() {
     let subject = Subject::new();
-    subject.write("src/lib.rs", "this would not compile");
+    subject.change("src/lib.rs", "this would not compile");
     let nobody = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().to_string();
     subject.etcdtest(&["--endpoints", &nobody]).refuses(103, &["cannot be reached", &nobody, "--endpoints"]);
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use whole_program::etcd::Etcd;
-use whole_program::subject::Subject;
+use whole_program::subject::{Ran, Subject};
 
 fn shown(subject: &Subject, arguments: &[&str]) -> Value {
     let ran = subject.etcdtest(&[&["runs", "show", "--format", "json"], arguments].concat());
@@ -159,8 +159,8 @@ fn reports_are_stored_exported_and_written_where_the_profile_says() {
     subject.write(".config/etcdtest.toml", "[profile.ci]\njunit = \"out/junit.xml\"\nmax-fail = \"all\"\n");
     // From a folder inside, the file is still where the settings say.
     let mut command = subject.command(&["--profile", "ci", "outcomes::panics"]);
-    let ran = command.current_dir(subject.path().join("tests")).output().unwrap();
-    assert_eq!(ran.status.code(), Some(100));
+    let ran = Ran::of(command.current_dir(subject.path().join("tests")));
+    assert_eq!(ran.code, Some(100), "{ran:?}");
     let written = fs::read_to_string(subject.path().join("out/junit.xml")).unwrap();
     assert!(
         written.contains(r#"classname="subject::annotated""#) && written.contains("<failure"),

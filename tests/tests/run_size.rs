@@ -3,10 +3,10 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::process::{Command, Stdio};
+use std::process::Command;
 
 use whole_program::etcd::Etcd;
-use whole_program::{Project, program};
+use whole_program::{Project, Running, program};
 
 /// The most memory a process has had so far, in KiB.
 fn peak(process: u32) -> Option<u64> {
@@ -25,13 +25,14 @@ fn two_thousand_plain_tests_on_etcd_take_little_memory() {
     let etcd = Etcd::start();
     let mut command = Command::new(program());
     project.prepare(&mut command).args(["run", "--endpoints", &etcd.endpoint(), "--format", "json"]);
-    let mut run = command.stdout(Stdio::piped()).stderr(Stdio::inherit()).spawn().unwrap();
+    let mut run = Running::start(&mut command);
     let (mut highest, mut last) = (0, String::new());
-    for line in std::io::BufRead::lines(std::io::BufReader::new(run.stdout.take().unwrap())) {
-        last = line.unwrap();
+    while let Some(line) = run.line_with("") {
+        last = line;
         highest = highest.max(peak(run.id()).unwrap_or_default());
     }
-    assert_eq!(run.wait().unwrap().code(), Some(0), "{last}");
+    let ran = run.end();
+    assert_eq!(ran.code, Some(0), "{last} {}", ran.stderr);
     assert!(last.contains("\"passed\":2000"), "{last}");
     assert!((1..200 << 10).contains(&highest), "{highest} KiB");
 }

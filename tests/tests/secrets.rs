@@ -107,7 +107,7 @@ impl Leaky {
     fn call(&mut self, arguments: &[&str], variables: &[(&str, &str)]) -> Ran {
         let mut command = self.subject.command(arguments);
         command.env("TMPDIR", self.subject.path().join("tmp")).envs(variables.iter().copied());
-        let ran = Ran::from(command.output().unwrap());
+        let ran = Ran::of(&mut command);
         self.printed += &ran.stdout;
         self.printed += &ran.stderr;
         ran
@@ -393,6 +393,26 @@ fn a_secret_that_stands_elsewhere_too_is_refused_and_not_shown() {
     let history = leaky.call(&["env", "history", "staging"], &[]);
     assert!(history.stdout.contains("now with [secret token]"), "{history:?}");
     free_of_secrets("what was printed", leaky.printed.as_bytes());
+}
+
+#[test]
+fn why_a_run_was_cancelled_is_kept_without_its_secrets() {
+    let mut leaky = Leaky::new();
+    leaky.subject.write("environments/staging.toml", "[secrets]\ntoken = { env = \"SHOP_TOKEN\" }\n");
+    let applied = leaky.call(&["env", "apply", "environments"], &[("SHOP_TOKEN", SECRET)]);
+    assert_eq!(applied.code, Some(0), "{applied:?}");
+    let arguments = ["endless::waits_too", "--env", "staging", "--run-id", "cut"];
+    let mut run = leaky.subject.start(&arguments);
+    run.line_with("Starting").unwrap();
+    let why = format!("everybody knows {SECRET} by now");
+    let cancelled = leaky.call(&["runs", "cancel", "cut", "--why", &why], &[]);
+    assert_eq!(cancelled.code, Some(0), "{cancelled:?}");
+    let ended = run.end();
+    let shown = leaky.call(&["runs", "show", "cut"], &[]);
+    for told in [&ended.stdout, &shown.stdout] {
+        assert!(told.contains("cancelled it: everybody knows [secret token] by now"), "{told}");
+    }
+    free_of_secrets("what was printed", (leaky.printed + &ended.stdout).as_bytes());
 }
 
 #[test]

@@ -2,15 +2,16 @@
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 
 use cargo_etcdtest::model::{Run, RunId, UnitResult};
 use cargo_etcdtest::store::local::LocalStore;
-use cargo_etcdtest::store::{KeyRange, SharedStore, decode, decode_block, get, keys, list};
+use cargo_etcdtest::store::{KeyRange, Op, SharedStore, Txn, decode, decode_block, get, keys, list};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use whole_program::etcd::Etcd;
+use whole_program::processes::eventually;
 use whole_program::subject::{Running, Subject};
 
 /// All results of a run that are stored, by unit.
@@ -106,31 +107,72 @@ fn each_exits_with_the_outcome_of_the_run_or_of_its_own_part() {
 }
 
 #[test]
-fn of_four_workers_three_are_killed_and_the_fourth_finishes_alone() {
+fn of_four_workers_three_are_killed_at_any_moment_and_the_fourth_finishes_alone() {
     let etcd = Etcd::start();
     let store = ["--endpoints", &etcd.endpoint()];
-    let subject = Subject::new();
-    let mut killed: Vec<_> = (0..3).map(|_| worker(&subject, "plug", &store)).collect();
-    let survivor = worker(&subject, "plug", &store);
-    for worker in &mut killed {
-        std::thread::sleep(std::time::Duration::from_millis(fastrand::u64(0..150)));
+    let subject = Subject::swarm();
+    let arguments = ["run", "--run-id", "plug", "--test-threads", "2", "--format", "json"];
+    let workers = [(); 4].map(|()| subject.start(&[&arguments[..], &store].concat()));
+    let [killed @ .., survivor] = workers;
+    let mut moments = [(); 3].map(|()| fastrand::usize(1..60));
+    moments.sort_unstable();
+    for (worker, moment) in killed.iter().zip(moments) {
+        let noted = || fs::read_to_string(subject.meeting("executions")).unwrap_or_default();
+        let reached = || (noted().matches("done ").count() >= moment).then_some(());
+        eventually(reached, &format!("the execution of {moment} tests"));
         worker.signal(Signal::KILL);
     }
-    fs::write(subject.meeting("go"), "").unwrap();
     let ran = survivor.end();
-    assert_eq!(ran.code, Some(0), "{ran:?}");
+    assert_eq!(ran.code, Some(0), "killed after {moments:?}: {ran:?}");
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let shared: SharedStore = std::sync::Arc::new(runtime.block_on(etcd.connect()));
+    once_each(&stored(&shared, "plug"), 60);
+    let report = ["report", "export", "plug", "--format", "junit"];
+    let report = subject.etcdtest(&[&report[..], &store].concat()).stdout;
+    let tests = report.split("<testcase ").skip(1).map(|test| test.split(" time=").next().unwrap());
+    let tests: Vec<&str> = tests.collect();
+    let different: BTreeSet<_> = tests.iter().collect();
+    assert_eq!((tests.len(), different.len()), (60, 60), "{report}");
+}
+
+/// Deletes what is under a prefix, as when a lease has ended.
+fn expire(subject: &Subject, prefix: &str) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    let store: SharedStore = std::sync::Arc::new(runtime.block_on(etcd.connect()));
-    let blocks = KeyRange::prefix(keys::blocks(&RunId::new("plug")));
-    let blocks = runtime.block_on(list(store.as_ref(), blocks)).unwrap();
-    let mut units: Vec<u32> = blocks
-        .pairs
-        .iter()
-        .flat_map(|pair| decode_block(pair).unwrap().results)
-        .map(|result| result.unit.0)
-        .collect();
-    units.sort_unstable();
-    assert_eq!(units, (0..20).collect::<Vec<_>>());
+    let txn = Txn { then: vec![Op::Delete(KeyRange::prefix(prefix))], ..Txn::default() };
+    runtime.block_on(local(subject).txn(txn)).unwrap();
+}
+
+#[test]
+fn a_test_that_loses_three_workers_is_recorded_as_crashed_with_the_story() {
+    let subject = Subject::new();
+    let arguments = ["gate::late::c10", "--run-id", "doomed", "--format", "json"];
+    for taken_over in [false, true, true] {
+        let mut worker = subject.start(&arguments);
+        if taken_over {
+            worker.line_with("unit-taken-over").unwrap();
+        }
+        worker.line_with("attempt-started").unwrap();
+        worker.signal(Signal::KILL);
+        worker.end();
+        expire(&subject, keys::WORKERS);
+    }
+    let last = subject.etcdtest(&arguments);
+    assert_eq!(last.code, Some(100), "{last:?}");
+    let events = last.events();
+    assert!(events.iter().all(|event| event["event"] != "attempt-started"), "{events:#?}");
+    let unit = &show(&subject, "doomed")["units"][0];
+    let attempts = unit["attempts"].as_array().unwrap();
+    let outcomes: Vec<_> = attempts.iter().map(|attempt| &attempt["outcome"]).collect();
+    assert_eq!(outcomes, ["crashed"; 3]);
+    let story = attempts[2]["message"].as_str().unwrap();
+    assert!(story.starts_with("3 workers were lost while they held this test"), "{story}");
+    for attempt in &attempts[..2] {
+        let message = attempt["message"].as_str().unwrap();
+        let worker = message.split(' ').find(|word| word.matches('-').count() > 1).unwrap();
+        assert!(story.contains(worker), "{worker} is not in: {story}");
+    }
+    let shown = subject.etcdtest(&["runs", "show", "doomed"]).stdout;
+    assert!(shown.contains("3 workers were lost while they held this test"), "{shown}");
 }
 
 #[test]
@@ -241,4 +283,21 @@ fn what_tests_have_for_themselves_no_other_run_uses_meanwhile() {
     assert!(attempts.len() > 12, "{attempts:?}");
     assert!(attempts.windows(2).all(|pair| pair[0].1 <= pair[1].0), "{attempts:?}");
     assert!(attempts.windows(2).any(|pair| pair[0].2 != pair[1].2), "they take turns: {attempts:?}");
+}
+
+#[test]
+fn a_test_whose_resource_is_lost_on_the_way_is_ended_and_executed_again_when_it_is_had() {
+    let subject = Subject::new();
+    let rules = "[[profile.default.overrides]]\nfilter = 'all()'\nexclusive = 'printer'\n";
+    subject.write(".config/etcdtest.toml", rules);
+    let mut run = subject.start(&["gate::late::c10", "--run-id", "robbed", "--format", "json"]);
+    run.line_with("attempt-started").unwrap();
+    expire(&subject, "/locks/resources/");
+    run.line_with("attempt-started").unwrap();
+    fs::write(subject.meeting("go"), "").unwrap();
+    let ran = run.end();
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+    let unit = &show(&subject, "robbed")["units"][0];
+    assert_eq!(unit["outcome"], "passed");
+    assert_eq!(unit["attempts"].as_array().unwrap().len(), 1, "the first says nothing: {unit}");
 }

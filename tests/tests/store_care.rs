@@ -40,7 +40,7 @@ fn the_end_of_a_run_deletes_old_ones_but_never_itself() {
     let ran = |id: &str, newest: &str| {
         let mut command = subject.command(&[&RUN[..], &["--run-id", id]].concat());
         command.env("ETCDTEST_GC_OLDER_THAN", "1ms").env("ETCDTEST_GC_KEEP_RUNS", newest);
-        let ran = Ran::from(command.output().unwrap());
+        let ran = Ran::of(&mut command);
         assert_eq!(ran.code, Some(0), "{ran:?}");
         runs(&subject, &[])
     };
@@ -59,7 +59,7 @@ fn a_run_under_way_is_never_deleted_by_another() {
     under_way.line_with("unit-finished").expect("a test ends");
     let mut other = subject.command(&[&RUN[..], &["--run-id", "other"]].concat());
     other.env("ETCDTEST_GC_OLDER_THAN", "1ms").env("ETCDTEST_GC_KEEP_RUNS", "1");
-    assert_eq!(Ran::from(other.output().unwrap()).code, Some(0));
+    assert_eq!(Ran::of(&mut other).code, Some(0));
     let gc = json(&subject.etcdtest(&["store", "gc", "--keep-runs", "0", "--format", "json"]));
     assert_eq!(gc["runs"], serde_json::json!(["other"]));
     fs::write(subject.meeting("go"), "").unwrap();
@@ -147,8 +147,8 @@ fn recover(subject: &Subject, endpoint: &str) {
     assert!(gc["remains"].as_u64().unwrap() > 50, "{gc}");
     for arguments in [&["defrag"][..], &["alarm", "disarm"]] {
         let mut etcdctl = Command::new(etcd::folder().join("etcdctl"));
-        let done = etcdctl.args(["--endpoints", endpoint]).args(arguments).output().unwrap();
-        assert!(done.status.success(), "{done:?}");
+        let done = Ran::of(etcdctl.args(["--endpoints", endpoint]).args(arguments));
+        assert_eq!(done.code, Some(0), "{done:?}");
     }
 }
 

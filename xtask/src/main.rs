@@ -10,10 +10,11 @@ mod etcd;
 mod protoc;
 mod tool;
 
+use std::fs;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Result, bail};
+use anyhow::{Context as _, Result, bail};
 use cargo::Cargo;
 
 /// Tests that nobody watches are over after this time: more than twice of what they take.
@@ -100,12 +101,22 @@ fn test_unattended() -> Result<()> {
     cargo.run_within(TEST_LIMIT, ["test", "--workspace", "--no-fail-fast"])
 }
 
-/// The tables of both are printed by tests that are too long for every day.
+/// The tests that make the tables are too long for every day. The tables come last, whatever was
+/// said before.
 fn faults() -> Result<()> {
-    for table in ["simulation_mutations", "faults"] {
-        test(&["--test", table, "--", "--ignored", "--nocapture"].map(str::to_owned))?;
+    let folder = tool::root().join("target/tables");
+    if folder.exists() {
+        fs::remove_dir_all(&folder).context("failed to remove the tables of an earlier time")?;
     }
-    Ok(())
+    let tests = ["simulation_mutations", "faults"];
+    let ended =
+        tests.map(|name| test(&["--test", name, "--", "--ignored", "--nocapture"].map(str::to_owned)));
+    for table in ["compares", "faults"] {
+        if let Ok(table) = fs::read_to_string(folder.join(table).with_extension("txt")) {
+            println!("\n{table}");
+        }
+    }
+    ended.into_iter().collect()
 }
 
 fn lint() -> Result<()> {

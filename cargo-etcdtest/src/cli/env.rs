@@ -124,7 +124,7 @@ impl EnvArgs {
 /// # Errors
 /// A file is wrong, there is no such environment, or the store failed.
 pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Session) -> Result<Exit, Failure> {
-    let (root, settings) = (&session.root, &session.settings);
+    let settings = &session.settings;
     let format = settings.format;
     let environments = Environments::new(store.clone());
     let reservations = Reservations::new(store.clone(), settings.store_timeout);
@@ -186,6 +186,8 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
         }
         EnvVerb::Rollback { id, message } => {
             let Some(version) = id.version else { return Err(no_version(&id.name)) };
+            let both = [EnvironmentId::current(&id.name), id.clone()];
+            let message = session.without_secrets(&message, both, &store).await?;
             let message = match message.as_str() {
                 "" => format!("rollback to version {version}"),
                 why => format!("rollback to version {version}: {why}"),
@@ -193,11 +195,11 @@ pub(crate) async fn run(arguments: EnvArgs, store: SharedStore, session: &Sessio
             let change = Change { author: &author(), message: &message };
             print(&applied_text(&environments.roll_back(&id.name, version, change).await?, format))?;
         }
-        EnvVerb::Reserve(args) => return reserve(args, store, settings).await,
+        EnvVerb::Reserve(args) => return reserve(args, store, session).await,
         EnvVerb::Release(args) => return release(args, store, settings).await,
         EnvVerb::Check { id } => {
             let secrets = session.secrets(store)?;
-            return env_check::run(&environments, &secrets, id, root, format).await;
+            return env_check::run(&environments, &secrets, id, session).await;
         }
         EnvVerb::Delete { names, yes } => delete(&environments, &names, yes, format).await?,
     }

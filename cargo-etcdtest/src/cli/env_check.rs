@@ -1,18 +1,18 @@
 //! `cargo etcdtest env check`: an environment's services and probes, and no tests.
 
 use std::num::NonZeroUsize;
-use std::path::Path;
 use std::sync::Arc;
 
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
+use super::lines::Lines;
 use super::print::{json_line, print};
 use super::progress::{Progress, show};
 use super::run::{listen_to_signals, this_program};
 use super::stream::{Stream, part_json};
 use super::style::{Label, painted};
-use super::{Exit, Failure};
+use super::{Exit, Failure, Session};
 use crate::config::Format;
 use crate::environments::{EnvironmentId, Environments, LOCAL, Secrets};
 use crate::execution::{Ground, Launcher, Leave, NotReady, check};
@@ -27,9 +27,10 @@ pub(super) async fn run(
     environments: &Environments,
     secrets: &Secrets,
     id: EnvironmentId,
-    root: &Path,
-    format: Format,
+    session: &Session,
 ) -> Result<Exit, Failure> {
+    let Session { settings, root } = session;
+    let (format, lines) = (settings.format, Lines::of(settings));
     let found = environments.resolve(&[id], LOCAL).await?;
     let secrets = secrets.of(&found).await?;
     let (events, heard) = mpsc::unbounded_channel();
@@ -43,7 +44,7 @@ pub(super) async fn run(
     let built = folder.into_iter().collect();
     let ground = Ground::new(Arc::clone(&launcher), root.to_owned(), built, secrets, events);
     let shown = tokio::task::spawn_blocking(move || match format {
-        Format::Human => show(heard, &mut Progress::new(false)),
+        Format::Human => show(heard, &mut Progress::new(lines, false)),
         Format::Json => show(heard, &mut Stream::default()),
     });
     let sets = environments.data_sets();

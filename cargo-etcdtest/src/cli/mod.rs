@@ -9,6 +9,7 @@ mod exit;
 mod filter_options;
 mod global;
 mod interrupts;
+mod lines;
 mod list;
 mod needs;
 mod print;
@@ -168,7 +169,7 @@ async fn run(cli: Cli, arguments: &[OsString]) -> Result<Exit, Failure> {
         }
         Verb::Watch(args) => {
             let session = Session::new(global, Flags::default(), None)?;
-            watch::run(args, session.store().await?, session.settings.format).await
+            watch::run(args, session.store().await?, &session.settings).await
         }
         Verb::Store(args) => store::run(args, &Session::new(global, Flags::default(), None)?).await,
     }

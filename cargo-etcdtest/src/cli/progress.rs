@@ -1,7 +1,7 @@
 //! What happens in a run, for people: a line for each result, a bar on a terminal,
 //! failures as they happen and again at the end.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::io::{self, BufWriter, Write};
 use std::sync::Arc;
 use std::thread;
@@ -11,9 +11,10 @@ use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
 
+use super::lines::Lines;
 use super::reservation_text::waiting_text;
 use super::style::{FAINT, Label, STRONG, WARNING, painted};
-use crate::config::OutputWhen;
+use crate::config::{OutputWhen, StatusLevel};
 use crate::environments::Waiting;
 use crate::execution::{AttemptOutput, Part, RunEvent, Unit};
 use crate::model::{Attempt, Outcome, RunSummary, UnitIndex, UnitResult};
@@ -59,6 +60,7 @@ pub(super) fn show(mut events: mpsc::UnboundedReceiver<RunEvent>, display: &mut 
 /// The display for people.
 #[derive(Debug)]
 pub(super) struct Progress {
+    lines: Lines,
     /// Units are named with their environments.
     matrix: bool,
     /// The output of tests has been shown already, as it came.
@@ -67,26 +69,28 @@ pub(super) struct Progress {
     bar: Option<ProgressBar>,
     named: HashMap<UnitIndex, ProgressBar>,
     counts: RunSummary,
-    failures: Vec<Told>,
-    /// Those of whom more is to be told at the end.
-    finals: Vec<Told>,
+    /// Those that were reported as slow.
+    slow: HashSet<UnitIndex>,
+    /// Those of whom more is to be told at the end, with what their last attempt printed.
+    finals: Vec<(Unit, UnitResult, Arc<AttemptOutput>)>,
+    /// Those that are listed at the end.
+    listed: Vec<(Unit, UnitResult)>,
 }
 
-/// A unit, what came of it, and what its last attempt printed.
-type Told = (Unit, UnitResult, Arc<AttemptOutput>);
-
 impl Progress {
-    /// A display of a run whose tests' output has been shown elsewhere, or not.
-    pub(super) fn new(quiet: bool) -> Self {
+    /// A display of a run with these lines, whose tests' output has been shown elsewhere, or not.
+    pub(super) fn new(lines: Lines, quiet: bool) -> Self {
         Self {
+            lines,
             matrix: false,
             quiet,
             bars: MultiProgress::new(),
             bar: None,
             named: HashMap::new(),
             counts: RunSummary::default(),
-            failures: Vec::new(),
+            slow: HashSet::new(),
             finals: Vec::new(),
+            listed: Vec::new(),
         }
     }
 
@@ -184,6 +188,16 @@ impl Progress {
         format!("{label} [{:>9}] {}", super::style::seconds(duration), self.title(unit))
     }
 
+    /// The line of a result, with a time if anything was tried.
+    fn result_line(&self, unit: &Unit, result: &UnitResult, time: Option<Duration>) -> String {
+        let label = Label::of_result(result).painted(COLUMN);
+        let time = time.map(super::style::seconds).unwrap_or_default();
+        let reason = result.reason.as_deref().filter(|_| result.outcome == Outcome::Skipped);
+        let reason =
+            reason.map(|reason| painted(FAINT, format_args!(": {}", text::one_line(reason, text::MESSAGE))));
+        format!("{label} [{time:>9}] {}{}", self.title(unit), reason.unwrap_or_default())
+    }
+
     fn finished(
         &mut self,
         unit: Unit,
@@ -196,28 +210,60 @@ impl Progress {
             self.bars.remove(&line);
         }
         self.count(&result);
-        // A test that was not even tried is only counted.
-        let Some(last) = result.attempts.last() else { return Ok(()) };
-        let label = Label::of_result(&result).painted(COLUMN);
-        self.print(|out| {
-            let reason = result.reason.as_deref().filter(|_| result.outcome == Outcome::Skipped);
-            let reason = reason
-                .map(|reason| painted(FAINT, format_args!(": {}", text::one_line(reason, text::MESSAGE))));
-            writeln!(out, "{}{}", self.line(&label, last.duration, &unit), reason.unwrap_or_default())?;
-            if last.leaky {
-                let label = painted(WARNING, format_args!("{:>COLUMN$}", "LEAK"));
-                writeln!(out, "{label} it left processes behind, which were ended")?;
-            }
-            if shown.is_immediate() { self.details(out, &unit, &result, &output) } else { Ok(()) }
-        })?;
-        let told = (unit, result, output);
-        if shown.is_final() {
-            self.finals.push(told.clone());
+        let mut details = Vec::new();
+        if shown.is_immediate() {
+            self.details(&mut details, &unit, &result, &output)?;
         }
-        if told.1.outcome.is_failure() {
-            self.failures.push(told);
+        // It is the heading of what follows, too.
+        if self.lines.tell_result(&result) || !details.is_empty() {
+            let last = result.attempts.last();
+            self.print(|out| {
+                writeln!(out, "{}", self.result_line(&unit, &result, last.map(|last| last.duration)))?;
+                if last.is_some_and(|last| last.leaky) {
+                    let label = painted(WARNING, format_args!("{:>COLUMN$}", "LEAK"));
+                    writeln!(out, "{label} it left processes behind, which were ended")?;
+                }
+                out.write_all(&details)
+            })?;
+        }
+        if self.lines.list(&result, self.slow.contains(&unit.index)) {
+            self.listed.push((unit.clone(), result.clone()));
+        }
+        if shown.is_final() {
+            self.finals.push((unit, result, output));
         }
         Ok(())
+    }
+
+    fn attempt_failed(
+        &self,
+        unit: &Unit,
+        attempt: &Attempt,
+        output: &AttemptOutput,
+        of: u32,
+        wait: Duration,
+        shown: OutputWhen,
+    ) -> io::Result<()> {
+        let told = self.lines.tell(StatusLevel::Retry);
+        if !told && !shown.is_immediate() {
+            return Ok(());
+        }
+        self.print(|out| {
+            let label = Label::from(attempt);
+            let label = painted(
+                label.style(),
+                format_args!("{:>COLUMN$}", format!("TRY {}/{of} {}", attempt.number, label.word())),
+            );
+            writeln!(out, "{}", self.line(&label, attempt.duration, unit))?;
+            if shown.is_immediate() {
+                self.story(out, unit, attempt, output)?;
+            }
+            if !told || wait.is_zero() {
+                return Ok(());
+            }
+            let label = painted(WARNING, format_args!("{:>COLUMN$}", "RETRY IN"));
+            writeln!(out, "{}", self.line(&label, wait, unit))
+        })
     }
 
     /// Why a unit failed, and what its last attempt printed.
@@ -273,8 +319,7 @@ impl Progress {
             writeln!(out, "{rule}")?;
             for (unit, result, output) in &self.finals {
                 let Some(last) = result.attempts.last() else { continue };
-                let label = Label::of_result(result).painted(COLUMN);
-                writeln!(out, "{}", self.line(&label, last.duration, unit))?;
+                writeln!(out, "{}", self.result_line(unit, result, Some(last.duration)))?;
                 self.details(out, unit, result, output)?;
             }
             if !self.finals.is_empty() {
@@ -291,9 +336,9 @@ impl Progress {
                 super::style::seconds(summary.duration),
                 counted(summary)
             )?;
-            for (unit, result, _) in &self.failures {
-                let label = Label::of_result(result).painted(COLUMN);
-                writeln!(out, "{}", self.line(&label, result.duration(), unit))?;
+            for (unit, result) in &self.listed {
+                let time = (!result.attempts.is_empty()).then(|| result.duration());
+                writeln!(out, "{}", self.result_line(unit, result, time))?;
             }
             writeln!(out, "{:>COLUMN$} {run}; see `cargo etcdtest runs show {run}`", "Run")
         })
@@ -336,27 +381,20 @@ impl Display for Progress {
                 self.name(&unit);
                 Ok(())
             }
-            RunEvent::Slow { unit, elapsed } => self.print(|out| {
-                let label = painted(WARNING, format_args!("{:>COLUMN$}", "SLOW"));
-                let title = self.title(&unit);
-                writeln!(out, "{label} [>{:>8}] {title}", super::style::seconds(elapsed))
-            }),
-            RunEvent::AttemptFailed { unit, attempt, output, of, wait, shown } => self.print(|out| {
-                let label = Label::from(&attempt);
-                let label = painted(
-                    label.style(),
-                    format_args!("{:>COLUMN$}", format!("TRY {}/{of} {}", attempt.number, label.word())),
-                );
-                writeln!(out, "{}", self.line(&label, attempt.duration, &unit))?;
-                if shown.is_immediate() {
-                    self.story(out, &unit, &attempt, &output)?;
-                }
-                if wait.is_zero() {
+            RunEvent::Slow { unit, elapsed } => {
+                self.slow.insert(unit.index);
+                if !self.lines.tell(StatusLevel::Slow) {
                     return Ok(());
                 }
-                let label = painted(WARNING, format_args!("{:>COLUMN$}", "RETRY IN"));
-                writeln!(out, "{}", self.line(&label, wait, &unit))
-            }),
+                self.print(|out| {
+                    let label = painted(WARNING, format_args!("{:>COLUMN$}", "SLOW"));
+                    let title = self.title(&unit);
+                    writeln!(out, "{label} [>{:>8}] {title}", super::style::seconds(elapsed))
+                })
+            }
+            RunEvent::AttemptFailed { unit, attempt, output, of, wait, shown } => {
+                self.attempt_failed(&unit, &attempt, &output, of, wait, shown)
+            }
             RunEvent::Finished { unit, result, output, shown } => self.finished(unit, result, output, shown),
             RunEvent::Cancelled { reason } => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Cancelling"));

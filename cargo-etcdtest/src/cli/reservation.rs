@@ -11,7 +11,7 @@ use super::print::{json_line, print};
 use super::reservation_text::{holder_json, waiting_text};
 use super::run::duration;
 use super::style::{STRONG, WARNING, painted};
-use super::{Exit, Failure};
+use super::{Exit, Failure, Session};
 use crate::author::author;
 use crate::config::{Format, Settings};
 use crate::environments::{EnvironmentId, Environments, ReservationError, Reservations, Waiting, Wanted};
@@ -56,12 +56,14 @@ pub(super) struct ReleaseArgs {
 pub(super) async fn reserve(
     args: ReserveArgs,
     store: SharedStore,
-    settings: &Settings,
+    session: &Session,
 ) -> Result<Exit, Failure> {
     let ReserveArgs { name, time, why, .. } = args;
+    let settings = &session.settings;
     let chain = Environments::new(store.clone()).chain(&EnvironmentId::current(&name)).await?;
     let capacity = chain.resolve().definition.capacity;
     let capacity = capacity.ok_or_else(|| ReservationError::NoCapacity { name: name.clone() })?;
+    let why = session.without_secrets(&why, [EnvironmentId::current(&name)], &store).await?;
     let wanted = Wanted {
         holder: Holder::person(&author()),
         author: author(),

@@ -14,6 +14,7 @@ use super::cargo_options::{CargoOptions, unless_interrupted};
 use super::filter_options::FilterOptions;
 use super::global::without_password;
 use super::interrupts::Interrupts;
+use super::lines::Lines;
 use super::needs::check_needs;
 use super::progress::{Progress, show};
 use super::report::write_file;
@@ -23,8 +24,8 @@ use super::store_gc::kept;
 use super::stream::Stream;
 use super::{Exit, Failure, GlobalArgs, verb};
 use crate::config::{
-    Flags, Format, MaxFail, OutputWhen, PassOrFail, Retries, Settings, SlowTimeout, StoreOutput, TestThreads,
-    Value,
+    FinalStatusLevel, Flags, Format, MaxFail, OutputWhen, PassOrFail, Retries, Settings, SlowTimeout,
+    StatusLevel, StoreOutput, TestThreads, Value,
 };
 use crate::environments::{EnvironmentId, Environments, ReservationError, allows};
 use crate::execution::{self, Entry, Kept, Leave, Order, Policy, RunError, Selected, Timings};
@@ -96,6 +97,12 @@ struct HowArgs {
     /// Begin no more tests once one has failed, the default: `--max-fail 1`
     #[arg(long, overrides_with_all = ["max_fail", "no_fail_fast"])]
     fail_fast: bool,
+    /// Which tests get a line as things happen to them: those of the level and of all before it
+    #[arg(long, value_name = "LEVEL")]
+    status_level: Option<StatusLevel>,
+    /// Which tests are listed at the end of the run
+    #[arg(long, value_name = "LEVEL")]
+    final_status_level: Option<FinalStatusLevel>,
     /// When the output of tests that pass is shown
     #[arg(long, value_name = "WHEN")]
     success_output: Option<OutputWhen>,
@@ -147,6 +154,8 @@ impl HowArgs {
                 (_, true) => Some(MaxFail::All),
                 _ => self.max_fail,
             },
+            status_level: self.status_level,
+            final_status_level: self.final_status_level,
             success_output: self.success_output,
             failure_output: self.failure_output,
             store_output: self.store_output,
@@ -257,7 +266,7 @@ pub(super) async fn carry_out(
     own: bool,
 ) -> Result<Exit, Failure> {
     let (id, worker) = (order.id.clone(), order.worker.clone());
-    let (ended, interrupted) = execute(store, order, settings.format).await;
+    let (ended, interrupted) = execute(store, order, settings).await;
     // A run that lost its environments has its reports all the same.
     if let Ok(_)
     | Err(RunError::Reservation(ReservationError::Lost { .. } | ReservationError::TakenAway { .. })) =
@@ -343,13 +352,17 @@ fn nothing_to_run(list: &TestList, patterns: &[String]) -> Failure {
 }
 
 /// Executes the order, showing what happens, and says whether a signal came meanwhile.
-async fn execute(store: &SharedStore, order: Order, format: Format) -> (Result<RunDetails, RunError>, bool) {
+async fn execute(
+    store: &SharedStore,
+    order: Order,
+    settings: &Settings,
+) -> (Result<RunDetails, RunError>, bool) {
     let (events, heard) = mpsc::unbounded_channel();
     let (leave, told) = watch::channel(Leave::ToFinish);
     let shown = tokio::task::spawn_blocking({
-        let quiet = order.policy.show;
+        let (format, lines, quiet) = (settings.format, Lines::of(settings), order.policy.show);
         move || match format {
-            Format::Human => show(heard, &mut Progress::new(quiet)),
+            Format::Human => show(heard, &mut Progress::new(lines, quiet)),
             Format::Json => show(heard, &mut Stream::default()),
         }
     });

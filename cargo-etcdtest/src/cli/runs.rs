@@ -15,6 +15,7 @@ use super::table::Table;
 use super::worker::{self, MachineArgs};
 use super::{Exit, Failure, Format, Session};
 use crate::config::Settings;
+use crate::environments::EnvironmentId;
 use crate::execution::{self, Cancelled};
 use crate::model::{Cancellation, Labels, RunState, RunSummary, Worker, WorkerId};
 use crate::reports::history::{self, Found, ListedRun, Shown};
@@ -88,11 +89,19 @@ impl RunsArgs {
 /// # Errors
 /// No such run, or the store failed.
 pub(crate) async fn run(arguments: RunsArgs, session: &Session) -> Result<Exit, Failure> {
-    let verb = match arguments.verb {
+    let mut verb = match arguments.verb {
         RunsVerb::Resume { run, machine } => return worker::resume(&run, *machine, session).await,
         RunsVerb::About(verb) => verb,
     };
     let store = session.store().await?;
+    if let AboutVerb::Cancel { run, why } = &mut verb
+        && !why.is_empty()
+    {
+        let run = resolve_run(&*store, run).await?;
+        let used = history::environments_of(&*store, &run).await?.into_iter();
+        let used = used.map(|used| EnvironmentId { name: used.name, version: Some(used.version) });
+        *why = session.without_secrets(why, used, &store).await?;
+    }
     let answer = answer(verb, &store, &session.settings, Timestamp::now(), &TimeZone::system()).await?;
     print(&answer.value)?;
     // What could not be read goes to stderr, so that the rest can be piped on.

@@ -6,7 +6,7 @@ use clap::ColorChoice;
 
 use super::{Failure, GlobalArgs};
 use crate::config::{Flags, Settings, find_workspace_root};
-use crate::environments::{Identities, Secrets};
+use crate::environments::{EnvironmentId, Environments, Identities, KnownSecrets, Secrets};
 use crate::execution::JournalFolder;
 use crate::store::{SharedStore, Store, connect};
 
@@ -64,5 +64,23 @@ impl Session {
     pub fn secrets(&self, store: SharedStore) -> Result<Secrets, Failure> {
         let Settings { identity, age_key, .. } = &self.settings;
         Ok(Secrets::new(store, Identities::load(identity.as_deref(), age_key.as_ref())?))
+    }
+
+    /// What somebody typed about environments, to be stored without the secrets of these.
+    ///
+    /// # Errors
+    /// What is named as an identity is none, or the store failed.
+    pub async fn without_secrets(
+        &self,
+        text: &str,
+        of: impl IntoIterator<Item = EnvironmentId>,
+        store: &SharedStore,
+    ) -> Result<String, Failure> {
+        if text.is_empty() {
+            return Ok(String::new());
+        }
+        let environments = Environments::new(store.clone());
+        let known = KnownSecrets::stored(of, &environments, &self.secrets(store.clone())?).await?;
+        Ok(known.without(text))
     }
 }

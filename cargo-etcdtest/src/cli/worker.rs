@@ -129,7 +129,7 @@ async fn join(
     let planned = async { execution::planned(store, id).await.map_err(|error| failure_of(error, id)) };
     let run = unless_interrupted(planned).await?;
     if run.is_over() {
-        return watch::follow_run(id, store, settings.format).await;
+        return watch::follow_run(id, store, settings).await;
     }
     let environments = environments_of(store.as_ref(), id).await?;
     let secrets = session.secrets(store.clone())?.of(&environments).await?;

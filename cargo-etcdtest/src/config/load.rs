@@ -19,9 +19,11 @@ const PREFIX: &str = "ETCDTEST_";
 /// The variable that chooses a profile.
 const PROFILE: &str = "ETCDTEST_PROFILE";
 
-/// Variables of ours that are no settings: the harness and the project's set-up read them.
-const OTHERS: [&str; 4] = [
+/// Variables of ours that are no settings: the harness and the project's set-up read them, or a test's
+/// process has them.
+const OTHERS: [&str; 5] = [
     PROFILE,
+    etcdtest::protocol::ATTEMPT_VARIABLE,
     etcdtest::protocol::ENVIRONMENT_VARIABLE,
     etcdtest::protocol::LIST_VARIABLE,
     "ETCDTEST_ETCD_BIN",

@@ -5,6 +5,7 @@
 
 mod error;
 mod file;
+mod levels;
 mod load;
 mod overrides;
 mod rules;
@@ -14,6 +15,7 @@ mod value;
 mod workspace;
 
 pub use error::SettingsError;
+pub use levels::{FinalStatusLevel, StatusLevel};
 pub use overrides::Override;
 pub use rules::{
     Backoff, MaxFail, OutputWhen, PassOrFail, Retries, RuleError, Rules, SlowTimeout, ThreadsRequired,

@@ -11,6 +11,7 @@ use serde::Serialize;
 use toml::de::DeValue;
 
 use super::error::SettingsError;
+use super::levels::{FinalStatusLevel, StatusLevel};
 use super::load::Sources;
 use super::overrides::Override;
 use super::rules::{MaxFail, OutputWhen, PassOrFail, Retries, Rules, SlowTimeout};
@@ -173,6 +174,10 @@ settings! {
     list_timeout: Duration = "1m",
     /// After how many failed tests no more are begun
     max_fail: MaxFail = "1",
+    /// Which tests get a line as things happen to them
+    status_level: StatusLevel = "pass",
+    /// Which tests are listed at the end of a run
+    final_status_level: FinalStatusLevel = "fail",
     /// When the output of a test that passed is shown
     success_output: OutputWhen = "never",
     /// When the output of a test that failed is shown

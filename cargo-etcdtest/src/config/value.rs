@@ -8,6 +8,7 @@ use serde::de::DeserializeOwned;
 use toml::Spanned;
 use toml::de::{DeValue, ValueDeserializer};
 
+use super::levels::{FinalStatusLevel, StatusLevel};
 use super::rules::{MaxFail, OutputWhen, PassOrFail, Retries, SlowTimeout, ThreadsRequired, duration};
 use super::types::{Format, KeepRuns, StoreOutput, TestThreads, User};
 use crate::model::Labels;
@@ -170,6 +171,10 @@ fn text(value: &DeValue<'_>) -> Option<String> {
 value!(StoreOutput, "`failed`, `all` or `none`", parse: of_names, show: name_of);
 value!(PassOrFail, "`pass` or `fail`", parse: of_names, show: name_of);
 value!(OutputWhen, "`immediate`, `final`, `immediate-final` or `never`", parse: of_names, show: name_of);
+value!(StatusLevel, "`none`, `fail`, `retry`, `slow`, `leak`, `pass`, `skip` or `all`",
+    parse: of_names, show: name_of);
+value!(FinalStatusLevel, "`none`, `fail`, `flaky`, `slow`, `skip`, `pass` or `all`",
+    parse: of_names, show: name_of);
 value!(Format, "`human` or `json`", parse: of_names, show: name_of);
 value!(ColorChoice, "`auto`, `always` or `never`", parse: of_names, show: name_of);
 

@@ -37,19 +37,35 @@ impl KnownSecrets {
         for (file, given) in files {
             known.extend(given.values().map(|(name, value)| (name.to_owned(), Secret::new(value))));
             for name in [Some(&file.name), file.definition.extends.as_ref()].into_iter().flatten() {
-                match environments.chain(&EnvironmentId::current(name)).await {
-                    Ok(chain) => known.extend(secrets.readable(&chain.resolve().definition).await?),
-                    Err(error @ EnvironmentError::Store(_)) => return Err(error),
-                    // It comes into being with one of the other files, or not at all.
-                    Err(_) => {}
-                }
+                // One that is not there comes into being with one of the other files, or not at all.
+                known.extend(stored(&EnvironmentId::current(name), environments, secrets).await?);
             }
         }
+        Ok(Self::new(&known))
+    }
+
+    /// Those stored of these environments, and of what they extend; none of one that is not there.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn stored(
+        ids: impl IntoIterator<Item = EnvironmentId>,
+        environments: &Environments,
+        secrets: &Secrets,
+    ) -> Result<Self, EnvironmentError> {
+        let mut known = Vec::new();
+        for id in ids {
+            known.extend(stored(&id, environments, secrets).await?);
+        }
+        Ok(Self::new(&known))
+    }
+
+    fn new(known: &[(String, Secret)]) -> Self {
         let known = || known.iter().map(|(name, value)| (name.as_str(), value.expose()));
         let is_word =
             |value: &str| value.len() <= WORD && value.bytes().all(|byte| byte.is_ascii_lowercase());
         let telling = Redactor::new(known().filter(|(_, value)| !is_word(value)));
-        Ok(Self { all: Redactor::new(known()), telling })
+        Self { all: Redactor::new(known()), telling }
     }
 
     /// Checks that neither a file nor its data sets hold one of them: they would be stored,
@@ -76,5 +92,18 @@ impl KnownSecrets {
     /// A text without them.
     pub fn without(&self, text: &str) -> String {
         self.all.text(text.to_owned())
+    }
+}
+
+/// The secrets of an environment that can be read here, with those that it inherits.
+async fn stored(
+    id: &EnvironmentId,
+    environments: &Environments,
+    secrets: &Secrets,
+) -> Result<Vec<(String, Secret)>, EnvironmentError> {
+    match environments.chain(id).await {
+        Ok(chain) => Ok(secrets.readable(&chain.resolve().definition).await?),
+        Err(error @ EnvironmentError::Store(_)) => Err(error),
+        Err(_) => Ok(Vec::new()),
     }
 }

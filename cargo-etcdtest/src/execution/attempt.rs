@@ -148,7 +148,8 @@ impl Launch {
         if stopped == Some(Stopped::Cancelled) {
             return Ran::Stopped;
         }
-        attempt.leaky = settle(&process, &mut streams).await && stopped.is_none();
+        let left = settle(&process, &mut streams).await;
+        attempt.leaky = (launcher.end_left_by(&self.start.id()).await || left) && stopped.is_none();
         let (printed, closing, Said { mut steps, attachments, outcome, .. }) = streams.end().await;
         let output = AttemptOutput { printed, attachments, services: Vec::new() };
         let ending = match (stopped, &status) {

@@ -64,6 +64,11 @@ impl Starter {
         Ok(None)
     }
 
+    /// What leaves its group is not known here.
+    pub(super) async fn end_left_by(&self, _: &str) -> bool {
+        false
+    }
+
     /// Attempts end with their groups, and there is nothing else.
     pub(super) async fn close(&self) {}
 }

@@ -134,6 +134,12 @@ impl Launcher {
         Ok(Process::of_service(started, groups))
     }
 
+    /// Ends what this attempt ([`Start::id`](etcdtest::protocol::Start::id)) has left behind outside of
+    /// its group, and says whether there was anything.
+    pub(super) async fn end_left_by(&self, attempt: &str) -> bool {
+        self.hatchery.starter.end_left_by(attempt).await
+    }
+
     /// What takes secrets out of whatever comes of what it starts.
     pub(super) fn redactor(&self) -> &Redactor {
         &self.hatchery.redactor

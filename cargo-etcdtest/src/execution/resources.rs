@@ -55,19 +55,20 @@ impl Resources {
 }
 
 /// Does something that goes no further than `say` says, as long as the lock is held: that is
-/// told what `leave` is, and to die at once when the lock is lost.
+/// told what `leave` is, and to die at once when the lock is lost. Says whether it was, even if
+/// it turned out later that it was not.
 pub(super) async fn while_held<T>(
     lock: &Reservation,
     work: impl Future<Output = T>,
     mut leave: watch::Receiver<Leave>,
     say: watch::Sender<Leave>,
-) -> T {
+) -> (T, bool) {
     tokio::pin!(work);
     let mut lost = false;
     loop {
         tokio::select! {
             biased;
-            done = &mut work => return done,
+            done = &mut work => return (done, lost || lock.is_lost()),
             () = lock.lost(), if !lost => {
                 lost = true;
                 say.send_replace(Leave::ToDie);

@@ -4,7 +4,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use etcdtest::protocol::{ENVIRONMENT_VARIABLE, SECRET_VARIABLES, Start};
+use etcdtest::protocol::{ATTEMPT_VARIABLE, ENVIRONMENT_VARIABLE, SECRET_VARIABLES, Start};
 use rustix::process::Pid;
 use tokio::sync::watch;
 
@@ -18,7 +18,7 @@ use super::services::Supplied;
 use super::work::{Seat, Work};
 use crate::config::{OutputWhen, PassOrFail};
 use crate::environments::{Reservation, ReservationError};
-use crate::model::{Attempt, Fence, Outcome, PlannedUnit, TestKind, UnitIndex, UnitResult};
+use crate::model::{Attempt, Fence, Outcome, TestKind, UnitIndex, UnitResult};
 use crate::testcases::{Binary, ListedTest};
 
 /// After how long a resource is asked for again where the store did not answer.
@@ -200,25 +200,25 @@ impl Tried {
             }
             Progress::Passed => on(Opening::Lane),
         };
-        let ran = match &lock {
+        let (ran, lost) = match &lock {
             Err(reason) => {
                 let attempt =
                     Attempt { message: Some(reason.clone()), ..Attempt::begun(number, Outcome::Failed) };
-                Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())))
+                (Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default()))), false)
             }
             Ok(None) => {
-                execute_attempt(work, &seat, planned, test, &rules, self.token, number, turn, &leave, on)
-                    .await
+                let ran =
+                    execute_attempt(work, &seat, &unit, test, &rules, self.token, number, turn, &leave, on);
+                (ran.await, false)
             }
             Ok(Some(lock)) => {
                 let (say, hear) = watch::channel(*leave.borrow());
                 let ran =
-                    execute_attempt(work, &seat, planned, test, &rules, self.token, number, turn, &hear, on);
+                    execute_attempt(work, &seat, &unit, test, &rules, self.token, number, turn, &hear, on);
                 while_held(lock, ran, leave.clone(), say).await
             }
         };
         if let Ok(Some(lock)) = lock {
-            let lost = lock.is_lost();
             lock.release().await;
             // Somebody else may have used it at the same time: so this says nothing.
             if lost && *leave.borrow() == Leave::ToFinish {
@@ -288,7 +288,7 @@ impl Tried {
 async fn execute_attempt(
     work: &Work,
     seat: &Seat,
-    planned: &PlannedUnit,
+    unit: &Unit,
     test: &ListedTest,
     rules: &TestPolicy,
     token: Fence,
@@ -299,7 +299,7 @@ async fn execute_attempt(
 ) -> Ran {
     let mut leaving = leave.clone();
     let supplied = tokio::select! {
-        supplied = work.supply.for_attempt(&planned.environment) => supplied,
+        supplied = work.supply.for_attempt(&unit.environment) => supplied,
         Ok(_) = leaving.wait_for(|leave| *leave > Leave::ToFinish) => return Ran::Stopped,
     };
     let supplied = match supplied {
@@ -311,7 +311,7 @@ async fn execute_attempt(
         }
         None => return Ran::Stopped,
     };
-    let launch = launch(work, seat, &supplied, test, rules, token, number, turn);
+    let launch = launch(work, seat, unit, &supplied, test, rules, token, number, turn);
     let mut ran = launch.run(&work.launcher, leave.clone(), on).await;
     if let Ran::ToItsEnd(ended) = &mut ran
         && ended.0.outcome.is_failure()
@@ -327,6 +327,7 @@ async fn execute_attempt(
 fn launch(
     work: &Work,
     seat: &Seat,
+    unit: &Unit,
     supplied: &Supplied,
     test: &ListedTest,
     rules: &TestPolicy,
@@ -334,9 +335,20 @@ fn launch(
     attempt: u32,
     turn: Turn,
 ) -> Launch {
+    let start = Start {
+        test: test.id.test.clone(),
+        environment: supplied.environment.clone(),
+        run: work.run.to_string(),
+        unit: unit.index.0,
+        worker: work.worker.to_string(),
+        attempt,
+        token: token.0,
+        // Neither a code that programs like to exit with, nor one that a shell gives a meaning.
+        exit_code: fastrand::i32(30..100),
+    };
     let mut command = test.binary.command();
     match test.code.kind {
-        // How it is spoken to depends on how it is started.
+        // How it is spoken to depends on how it is started; it names the attempt itself.
         TestKind::Annotated => {}
         TestKind::Plain => {
             // How many threads one test needs is nothing that each process has to look for; said
@@ -345,6 +357,7 @@ fn launch(
             if test.code.ignore.is_some() {
                 command.arg("--include-ignored");
             }
+            command.env(ATTEMPT_VARIABLE, start.id());
             for (name, value) in &supplied.secrets.0 {
                 command.env(format!("{SECRET_VARIABLES}{name}"), value);
             }
@@ -353,16 +366,6 @@ fn launch(
     if let Some(file) = &supplied.file {
         command.env(ENVIRONMENT_VARIABLE, file);
     }
-    let start = Start {
-        test: test.id.test.clone(),
-        environment: supplied.environment.clone(),
-        run: work.run.to_string(),
-        worker: work.worker.to_string(),
-        attempt,
-        token: token.0,
-        // Neither a code that programs like to exit with, nor one that a shell gives a meaning.
-        exit_code: fastrand::i32(30..100),
-    };
     Launch {
         command,
         kind: test.code.kind,

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until};
 
 use super::attempt::Leave;
 use super::claims::Claims;
-use super::error::Result;
+use super::error::{Result, RunError};
 use super::events::EventSink;
 use super::lanes::{Lanes, Needs, Users};
 use super::recorder::{self, Dealt, LocksHeld, Request, Share};
@@ -229,7 +229,12 @@ pub async fn execute(
                 }
             }
             Ok(()) = leave.changed() => {
-                say.send_if_modified(|now| raise(now, *leave.borrow_and_update()));
+                let said = *leave.borrow_and_update();
+                say.send_if_modified(|now| raise(now, said));
+                // With no test to kill, it is the store that nobody wants to wait for.
+                if said >= Leave::ToDie && attempts.is_empty() {
+                    return Err(RunError::Interrupted(work.run.clone()));
+                }
             }
             () = work.reservation_lost(), if !lost && !suspended => {}
             held = work.is_reserved_after_all(), if suspended && attempts.is_empty() => {

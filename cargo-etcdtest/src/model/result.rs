@@ -188,8 +188,9 @@ pub struct LatestResult {
 }
 
 impl LatestResult {
-    /// How many recent outcomes are kept.
-    pub const RECENT: usize = 32;
+    /// How many recent outcomes are kept: what a plan weighs, and no more, as every run writes
+    /// them anew for each of its tests.
+    pub const RECENT: usize = 10;
 }
 
 impl Record for LatestResult {
@@ -197,7 +198,7 @@ impl Record for LatestResult {
 }
 
 /// One of the last outcomes of a test case in an environment. In a record it is an array of
-/// its fields: every run reads and writes 32 of them for each test.
+/// its fields: every run reads and writes several of them for each test.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(from = "RecentFields", into = "RecentFields")]
 pub struct RecentOutcome {

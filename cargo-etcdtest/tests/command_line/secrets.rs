@@ -126,3 +126,17 @@ fn secrets_are_encrypted_for_recipients_and_again_for_others() {
     said.failed(102, &["what ETCDTEST_AGE_KEY holds is no age identity"]);
     assert!(!said.stderr.contains("hunter1"));
 }
+
+#[test]
+fn what_is_typed_about_an_environment_is_kept_without_its_secrets() {
+    let folder = Folder::with(&[("staging.toml", &format!("capacity = 1\n{ENVIRONMENT}"))]);
+    with_token(&folder, "env apply staging.toml", "hunter1");
+    with_token(&folder, "env apply staging.toml", "hunter2");
+    folder.ok("env rollback staging@1 --message from=hunter2,to=hunter1");
+    let history = folder.ok("env history staging");
+    let message = "rollback to version 1: from=[secret token],to=[secret token]";
+    assert!(history.contains(message) && !history.contains("hunter"), "{history}");
+    folder.ok("env reserve staging --for 1h --why rotating-hunter1");
+    let shown = folder.ok("env show staging");
+    assert!(shown.contains("rotating-[secret token]") && !shown.contains("hunter"), "{shown}");
+}

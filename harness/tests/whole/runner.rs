@@ -38,6 +38,7 @@ pub(crate) fn start(test: &str, config: Value) -> Start {
         }
         .to_json(),
         run: "run-1".into(),
+        unit: 7,
         worker: "worker-2".into(),
         attempt: 2,
         token: 55,

@@ -6,19 +6,19 @@ use std::time::{Duration, Instant};
 
 use cargo_etcdtest::model::{Fence, Outcome, RunId, UnitIndex, Worker, WorkerId};
 use cargo_etcdtest::store::etcd::{EtcdOptions, EtcdStore};
-use cargo_etcdtest::store::{Change, Store, decode};
+use cargo_etcdtest::store::{Change, Revision, Store, decode};
 use rustix::process::Signal;
 
 use super::witness::{Witness, Written};
-use crate::etcd::Cluster;
+use crate::etcd::{Cluster, Etcd};
+use crate::processes::{PATIENCE, eventually};
 use crate::proxy::{Proxy, Traffic};
+use crate::running::{Ran, Running};
 use crate::simulation::{Judge, Promise, Wrong};
-use crate::subject::{Running, Subject};
+use crate::subject::Subject;
 
 /// The run that all workers share.
 const RUN: &str = "trial";
-/// How long a trial waits for what must come.
-const PATIENCE: Duration = Duration::from_mins(2);
 
 /// All that takes part in a trial.
 #[derive(Debug)]
@@ -34,10 +34,15 @@ pub struct Arena {
 }
 
 impl Arena {
-    /// A run with so many workers, of whose tests some have been executed. With `users`, etcd
+    /// How many tests the run has.
+    pub const TESTS: usize = 60;
+
+    /// A run with so many workers. With `users`, etcd
     /// asks for a password, and what it gives for it is good for a second only.
     pub fn with(workers: usize, users: bool) -> Self {
-        let flags: &[&str] = if users { &["--auth-token=simple", "--auth-token-ttl=1"] } else { &[] };
+        // What is dear about a password is of no interest here.
+        let few = ["--auth-token=simple", "--auth-token-ttl=1", "--bcrypt-cost=4"];
+        let flags: &[&str] = if users { &few } else { &[] };
         let cluster = Cluster::with(flags);
         let mut options = cluster.options();
         if users {
@@ -57,9 +62,7 @@ impl Arena {
         }
         subject.write(".config/etcdtest.toml", "[profile.default]\nstore-timeout = \"5m\"\n");
         let workers = (0..workers).map(|_| subject.start(&arguments)).collect();
-        let arena = Self { cluster, options, proxies, subject, workers, killed: BTreeSet::new(), witness };
-        arena.wait_for_executions(5);
-        arena
+        Self { cluster, options, proxies, subject, workers, killed: BTreeSet::new(), witness }
     }
 
     /// Waits until so many tests have been executed.
@@ -67,11 +70,13 @@ impl Arena {
     /// # Panics
     /// They are not, in good time.
     pub fn wait_for_executions(&self, count: usize) {
-        let started = Instant::now();
-        while executions(&self.subject).len() < count {
-            assert!(started.elapsed() < PATIENCE, "no {count} tests are executed");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        let enough = || (executions(&self.subject).len() >= count).then_some(());
+        eventually(enough, &format!("the execution of {count} tests"));
+    }
+
+    /// How many tests have been executed.
+    pub fn executions(&self) -> usize {
+        executions(&self.subject).len()
     }
 
     /// Ends a worker with SIGKILL.
@@ -94,6 +99,11 @@ impl Arena {
         self.proxies.iter().for_each(|proxy| proxy.set(Traffic::Passes));
     }
 
+    /// What becomes from now on of the bytes between workers and one member.
+    pub fn traffic_of(&self, member: usize, traffic: Traffic) {
+        self.proxies[member].set(traffic);
+    }
+
     /// The member that leads.
     ///
     /// # Panics
@@ -104,20 +114,20 @@ impl Arena {
             store.status().await.expect("the store says how it is").members
         });
         let leader = members.iter().find(|(_, state)| state == "leader").expect("one leads").0.clone();
-        let endpoint = |etcd: &crate::etcd::Etcd| leader.contains(&etcd.endpoint());
+        let endpoint = |etcd: &Etcd| leader.contains(&etcd.endpoint());
         self.cluster.members.iter().position(endpoint).expect("the leader is a member")
     }
 
-    /// Has the store forget all history but the last few revisions.
+    /// Has the store forget all history up to now.
     ///
     /// # Panics
     /// The store is away.
     pub fn compact(&self) {
         block_on(async {
             let store = EtcdStore::connect(self.options.clone()).await.expect("the store is there");
-            let revision = store.status().await.expect("the store says how it is").revision;
-            // Who watches is that far behind at the most.
-            store.compact(cargo_etcdtest::store::Revision(revision.0 - 2)).await.expect("there is history");
+            let Revision(now) = store.status().await.expect("the store says how it is").revision;
+            self.witness.wait_for(Revision(now));
+            store.compact(Revision(now)).await.expect("there is history");
         });
     }
 
@@ -127,18 +137,25 @@ impl Arena {
     /// The store is away at the end.
     pub fn judge(self) -> Vec<Wrong> {
         let mut wrong = Vec::new();
-        let mut told = BTreeMap::new();
+        let (mut told, mut ended) = (BTreeMap::new(), Vec::new());
+        let until = Instant::now() + PATIENCE;
         for (number, worker) in self.workers.into_iter().enumerate() {
             let id = worker.id();
-            let ran = worker.end();
-            if !self.killed.contains(&number) && ran.code != Some(0) {
-                wrong.push(Wrong::new(Promise::Ends, format!("a worker ended with {ran:?}")));
-            }
+            let ran: Ran = match worker.output_within(until.saturating_duration_since(Instant::now())) {
+                Ok(output) => output.into(),
+                Err(stuck) => {
+                    wrong.push(Wrong::new(Promise::Ends, stuck));
+                    continue;
+                }
+            };
             // The last line of one that was killed may be cut.
             let lines = ran.stdout.lines().filter_map(|line| serde_json::from_str(line).ok());
             let stored = lines.filter(|event: &serde_json::Value| event["event"] == "unit-finished");
             let units = stored.filter_map(|event| u32::try_from(event["unit"].as_u64()?).ok().map(UnitIndex));
             told.insert(id, units.collect::<Vec<_>>());
+            if !self.killed.contains(&number) {
+                ended.push(ran);
+            }
         }
         let executions = executions(&self.subject);
         let log = self.witness.end();
@@ -148,6 +165,15 @@ impl Arena {
             units.into_iter().filter_map(move |unit| Some((worker.clone()?, unit)))
         });
         let judge = Judge::of(&RunId::new(RUN), &log, &BTreeMap::new());
+        let crashed = judge.results().filter(|(_, result)| result.outcome == Outcome::Crashed).count();
+        // A test that lost three workers is given up.
+        let code = if self.killed.len() >= 3 && crashed > 0 { 100 } else { 0 };
+        let others = ended.into_iter().filter(|ran| ran.code != Some(code));
+        let how = |Ran { code, stdout, stderr }: Ran| {
+            let last = stdout.lines().last().unwrap_or_default().to_owned();
+            format!("a worker ended with {code:?} after {last}:\n{stderr}")
+        };
+        wrong.extend(others.map(|ran| Wrong::new(Promise::Ends, how(ran))));
         wrong.extend(judge.results().filter(|(_, result)| result.outcome != Outcome::Crashed).filter_map(
             |(test, result)| {
                 let Fence(token) = result.token;

@@ -80,6 +80,11 @@ impl Reservation {
         self.environments.iter().map(|(name, _)| name.as_str())
     }
 
+    /// The revision that created its keys: its place in the order of arrival.
+    pub(super) fn created(&self) -> Revision {
+        self.created
+    }
+
     fn queues(&self) -> impl Iterator<Item = Key> {
         self.environments().map(|name| keys::queue(name, &self.lock.holder))
     }

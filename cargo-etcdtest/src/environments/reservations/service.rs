@@ -72,11 +72,14 @@ impl Reservations {
         stop: impl Future<Output = ()>,
         mut on_wait: impl FnMut(&Waiting),
     ) -> Result<Reservation> {
-        self.refuse_second(wanted).await?;
         let mut stop = pin!(stop);
         let mut timeout = pin!(sleep(wanted.timeout));
         loop {
             let mut place = self.enqueue(wanted).await?;
+            if let Err(error) = self.refuse_second(wanted, place.created()).await {
+                place.give_up().await;
+                return Err(error);
+            }
             let mut last = None;
             let told = |waiting: &Waiting| {
                 last = Some(Box::new(waiting.clone()));
@@ -102,11 +105,14 @@ impl Reservations {
         }
     }
 
-    /// Refuses a person who is in one of the queues already, and would wait for themselves.
-    async fn refuse_second(&self, wanted: &Wanted) -> Result<()> {
+    /// Refuses a person who was in one of the queues before this place was `created` there, and would
+    /// wait for themselves.
+    async fn refuse_second(&self, wanted: &Wanted, created: Revision) -> Result<()> {
         if let Holder::Person(_) = wanted.holder {
             for (name, _) in &wanted.environments {
-                if let Some(place) = self.queue(name).await?.of_person(&wanted.author).next() {
+                let queue = self.queue(name).await?;
+                let mut own = queue.of_person(&wanted.author);
+                if let Some(place) = own.find(|place| place.created < created) {
                     let lock = Box::new(place.lock.clone());
                     return Err(ReservationError::AlreadyYours { name: name.clone(), lock });
                 }

@@ -2,9 +2,11 @@
 //! test has killed the keeper, the runner reaps what it left and starts another.
 
 use std::collections::HashMap;
+use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -12,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use etcdtest::protocol::ATTEMPT_VARIABLE;
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
@@ -26,11 +29,11 @@ use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 use super::ARGUMENT;
 use super::message::{REPLY, Reply, Request};
-use super::orphans::{end_all_children, end_holders};
+use super::orphans::{child_that_holds, children, end_all_children, has_variable};
 use crate::config::CREDENTIALS;
 use crate::execution::process::Started;
 
@@ -43,6 +46,10 @@ const TRIES: usize = 3;
 const REMEMBERED: Duration = Duration::from_secs(5);
 /// How long a process may have to wait for the end of another one that it comes after.
 const SOON: Duration = Duration::from_millis(20);
+/// How often it is looked whether what was killed has ended.
+const LOOK: Duration = Duration::from_millis(2);
+/// How many bytes of the list of the keeper's children are read: some five hundred.
+const CHILDREN: usize = 4096;
 /// How long the keeper may take to kill what is left at the end.
 const LAST_WORK: Duration = Duration::from_secs(10);
 
@@ -64,6 +71,8 @@ pub(super) struct Life {
     /// Of whole packets, whatever its type is called.
     socket: UnixStream,
     pid: Option<Pid>,
+    /// The list of its children, where the system keeps one.
+    children: Option<File>,
     state: Mutex<State>,
 }
 
@@ -111,11 +120,7 @@ impl Keeper {
             Some(Ok(started)) => Ok(Some(started)),
             Some(Err(error)) if Errno::from_io_error(&error) != Some(Errno::CANCELED) => Err(error),
             Some(Err(_)) => Ok(None),
-            None => {
-                // It may have been started all the same: nobody would ever hear of it.
-                end_holders(&streams);
-                Ok(None)
-            }
+            None => Ok(left_running(&streams)),
         }
     }
 
@@ -130,10 +135,41 @@ impl Keeper {
             if let Some(answer) = life.spawn(command, streams, None).await? {
                 return answer.map(|started| (started, life));
             }
-            // It may have been started all the same: nobody would ever hear of it.
-            end_holders(&streams);
+            if let Some(started) = left_running(&streams) {
+                return Ok((started, life));
+            }
         }
         Err(io::Error::other("the runner's keeper was killed again and again"))
+    }
+
+    /// Ends what an attempt, named as its variable has it, has left to the keeper, and says whether
+    /// there was anything.
+    pub(super) async fn end_left_by(&self, attempt: &str) -> bool {
+        let Some(life) = self.current.lock().await.as_ref().map(|(life, _)| Arc::clone(life)) else {
+            return false;
+        };
+        let left = || {
+            let mut left = life.left();
+            if life.locked().gone || self.orphaned.load(Ordering::Relaxed) {
+                left.extend(children());
+            }
+            left.retain(|process| has_variable(*process, ATTEMPT_VARIABLE, attempt));
+            left
+        };
+        let mut some = left();
+        let any = !some.is_empty();
+        let ending = async {
+            // What those started comes here once they have ended.
+            while !some.is_empty() {
+                for process in &some {
+                    let _ = kill_process(*process, Signal::KILL);
+                }
+                sleep(LOOK).await;
+                some = left();
+            }
+        };
+        let _ = timeout(LAST_WORK, ending).await;
+        any
     }
 
     /// Kills whatever was started and still runs.
@@ -183,9 +219,9 @@ impl Life {
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
         ioctl_fionbio(&ours, true)?;
         let mut command = tokio::process::Command::new(program);
-        // Whatever it starts inherits its variables.
-        for credential in CREDENTIALS {
-            command.env_remove(credential);
+        // Whatever it starts inherits its variables. It is no attempt's itself, even if the runner is.
+        for variable in CREDENTIALS.into_iter().chain([ATTEMPT_VARIABLE]) {
+            command.env_remove(variable);
         }
         let child = command
             .arg(ARGUMENT)
@@ -196,7 +232,12 @@ impl Life {
             .process_group(0)
             .spawn()?;
         let pid = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
-        Ok((Self { socket: UnixStream::from_std(ours.into())?, pid, state: Mutex::default() }, child))
+        let children = pid.and_then(|pid| {
+            let pid = pid.as_raw_nonzero();
+            File::open(format!("/proc/{pid}/task/{pid}/children")).ok()
+        });
+        let socket = UnixStream::from_std(ours.into())?;
+        Ok((Self { socket, pid, children, state: Mutex::default() }, child))
     }
 
     /// Asks for a process; `None` where the keeper died before it answered.
@@ -248,6 +289,16 @@ impl Life {
         } else {
             state.running.insert(number, ended);
         }
+    }
+
+    /// The keeper's children that it was not asked for: what others have left to it.
+    fn left(&self) -> Vec<Pid> {
+        let mut list = [0; CHILDREN];
+        let length = self.children.as_ref().and_then(|file| file.read_at(&mut list, 0).ok());
+        let numbers = list[..length.unwrap_or_default()].split(|byte| *byte == b' ');
+        let numbers = numbers.filter_map(|number| std::str::from_utf8(number).ok()?.parse().ok());
+        let state = self.locked();
+        numbers.filter(|child| !state.running.contains_key(child)).filter_map(Pid::from_raw).collect()
     }
 
     fn close(&self) {
@@ -354,6 +405,15 @@ pub(super) fn send_with(socket: impl AsFd, bytes: &[u8], streams: &[BorrowedFd<'
     control.push(SendAncillaryMessage::ScmRights(streams));
     sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+/// A process that a keeper has started with these streams and died before it could say so: it is
+/// this process's child now. One that has ended by now is not found, and started again.
+fn left_running(streams: &[BorrowedFd<'_>]) -> Option<Started> {
+    let pid = child_that_holds(streams)?;
+    let (sender, ended) = oneshot::channel();
+    tokio::spawn(reap(pid, sender));
+    Some((pid, ended))
 }
 
 /// Waits for a child of this process that it did not start itself.

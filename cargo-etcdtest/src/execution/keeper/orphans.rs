@@ -31,8 +31,24 @@ pub(super) fn end_all_children() {
     }
 }
 
+/// Whether a process was started with this variable, or inherited it.
+pub(super) fn has_variable(process: Pid, name: &str, value: &str) -> bool {
+    let variables = fs::read(format!("/proc/{}/environ", process.as_raw_nonzero()));
+    let is_meant = |variable: &[u8]| {
+        variable.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
+            == Some(value.as_bytes())
+    };
+    variables.is_ok_and(|variables| variables.split(|byte| *byte == 0).any(is_meant))
+}
+
+/// The child of this process that holds one of these pipes or sockets.
+pub(super) fn child_that_holds(streams: &[BorrowedFd<'_>]) -> Option<Pid> {
+    let held = Held::of(streams);
+    children().into_iter().find(|child| held.is_open_in(*child))
+}
+
 /// This process's children.
-fn children() -> Vec<Pid> {
+pub(super) fn children() -> Vec<Pid> {
     let parent = getpid().as_raw_nonzero().to_string();
     processes()
         .filter(|process| {
@@ -49,19 +65,28 @@ fn children() -> Vec<Pid> {
 /// Kills every other process that holds one of these pipes or sockets, in or out of any
 /// group, and says whether there was one.
 pub(in crate::execution) fn end_holders(streams: &[BorrowedFd<'_>]) -> bool {
-    let inodes = streams.iter().filter_map(|stream| fstat(stream).ok()).map(|stat| stat.st_ino);
-    let names: HashSet<String> =
-        inodes.flat_map(|inode| [format!("pipe:[{inode}]"), format!("socket:[{inode}]")]).collect();
-    let holds = |process: &Pid| {
+    let held = Held::of(streams);
+    let holders = processes().filter(|process| *process != getpid() && held.is_open_in(*process));
+    // All of them, not just the first.
+    holders.filter(|holder| kill_process(*holder, Signal::KILL).is_ok()).count() > 0
+}
+
+/// The names by which `/proc` calls pipes and sockets.
+struct Held(HashSet<String>);
+
+impl Held {
+    fn of(streams: &[BorrowedFd<'_>]) -> Self {
+        let inodes = streams.iter().filter_map(|stream| fstat(stream).ok()).map(|stat| stat.st_ino);
+        Self(inodes.flat_map(|inode| [format!("pipe:[{inode}]"), format!("socket:[{inode}]")]).collect())
+    }
+
+    fn is_open_in(&self, process: Pid) -> bool {
         let open = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero()));
         open.into_iter().flatten().flatten().any(|entry| {
             fs::read_link(entry.path())
-                .is_ok_and(|target| target.to_str().is_some_and(|target| names.contains(target)))
+                .is_ok_and(|target| target.to_str().is_some_and(|target| self.0.contains(target)))
         })
-    };
-    let holders = processes().filter(|process| *process != getpid()).filter(holds);
-    // All of them, not just the first.
-    holders.filter(|holder| kill_process(*holder, Signal::KILL).is_ok()).count() > 0
+    }
 }
 
 fn processes() -> impl Iterator<Item = Pid> {

@@ -204,3 +204,47 @@ fn tell(socket: &impl AsFd, reply: Reply) {
     // A runner that is gone is noticed by the next request.
     while send(socket, &reply.encode(), SendFlags::NOSIGNAL) == Err(Errno::INTR) {}
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::process::Command;
+    use std::time::Duration;
+
+    use rustix::net::{Shutdown, shutdown};
+    use rustix::pipe::{PipeFlags, pipe_with};
+    use rustix::process::kill_process;
+
+    use super::super::client::Keeper;
+    use super::*;
+
+    /// No test but a keeper, which starts what it is asked for and is killed before it says so.
+    #[test]
+    #[ignore = "the test below starts it"]
+    fn is_killed_before_it_answers() {
+        let socket = io::stdin();
+        if shutdown(&socket, Shutdown::Write).is_err() {
+            return;
+        }
+        let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], None);
+        answer(&socket, &mut vec![0; MAX_REQUEST], &mut Successors::new());
+        let _ = kill_process(getpid(), Signal::KILL);
+    }
+
+    #[tokio::test]
+    async fn what_a_keeper_started_before_it_was_killed_is_not_started_again() {
+        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keeper-that-dies.sh");
+        let keeper = Keeper::new(program, None);
+        let folder = tempfile::tempdir().unwrap();
+        let script = "echo started >> starts; while [ ! -e go ]; do sleep 0.01; done; exit 7";
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", script]).current_dir(folder.path());
+        let (_read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let started = keeper.spawn(&command, [write.as_fd(); 3]).await;
+        fs::write(folder.path().join("go"), "").unwrap();
+        let (_, ended) = started.unwrap();
+        let status = tokio::time::timeout(Duration::from_mins(1), ended).await.unwrap().unwrap();
+        assert_eq!(status.code(), Some(7));
+        assert_eq!(fs::read_to_string(folder.path().join("starts")).unwrap(), "started\n");
+    }
+}

@@ -73,6 +73,11 @@ impl Starter {
         self.keeper.spawn_after(first, command, streams.each_ref().map(AsFd::as_fd)).await
     }
 
+    /// Ends what this attempt has left to the keeper, and says whether there was anything.
+    pub(in crate::execution) async fn end_left_by(&self, attempt: &str) -> bool {
+        self.keeper.end_left_by(attempt).await
+    }
+
     /// Kills whatever was started and still runs.
     pub(in crate::execution) async fn close(&self) {
         self.keeper.close().await;

@@ -45,13 +45,21 @@ struct State {
     redacted: RedactedStream,
     kept: VecDeque<u8>,
     written: u64,
-    /// The line that is not complete yet.
-    line: Vec<u8>,
-    /// How many bytes of it were written.
+    /// How many bytes of what is kept belong to a line that is not complete yet.
     open: u64,
-    awaited: Option<(Regex, oneshot::Sender<()>)>,
+    awaited: Option<Awaited>,
     /// Where the last lines of a service begin that has ended for good.
     last_words: Option<u64>,
+}
+
+/// A line that somebody waits for. It is looked for in what the service wrote itself: a secret may
+/// be part of it.
+#[derive(Debug)]
+struct Awaited {
+    pattern: Regex,
+    sender: oneshot::Sender<()>,
+    /// The line that is not complete yet.
+    line: Vec<u8>,
 }
 
 /// A place in a log.
@@ -145,7 +153,7 @@ impl Log {
     /// Hears of a line that matches. A line that was written before does not count.
     pub(super) fn matching(&self, pattern: Regex) -> oneshot::Receiver<()> {
         let (sender, matched) = oneshot::channel();
-        self.locked().awaited = Some((pattern, sender));
+        self.locked().awaited = Some(Awaited { pattern, sender, line: Vec::new() });
         matched
     }
 
@@ -168,6 +176,7 @@ impl Log {
         for _ in 0..READS {
             match rustix::io::read(&self.pipe, &mut buffer) {
                 Ok(length @ 1..) => {
+                    state.look_at(&buffer[..length]);
                     let passed = state.redacted.push(&buffer[..length]);
                     state.push(&passed);
                 }
@@ -188,24 +197,35 @@ impl State {
         self.kept.extend(&bytes[bytes.len().saturating_sub(KEPT)..]);
         let excess = self.kept.len().saturating_sub(KEPT);
         self.kept.drain(..excess);
-        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
-            let text = piece.strip_suffix(b"\n").unwrap_or(piece);
-            self.line.extend(&text[..text.len().min(LINE - self.line.len())]);
-            self.open += piece.len() as u64;
-            if text.len() < piece.len() {
-                self.complete_line();
-            }
-        }
+        self.open = match bytes.iter().rposition(|byte| *byte == b'\n') {
+            Some(end) => (bytes.len() - end - 1) as u64,
+            None => self.open + bytes.len() as u64,
+        };
     }
 
-    fn complete_line(&mut self) {
-        let line = std::mem::take(&mut self.line);
-        self.open = 0;
-        let line = plain(&String::from_utf8_lossy(&line));
-        if let Some((_, sender)) = self.awaited.take_if(|(pattern, _)| pattern.is_match(&line)) {
+    /// Looks for the line that somebody waits for.
+    fn look_at(&mut self, bytes: &[u8]) {
+        if let Some(Awaited { sender, .. }) = self.awaited.take_if(|awaited| awaited.is_in(bytes)) {
             // Whoever waited for it may have given up.
             let _ = sender.send(());
         }
+    }
+}
+
+impl Awaited {
+    /// Whether it is complete with what comes next.
+    fn is_in(&mut self, bytes: &[u8]) -> bool {
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let text = piece.strip_suffix(b"\n").unwrap_or(piece);
+            self.line.extend(&text[..text.len().min(LINE - self.line.len())]);
+            if text.len() < piece.len() {
+                let line = std::mem::take(&mut self.line);
+                if self.pattern.is_match(&plain(&String::from_utf8_lossy(&line))) {
+                    return true;
+                }
+            }
+        }
+        false
     }
 }
 
@@ -264,6 +284,18 @@ mod tests {
         assert!(matched.try_recv().is_err());
         service.write_all(b"34\n").unwrap();
         matched.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn a_line_with_a_secret_is_heard_of_and_kept_without_it() {
+        let (log, _reading, mut service) = log();
+        let matched = log.matching(Regex::new("^ready, key hunter2-hunter3$").unwrap());
+        let mark = log.mark();
+        service.write_all(b"ready, key hunter2-").unwrap();
+        log.mark();
+        service.write_all(b"hunter3\n").unwrap();
+        matched.await.unwrap();
+        assert_eq!(log.since(mark).1, b"ready, key [secret token]\n");
     }
 
     #[tokio::test]

@@ -28,6 +28,8 @@ pub(super) struct Watcher {
     range: KeyRange,
     subject: Subject,
     notices: mpsc::Sender<Result<Notice>>,
+    /// A member watches: it has accepted the token, whether or not there is anything to tell.
+    accepted: bool,
     /// The first revision not delivered yet.
     next: Revision,
     /// What has come of a revision whose end has not.
@@ -63,6 +65,7 @@ impl Watcher {
             range,
             subject,
             notices,
+            accepted: false,
             next,
             pending: Vec::new(),
             pending_revision: Revision(0),
@@ -89,11 +92,12 @@ impl Watcher {
         loop {
             let member = self.cluster.current();
             let before = self.next;
+            self.accepted = false;
             let end = self.follow(member).await;
             self.pending.clear();
+            authenticated &= !self.accepted;
             if self.next > before {
                 pause = pauses();
-                authenticated = false;
             }
             match end {
                 End::Unwatched => return None,
@@ -167,6 +171,7 @@ impl Watcher {
             if answer.canceled {
                 return self.cancelled(&member.url, &answer.cancel_reason, token);
             }
+            self.accepted = true;
             if self.take(answer).await.is_none() {
                 return End::Unwatched;
             }

@@ -1,0 +1,4 @@
+#!/bin/sh
+# Stands in for the keeper in a unit test: its parent, the test's own program, serves as one that dies.
+name=execution::keeper::serve::tests::is_killed_before_it_answers
+exec "/proc/$PPID/exe" --exact "$name" --ignored --nocapture

@@ -6,6 +6,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use whole_program::simulation::{Guard, Trial, Wrong, in_parallel};
+use whole_program::tables;
 
 /// So many trials show which compares there are.
 const SHOWN: u64 = 200;
@@ -102,12 +103,17 @@ fn notice_all(guards: &[Guard], within: u64) -> BTreeMap<Guard, Option<(u64, Wro
     noticed.into_inner().expect("nobody panics")
 }
 
+/// Prints the row of a compare.
+fn tell(guard: &Guard, wrong: Option<&(u64, Wrong)>) {
+    println!("{}", row(guard, wrong));
+}
+
 /// A row of the table: the compare, the trial that notices, and what is broken without it; or
 /// why nothing is.
-fn tell(guard: &Guard, wrong: Option<&(u64, Wrong)>) {
+fn row(guard: &Guard, wrong: Option<&(u64, Wrong)>) -> String {
     match wrong {
-        Some((seed, wrong)) => println!("{:<52} {seed:>5}  {wrong}", guard.to_string()),
-        None => println!("{:<52} {:>5}  {}", guard.to_string(), "-", spare(guard).unwrap_or("?")),
+        Some((seed, wrong)) => format!("{:<52} {seed:>5}  {wrong}", guard.to_string()),
+        None => format!("{:<52} {:>5}  {}", guard.to_string(), "-", spare(guard).unwrap_or("?")),
     }
 }
 
@@ -129,6 +135,8 @@ fn the_table_of_compares() {
     let seeds = std::env::var("SIMULATION_SEEDS").map_or(UNNOTICED, |text| text.parse().expect("a number"));
     let noticed = notice_all(&guards, seeds);
     let missed = noticed.iter().filter(|(guard, wrong)| wrong.is_none() && spare(guard).is_none());
+    let rows: Vec<String> = noticed.iter().map(|(guard, wrong)| row(guard, wrong.as_ref())).collect();
+    tables::keep("compares", &rows.join("\n"));
     assert_eq!(missed.count(), 0, "compares that nobody misses, and nobody knows why");
     let needed = noticed.iter().filter(|(guard, wrong)| wrong.is_some() && spare(guard).is_some());
     assert_eq!(needed.count(), 0, "compares that are needed after all");

@@ -16,7 +16,7 @@ use super::worker::{self, MachineArgs};
 use super::{Exit, Failure, Format, Session};
 use crate::config::Settings;
 use crate::execution::{self, Cancelled};
-use crate::model::{Cancellation, Labels, RunState, RunSummary, Worker, WorkerId};
+use crate::model::{Cancellation, RunState, RunSummary, Worker, WorkerId};
 use crate::reports::history::{self, Found, ListedRun, Shown};
 use crate::reports::{Counts, LATEST, ReportError, RunDetails, SummaryReport, resolve_run, text};
 use crate::store::SharedStore;
@@ -144,15 +144,7 @@ async fn cancel(store: &SharedStore, run: &str, why: &str, settings: &Settings) 
         why => format!("{author} cancelled it: {}", text::one_line(why, text::MESSAGE)),
     };
     let id = resolve_run(&**store, run).await?;
-    let worker = Worker {
-        id: WorkerId::generate(&host),
-        host,
-        pid: std::process::id(),
-        run: id.clone(),
-        since: Timestamp::now(),
-        lanes: 0,
-        labels: Labels::default(),
-    };
+    let worker = Worker::new(WorkerId::generate(&host), host, id.clone());
     let cancellation = Cancellation { reason, ends_tests: true };
     let cancelled = execution::cancel(store, worker, &cancellation, settings.store_timeout).await;
     let workers = match cancelled.map_err(|error| failure_of(error, &id))? {

@@ -3,15 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use jiff::Timestamp;
-
 use super::claims::Claims;
 use super::error::{Result, RunError};
 use super::finish::{conclude, is_ripe};
 use super::journal::{Header, LeftBehind};
 use super::membership::Membership;
 use super::recorder::store as store_units;
-use crate::model::{Labels, Run, RunState, UnitIndex, Worker};
+use crate::model::{Run, RunState, UnitIndex, Worker};
 use crate::store::{
     Compare, KeyRange, Op, Patience, Revision, SharedStore, Txn, decode, decode_block, get, keys, list,
 };
@@ -73,16 +71,7 @@ pub async fn sync(
     let run = patience.lasts(|| get(store.as_ref(), keys::run(&header.run))).await?;
     let Some(run) = run.as_ref().map(decode::<Run>).transpose()? else { return Ok(none(Superseded::Gone)) };
     make_room(store, &header, patience).await?;
-    let (id, pid) = (header.worker.clone(), std::process::id());
-    let worker = Worker {
-        id,
-        host,
-        pid,
-        run: header.run.clone(),
-        since: Timestamp::now(),
-        lanes: 0,
-        labels: Labels::default(),
-    };
+    let worker = Worker::new(header.worker.clone(), host, header.run.clone());
     let (mut membership, plan) = match Membership::join(store.clone(), worker, run, patience).await {
         Ok(joined) => joined,
         Err(RunError::Gone(_)) => return Ok(none(Superseded::Gone)),
@@ -98,10 +87,7 @@ pub async fn sync(
         claims.leave().await?;
     }
     let mut membership = claims.into_membership();
-    let finished = is_ripe(&mut membership, &plan).await?;
-    if finished {
-        conclude(&mut membership, &plan).await?;
-    }
+    let finished = is_ripe(&mut membership, &plan).await? && conclude(&mut membership, &plan).await?.is_some();
     membership.leave().await;
     // Noted at the end: whoever has to begin again sees it through to the same.
     left.settle(&stored);

@@ -66,6 +66,13 @@ fn key_of(change: &Change) -> &Key {
     }
 }
 
+/// Whether a change cancels a run: anybody may, registered or not.
+fn cancels(change: &Change) -> bool {
+    let Change::Put(pair) = change else { return false };
+    pair.key.as_bytes().starts_with(b"/runs/")
+        && decode::<Run>(pair).is_ok_and(|run| run.state == RunState::Cancelling)
+}
+
 /// What is promised of a run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Promise {
@@ -177,7 +184,7 @@ impl Judge {
                 format!("the summary is {summary:?}, the results are {:?}", self.results),
             );
         }
-        if self.reports.is_empty() && self.plan.is_some() {
+        if self.reports.is_empty() {
             self.breaks(Promise::Ends, "there is no report");
         }
         self.wrong
@@ -219,7 +226,8 @@ impl Judge {
         let stale =
             writer.filter(|writer| self.known.contains(*writer) && !self.workers.contains_key(*writer));
         if let Some(writer) = stale
-            && let Some(key) = changes.iter().map(key_of).find(|key| self.is_of_run(key))
+            && let Some(key) =
+                changes.iter().filter(|change| !cancels(change)).map(key_of).find(|key| self.is_of_run(key))
         {
             self.breaks(Promise::NoneStale, format!("{writer} wrote {key} when it was not registered"));
         }
@@ -344,14 +352,13 @@ impl Judge {
             // One that was cancelled may be resumed.
             RunState::Running => !matches!(from, None | Some(RunState::Finished { cancelled: false })),
             RunState::Cancelling => matches!(from, Some(RunState::Running | RunState::Cancelling)),
-            RunState::Finishing { .. } => {
-                !matches!(from, None | Some(RunState::Planning { .. } | RunState::Finished { .. }))
-            }
-            // One that is cancelled before it begins needs no finisher.
-            RunState::Finished { cancelled } => match from {
+            // What is not planned is only ended where it was cancelled.
+            RunState::Finishing { cancelled, .. } => match from {
+                None | Some(RunState::Finished { .. }) => false,
                 Some(RunState::Planning { .. }) => *cancelled,
-                from => matches!(from, Some(RunState::Finishing { .. })),
+                Some(_) => true,
             },
+            RunState::Finished { .. } => matches!(from, Some(RunState::Finishing { .. })),
         };
         if from.is_none() {
             self.created = revision;

@@ -6,10 +6,9 @@ use std::time::Duration;
 
 use cargo_etcdtest::execution::{RunError, RunEvent};
 use cargo_etcdtest::model::{
-    Build, Definition, Environment, Run, RunId, RunState, TestCaseId, UnitIndex, WorkerId,
+    Definition, Environment, Run, RunId, TestCaseId, UnitIndex, WorkerId,
 };
 use cargo_etcdtest::store::{SharedStore, get_record, keys};
-use jiff::Timestamp;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -74,6 +73,8 @@ pub(super) struct World {
 pub(super) enum End {
     Done(Box<Run>),
     Failed(String, RunError),
+    /// The run goes on after it has ended its part.
+    Again,
     Died,
     Left,
 }
@@ -141,22 +142,8 @@ fn jobs(runs: usize) -> Vec<Job> {
     let max_fail = (fastrand::u8(..8) == 0).then(|| fastrand::u32(1..3));
     let environment = Environment::unstored("local", Definition::default(), "ann@desk").identity();
     let run = |number| Run {
-        id: RunId::new(format!("run{number}")),
-        state: RunState::Running,
-        created: Timestamp::now(),
-        finished: None,
-        command: vec![],
-        author: "ann@desk".into(),
-        commit: None,
-        build: Build::default(),
         environments: vec![environment.clone()],
-        units: 0,
-        stripes: vec![],
-        tests_digest: String::new(),
-        plan_digest: String::new(),
-        shuffle: None,
-        summary: None,
-        cancelled: None,
+        ..Run::new(RunId::new(format!("run{number}")), "ann@desk")
     };
     (0..runs).map(|number| Job { run: run(number), tests: tests.clone(), reserves, max_fail }).collect()
 }
@@ -200,12 +187,10 @@ impl World {
             match ended {
                 Ok(End::Done(run)) => outcomes.push((run.state, run.summary)),
                 Ok(End::Failed(..)) if lock(&self.deleted).contains(run) => {}
-                // Somebody cancelled the run before it was planned.
-                Ok(End::Failed(_, RunError::Plan(_))) if lock(&self.meddled).contains(run) => {}
                 Ok(End::Failed(name, error)) => {
                     wrong.push(Wrong::new(Promise::Ends, format!("{name} failed: {error}")));
                 }
-                Ok(End::Died | End::Left) => {
+                Ok(End::Died | End::Left | End::Again) => {
                     let wanted = workers.is_empty() || fastrand::bool();
                     if wanted && started < WORKERS {
                         started += 1;
@@ -241,17 +226,31 @@ impl World {
     pub(super) async fn worker(self: Arc<Self>, job: usize, within: Duration) -> End {
         let job = &self.jobs[job];
         sleep(within.mul_f64(fastrand::f64() * fastrand::f64())).await;
+        let leaves = (fastrand::u8(..16) == 0).then(|| Duration::from_millis(fastrand::u64(..30_000)));
+        loop {
+            let end = self.life(job, Fate { leaves }).await;
+            // Its process goes on, where it was not told to leave.
+            match end {
+                End::Again if leaves.is_none() => {}
+                End::Again => return End::Left,
+                end => return end,
+            }
+        }
+    }
+
+    /// What becomes of a worker in one of its lives.
+    async fn life(&self, job: &Job, fate: Fate) -> End {
         let machine = self.machine();
         self.network.note(|| format!("{} begins for {}", machine.name(), job.run.id));
         let store: SharedStore = Arc::new(Link::new(self.network.clone(), machine.clone()));
-        let leaves = (fastrand::u8(..16) == 0).then(|| Duration::from_millis(fastrand::u64(..30_000)));
         let (events, heard) = mpsc::unbounded_channel();
         let listener = self.listen(&job.run.id, WorkerId::new(machine.name()), heard);
         let end = tokio::select! {
             biased;
             () = machine.dead() => End::Died,
-            done = work(&machine, store, job, Fate { leaves }, &events) => match done {
-                Ok(details) => End::Done(Box::new(details.run)),
+            done = work(&machine, store, job, fate, &events) => match done {
+                Ok(Some(details)) => End::Done(Box::new(details.run)),
+                Ok(None) => End::Again,
                 // Who is sent away from the queue for the environment leaves as well.
                 Err(RunError::Left(_) | RunError::Reservation(_)) => End::Left,
                 Err(error) => End::Failed(machine.name().into(), error),
@@ -261,6 +260,7 @@ impl World {
         self.network.note(|| match &end {
             End::Done(_) => format!("{} is done", machine.name()),
             End::Failed(_, error) => format!("{} failed: {error}", machine.name()),
+            End::Again => format!("{} is to begin again", machine.name()),
             End::Died => format!("{} died", machine.name()),
             End::Left => format!("{} left", machine.name()),
         });

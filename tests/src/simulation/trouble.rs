@@ -1,6 +1,7 @@
 //! Trouble of the larger kind, which comes from outside of a run.
 
 use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -8,12 +9,12 @@ use cargo_etcdtest::environments::Reservations;
 use cargo_etcdtest::execution::{RunError, cancel, resume};
 use cargo_etcdtest::model::{Cancellation, RunId};
 use cargo_etcdtest::store::{Compare, KeyRange, Op, Revision, SharedStore, Store, Txn, keys};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::lock;
 use super::machine::Machine;
 use super::network::{Link, Weather};
-use super::trial::{End, World};
+use super::trial::World;
 use super::worker::{PATIENCE, worker};
 
 /// For how long there is trouble.
@@ -61,6 +62,21 @@ impl Trouble {
     }
 }
 
+/// Some time of this range, in tenths of a second.
+fn seconds(range: Range<u64>) -> Duration {
+    Duration::from_millis(fastrand::u64(range) * 100)
+}
+
+/// Stops a machine for a while.
+fn freeze(machine: Arc<Machine>) {
+    machine.freeze();
+    let time = seconds(1..600);
+    tokio::spawn(async move {
+        sleep(time).await;
+        machine.thaw();
+    });
+}
+
 impl World {
     /// Makes trouble for a while.
     pub(super) async fn trouble(self: Arc<Self>, meddlesome: bool) {
@@ -75,24 +91,14 @@ impl World {
     }
 
     async fn make(self: &Arc<Self>, trouble: Trouble) {
-        let machines = lock(&self.machines).clone();
-        let living: Vec<_> = machines.into_iter().filter(|machine| !machine.is_dead()).collect();
-        let one = (!living.is_empty()).then(|| living[fastrand::usize(..living.len())].clone());
-        let seconds = |range| Duration::from_millis(fastrand::u64(range) * 100);
+        let one = self.any_machine();
         let run = self.jobs[fastrand::usize(..self.jobs.len())].run.id.clone();
         let store = self.network.store();
         self.network
             .note(|| format!("trouble: {trouble:?} {run} {}", one.as_ref().map_or("", |one| one.name())));
         match (trouble, one) {
             (Trouble::Death, Some(machine)) => machine.die(),
-            (Trouble::Freeze, Some(machine)) => {
-                machine.freeze();
-                let time = seconds(1..600);
-                tokio::spawn(async move {
-                    sleep(time).await;
-                    machine.thaw();
-                });
-            }
+            (Trouble::Freeze, Some(machine)) => freeze(machine),
             (Trouble::Revoked, _) => {
                 let leases = store.leases();
                 if !leases.is_empty() {
@@ -117,6 +123,13 @@ impl World {
         }
     }
 
+    /// One that is not dead.
+    fn any_machine(&self) -> Option<Arc<Machine>> {
+        let machines = lock(&self.machines).clone();
+        let living: Vec<_> = machines.into_iter().filter(|machine| !machine.is_dead()).collect();
+        (!living.is_empty()).then(|| living[fastrand::usize(..living.len())].clone())
+    }
+
     /// Cancels a run from a machine of its own, and goes on with it in half of the cases.
     async fn cancel(self: Arc<Self>, run: RunId) {
         lock(&self.meddled).insert(run.clone());
@@ -133,7 +146,11 @@ impl World {
         let goes_on = Machine::new("resume");
         let store: SharedStore = Arc::new(Link::new(self.network.clone(), Arc::new(goes_on)));
         if fastrand::bool() {
-            sleep(Duration::from_secs(fastrand::u64(..20))).await;
+            // Somebody may hear of neither in time.
+            if let Some(machine) = self.any_machine() {
+                freeze(machine);
+            }
+            sleep(Duration::from_millis(fastrand::u64(..20_000))).await;
             // It may be too late, or too early.
             if resume(&store, &run, PATIENCE).await.is_ok() {
                 self.go_on(&run).await;
@@ -141,10 +158,12 @@ impl World {
         }
     }
 
-    /// Whoever resumes a run works for it, and sees to it that somebody does.
+    /// Whoever resumes a run works for it, for as long as it lives.
     async fn go_on(self: Arc<Self>, run: &RunId) {
         let Some(job) = self.jobs.iter().position(|job| job.run.id == *run) else { return };
-        while matches!(self.clone().worker(job, Duration::from_secs(5)).await, End::Died | End::Left) {}
+        let life = if fastrand::bool() { Duration::from_hours(1) } else { Duration::from_secs(10) };
+        // It may vanish in the middle of whatever it does.
+        let _ = timeout(life.mul_f64(fastrand::f64()), self.worker(job, Duration::from_secs(5))).await;
     }
 
     /// Deletes a run as it stands: first its record, and after a while the rest, if no other run

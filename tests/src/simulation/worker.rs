@@ -10,10 +10,10 @@ use std::time::Duration;
 use cargo_etcdtest::environments::{Reservation, Reservations, Wanted};
 use cargo_etcdtest::execution::{
     Claims, Dealt, Ended, EventSink, Executed, Histories, History, LocksHeld, Membership, Plan, Proposal,
-    Request, Result, Share, conclude, give_back, record,
+    Request, Result, Share, conclude, end_part, record,
 };
 use cargo_etcdtest::model::{
-    Attempt, Cancellation, Fence, Holder, Labels, Outcome, PlannedUnit, Run, RunId, RunState, StoredOutput,
+    Attempt, Cancellation, Fence, Holder, Outcome, PlannedUnit, Run, RunId, RunState, StoredOutput,
     TestCaseId, UnitIndex, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::reports::RunDetails;
@@ -49,14 +49,15 @@ pub(super) struct Fate {
     pub(super) leaves: Option<Duration>,
 }
 
-/// Works for the run until it is over, and says what came of it.
+/// Works for the run until it is over, and says what came of it; `None` where its process may begin
+/// again, as a new worker.
 pub(super) async fn work(
     machine: &Arc<Machine>,
     store: SharedStore,
     job: &Job,
     fate: Fate,
     events: &EventSink,
-) -> Result<RunDetails> {
+) -> Result<Option<RunDetails>> {
     let reservations = Reservations::new(store.clone(), PATIENCE);
     let reservation =
         if job.reserves { Some(reservations.reserve(&wanted(job), pending(), |_| {}).await?) } else { None };
@@ -65,7 +66,7 @@ pub(super) async fn work(
     let proposal = Proposal { run: &run, plan: &plan, environments: &[], rules: None };
     let registered = worker(machine, &job.run.id, lanes);
     let (mut membership, plan) = Membership::enter(store, registered, proposal, PATIENCE).await?;
-    if membership.run().state == RunState::Running {
+    let details = if membership.run().state == RunState::Running {
         membership.hold(reservation.as_ref().map(Reservation::locks).unwrap_or_default());
         let share = Share { plan: Arc::new(plan.clone()), lanes, journal: None };
         let claims = Claims::new(membership).await?;
@@ -75,11 +76,13 @@ pub(super) async fn work(
         let lanes = Lanes { machine, job, plan: &plan, count: lanes, requests };
         let (done, ended) = tokio::join!(recording, lanes.execute(dealt, fate));
         let (claims, LocksHeld(held)) = done?;
-        membership = give_back(claims, if held { ended } else { Ended::Lost }).await?;
-    }
-    let details = conclude(&mut membership, &plan).await?;
-    membership.leave().await;
-    if let Some(reservation) = reservation {
+        end_part(claims, if held { ended } else { Ended::Lost }, &plan, events).await?
+    } else {
+        let details = conclude(&mut membership, &plan).await?;
+        membership.leave().await;
+        details
+    };
+    if let Some(reservation) = reservation.filter(|_| details.is_some()) {
         reservation.release().await;
     }
     Ok(details)
@@ -89,14 +92,7 @@ impl Job {
     /// The run with its plan as one of its workers proposes it: what each knows of the past may
     /// be something else.
     fn proposed(&self) -> (Run, Plan) {
-        let planned = |(test, _): &(TestCaseId, Duration)| PlannedUnit {
-            test: test.clone(),
-            environment: "local".into(),
-            estimate: None,
-            repetition: None,
-            needs: Labels::default(),
-            skip: None,
-        };
+        let planned = |(test, _): &(TestCaseId, Duration)| PlannedUnit::new(test.clone(), "local");
         let mut known = Histories::default();
         for (test, duration) in self.tests.iter().filter(|_| fastrand::bool()) {
             let duration = Some(duration.mul_f64(0.5 + fastrand::f64()));
@@ -104,13 +100,7 @@ impl Job {
             known.insert(test.clone(), "local", history);
         }
         let plan = Plan::new(self.tests.iter().map(planned), &known, None);
-        let run = Run {
-            units: u32::try_from(plan.len()).unwrap_or(u32::MAX),
-            stripes: plan.stripes_by_group(),
-            plan_digest: plan.digest(),
-            ..self.run.clone()
-        };
-        (run, plan)
+        (plan.record(self.run.clone()), plan)
     }
 
     /// How long a unit takes.
@@ -122,15 +112,8 @@ impl Job {
 }
 
 pub(super) fn worker(machine: &Machine, run: &RunId, lanes: NonZeroUsize) -> Worker {
-    Worker {
-        id: WorkerId::new(machine.name()),
-        host: machine.name().into(),
-        pid: 1,
-        run: run.clone(),
-        since: Timestamp::now(),
-        lanes: u32::try_from(lanes.get()).unwrap_or(u32::MAX),
-        labels: Labels::default(),
-    }
+    let lanes = u32::try_from(lanes.get()).unwrap_or(u32::MAX);
+    Worker { lanes, ..Worker::new(WorkerId::new(machine.name()), machine.name(), run.clone()) }
 }
 
 fn wanted(job: &Job) -> Wanted {

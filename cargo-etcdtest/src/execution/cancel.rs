@@ -37,13 +37,13 @@ pub async fn cancel(
     let id = worker.run.clone();
     loop {
         let (run, pair) = record(store, &id).await?;
-        let (cancelled, worker) = (Some(cancellation.clone()), worker.clone());
+        let worker = worker.clone();
+        if let Some(next) = run.when_cancelled(cancellation) {
+            replace(store, &pair, &next, vec![], patience).await?;
+            continue;
+        }
         match &run.state {
             RunState::Finished { cancelled } => return Err(over(id, *cancelled)),
-            RunState::Running => {
-                let next = Run { state: RunState::Cancelling, cancelled, ..run };
-                replace(store, &pair, &next, vec![], patience).await?;
-            }
             RunState::Planning { by } if is_alive(store, &id, by).await? => {
                 let ranges = [KeyRange::key(pair.key), KeyRange::key(keys::worker(&by.worker))];
                 let after = Revision(pair.modified.0 + 1);
@@ -56,12 +56,13 @@ pub async fn cancel(
                 let state = RunState::Finishing { by: membership.steward(), cancelled: true };
                 // Nobody is to take what there is of its plan for one.
                 let plan = vec![Op::Delete(KeyRange::prefix(keys::execution(&id)))];
+                let cancelled = Some(cancellation.clone());
                 membership.try_advance(Run { state, cancelled, ..run }, gone, plan).await?;
                 if see_off(membership, &Plan::default()).await? {
                     return Ok(Cancelled::Over);
                 }
             }
-            RunState::Cancelling | RunState::Finishing { .. } => {
+            RunState::Running | RunState::Cancelling | RunState::Finishing { .. } => {
                 let workers = live_workers(store.as_ref(), &id).await?.len();
                 if workers > 0 {
                     return Ok(Cancelled::ByWorkers(workers));

@@ -344,21 +344,6 @@ impl Membership {
         &self.locks
     }
 
-    /// Whether the run has a place again in a queue where its lock was lost: another of its
-    /// workers took that since.
-    ///
-    /// # Errors
-    /// As for any read of the store.
-    pub(super) async fn has_locked_anew(&self) -> Result<bool> {
-        for (key, created) in &self.locks {
-            let page = self.read(Read::key(key.clone())).await?;
-            if page.pairs.iter().any(|pair| pair.created > *created) {
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
-
     /// Holds while this worker is registered.
     fn alive(&self) -> Compare {
         Compare::created(keys::worker(&self.worker.id), self.identity)
@@ -538,14 +523,31 @@ impl Membership {
     /// # Errors
     /// As for any transaction.
     pub async fn cancel(&mut self, cancellation: Cancellation) -> Result<bool> {
-        let cancel = |run: &Run, _| {
-            (run.state == RunState::Running).then(|| Run {
-                state: RunState::Cancelling,
-                cancelled: Some(cancellation.clone()),
-                ..run.clone()
-            })
-        };
-        self.advance(cancel, vec![]).await
+        self.advance(|run, _| run.when_cancelled(&cancellation), vec![]).await
+    }
+
+    /// Cancels a run whose locks were lost, and holds none from now on. Says whether another worker
+    /// of the run has a place again in one of their queues: it is not cancelled then.
+    ///
+    /// # Errors
+    /// As for any transaction.
+    pub(super) async fn cancel_unlocked(&mut self, cancellation: Cancellation) -> Result<bool> {
+        let lost = std::mem::take(&mut self.locks);
+        while let Some(run) = self.run.when_cancelled(&cancellation) {
+            let mut given = Vec::new();
+            for (key, created) in &lost {
+                let page = self.read(Read::key(key.clone())).await?;
+                let found = page.pairs.first().map_or(Revision(0), |pair| pair.created);
+                if found > *created {
+                    return Ok(true);
+                }
+                given.push(Compare::created(key.clone(), found));
+            }
+            if self.try_advance(run, given, vec![]).await? {
+                break;
+            }
+        }
+        Ok(false)
     }
 
     /// The error of a worker whose place was taken.

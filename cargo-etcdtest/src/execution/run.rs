@@ -311,14 +311,17 @@ pub async fn end_part(
     plan: &Plan,
     events: &EventSink,
 ) -> Result<Option<RunDetails>> {
-    let anew = ended == Ended::Lost && claims.membership().has_locked_anew().await?;
+    let mut anew = false;
+    if ended == Ended::Lost {
+        let reason = "its reservation was lost".to_owned();
+        let cancellation = Cancellation { reason: reason.clone(), ends_tests: true };
+        anew = claims.membership_mut().cancel_unlocked(cancellation).await?;
+        if !anew {
+            let _ = events.send(RunEvent::Cancelled { reason });
+        }
+    }
     // What is recorded was recorded while the locks were held; the rest needs none.
     claims.membership_mut().hold(vec![]);
-    if ended == Ended::Lost && !anew {
-        let reason = "its reservation was lost".to_owned();
-        let _ = events.send(RunEvent::Cancelled { reason: reason.clone() });
-        claims.membership_mut().cancel(Cancellation { reason, ends_tests: true }).await?;
-    }
     claims.leave().await?;
     let mut membership = claims.into_membership();
     if anew {

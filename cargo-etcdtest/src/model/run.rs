@@ -90,6 +90,13 @@ impl Run {
         }
     }
 
+    /// Its record once it is cancelled; `None` where it is not running.
+    pub fn when_cancelled(&self, why: &Cancellation) -> Option<Self> {
+        let cancelled = Some(why.clone());
+        let running = self.state == RunState::Running;
+        running.then(|| Self { state: RunState::Cancelling, cancelled, ..self.clone() })
+    }
+
     /// Whether nothing more will come.
     pub fn is_over(&self) -> bool {
         matches!(self.state, RunState::Finished { .. })

@@ -366,6 +366,10 @@ impl Judge {
         if !allowed {
             self.breaks(Promise::NoneStale, format!("the run went from {from:?} to {to:?}"));
         }
+        let unlocked = next.cancelled.as_ref().is_some_and(|why| why.reason == "its reservation was lost");
+        if *to == RunState::Cancelling && unlocked && !self.locks.is_empty() {
+            self.breaks(Promise::Ends, "it was cancelled for a lock that it has again");
+        }
         match to {
             RunState::Running if self.plan.is_none() => {
                 let plan = Plan::from_chunks(self.chunks.values().cloned(), &next.stripes);

@@ -257,6 +257,8 @@ impl World {
             },
             () = listener => unreachable!("the events' sender is still there"),
         };
+        // Nothing is left of its process.
+        machine.die();
         self.network.note(|| match &end {
             End::Done(_) => format!("{} is done", machine.name()),
             End::Failed(_, error) => format!("{} failed: {error}", machine.name()),

@@ -79,8 +79,9 @@ pub async fn cancel(
 /// Finishes a run that is being ended, and says whether it is over: else all begins anew.
 async fn see_off(mut membership: Membership, plan: &Plan) -> Result<bool> {
     let state = &membership.run().state;
-    let is_over = matches!(state, RunState::Cancelling | RunState::Finishing { .. } | RunState::Finished { .. })
-        && conclude(&mut membership, plan).await?.is_some();
+    let is_over =
+        matches!(state, RunState::Cancelling | RunState::Finishing { .. } | RunState::Finished { .. })
+            && conclude(&mut membership, plan).await?.is_some();
     membership.leave().await;
     Ok(is_over)
 }

@@ -109,10 +109,8 @@ impl RunError {
     pub(super) fn when_all_is_stored(self, run: &Run) -> Self {
         match self {
             Self::Store(source) | Self::Report(ReportError::Store(source)) if source.is_transient() => {
-                let cancelled = matches!(
-                    run.state,
-                    RunState::Cancelling | RunState::Finishing { cancelled: true, .. }
-                );
+                let cancelled =
+                    matches!(run.state, RunState::Cancelling | RunState::Finishing { cancelled: true, .. });
                 Self::Unfinished { run: run.id.clone(), cancelled, source }
             }
             error => error,

@@ -15,7 +15,8 @@ use super::history::{Histories, History};
 use crate::model::{EnvironmentVersion, LatestResult, RecentOutcome, Run, RunId, TestCaseId, UnitResult};
 use crate::reports::RunDetails;
 use crate::store::{
-    Compare, Key, KeyValue, Op, Revision, SharedStore, StoreError, Txn, decode, encode, get_each, keys, pauses,
+    Compare, Key, KeyValue, Op, Revision, SharedStore, StoreError, Txn, decode, encode, get_each, keys,
+    pauses,
 };
 
 /// How many latest results one transaction carries.

@@ -87,7 +87,8 @@ pub async fn sync(
         claims.leave().await?;
     }
     let mut membership = claims.into_membership();
-    let finished = is_ripe(&mut membership, &plan).await? && conclude(&mut membership, &plan).await?.is_some();
+    let finished =
+        is_ripe(&mut membership, &plan).await? && conclude(&mut membership, &plan).await?.is_some();
     membership.leave().await;
     // Noted at the end: whoever has to begin again sees it through to the same.
     left.settle(&stored);
@@ -123,7 +124,11 @@ async fn send(
     if matches!(claims.membership().run().state, RunState::Running | RunState::Cancelling) {
         why = Superseded::TakenOver;
         let tokens = left.results().map(|executed| (executed.result.unit, executed.result.token));
-        let running = claims.inherit(&tokens.collect::<HashMap<_, _>>()).await?;
+        let running = match claims.inherit(&tokens.collect::<HashMap<_, _>>()).await {
+            Ok(running) => running,
+            Err(RunError::LockLost(_)) => return Ok(told(left, stored, Superseded::LocksLost)),
+            Err(error) => return Err(error),
+        };
         let results =
             left.results().filter(|executed| claims.holds(executed.result.unit, executed.result.token));
         let own: Vec<_> = results.cloned().collect();
@@ -141,10 +146,15 @@ async fn send(
         let given_back = given_back.filter(|result| !claims.holds(result.unit, result.token));
         stored.extend(given_back.map(|result| result.unit).filter(|unit| !others.contains(unit)));
     }
+    Ok(told(left, stored, why))
+}
+
+/// What is told of a journal of which these units are stored, and the rest is not: `why`.
+fn told(left: &LeftBehind, stored: Vec<UnitIndex>, why: Superseded) -> (Vec<UnitIndex>, Synced) {
     let superseded = left.count() - stored.len();
     let why = (superseded > 0).then_some(why);
     let synced = Synced { stored: stored.len(), superseded, why, finished: false };
-    Ok((stored, synced))
+    (stored, synced)
 }
 
 /// The units whose results the worker stored, in this life or an earlier one.

@@ -4,11 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cargo_etcdtest::execution::{RunError, RunEvent};
-use cargo_etcdtest::model::{
-    Definition, Environment, Run, RunId, TestCaseId, UnitIndex, WorkerId,
-};
-use cargo_etcdtest::store::{SharedStore, get_record, keys};
+use cargo_etcdtest::execution::{JournalFolder, RunError, RunEvent};
+use cargo_etcdtest::model::{Definition, Environment, Run, RunId, TestCaseId, UnitIndex, WorkerId};
+use cargo_etcdtest::store::etcd::EtcdOptions;
+use cargo_etcdtest::store::{SharedStore, StoreOptions, get_record, keys};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -66,6 +66,10 @@ pub(super) struct World {
     pub(super) meddled: Mutex<BTreeSet<RunId>>,
     /// Those of them that were deleted: who works for one then may fail as it likes.
     pub(super) deleted: Mutex<BTreeSet<RunId>>,
+    /// How many results of whom were said to be sent from what dead workers left.
+    pub(super) sent: Mutex<Vec<(RunId, WorkerId, usize)>>,
+    /// What else was wrong.
+    pub(super) wrong: Mutex<Vec<Wrong>>,
 }
 
 /// How a worker ended.
@@ -89,13 +93,16 @@ impl Trial {
         let network = Network::new(MemoryStore::new(), Weather::any(), self.without.clone(), self.trace);
         let network = Arc::new(network);
         let runs = if fastrand::u8(..6) == 0 { 2 } else { 1 };
+        let folder = tempfile::tempdir().expect("a folder can be made");
         let world = Arc::new(World {
             network: network.clone(),
-            jobs: jobs(runs),
+            jobs: jobs(runs, &folder),
             machines: Mutex::default(),
             announced: Mutex::default(),
             meddled: Mutex::default(),
             deleted: Mutex::default(),
+            sent: Mutex::default(),
+            wrong: Mutex::default(),
         });
         let trouble = tokio::task::spawn_local(world.clone().trouble(self.seed % 4 == 3));
         let all = async {
@@ -122,6 +129,9 @@ impl Trial {
         let judges: Vec<Judge> =
             world.jobs.iter().map(|job| Judge::of(&job.run.id, &log, &writers)).collect();
         wrong.extend(Judge::latest(&judges));
+        wrong.append(&mut lock(&world.wrong));
+        wrong
+            .extend(judges.iter().zip(&world.jobs).flat_map(|(judge, job)| world.unsent(judge, &job.run.id)));
         for (judge, job) in judges.into_iter().zip(&world.jobs) {
             wrong.extend(judge.end(&world.announced(&job.run.id)));
         }
@@ -129,8 +139,8 @@ impl Trial {
     }
 }
 
-/// Runs of the same few tests, which take longer or shorter.
-fn jobs(runs: usize) -> Vec<Job> {
+/// Runs of the same few tests, which take longer or shorter. Some keep journals in a folder.
+fn jobs(runs: usize, folder: &TempDir) -> Vec<Job> {
     let count = [1, 6, 20, 40][fastrand::usize(..4)];
     let millis = || if fastrand::u8(..10) == 0 { 2_000..30_000 } else { 10..3_000 };
     let test = |number| {
@@ -145,7 +155,17 @@ fn jobs(runs: usize) -> Vec<Job> {
         environments: vec![environment.clone()],
         ..Run::new(RunId::new(format!("run{number}")), "ann@desk")
     };
-    (0..runs).map(|number| Job { run: run(number), tests: tests.clone(), reserves, max_fail }).collect()
+    let keeps = fastrand::u8(..3) == 0;
+    let journals = |number| {
+        let etcd = EtcdOptions { endpoints: vec!["here:1".into()], ..EtcdOptions::default() };
+        let local = folder.path().join(format!("run{number}/.etcdtest"));
+        JournalFolder::of(&StoreOptions { etcd, local }, &MemoryStore::new()).filter(|_| keeps)
+    };
+    let job = |number| {
+        let (run, journals) = (run(number), journals(number));
+        Job { run, tests: tests.clone(), reserves, journals, max_fail }
+    };
+    (0..runs).map(job).collect()
 }
 
 impl World {
@@ -153,6 +173,20 @@ impl World {
         let announced = lock(&self.announced);
         let of_run = announced.iter().filter(|(of, ..)| of == run);
         of_run.map(|(_, worker, unit)| (worker.clone(), *unit)).collect()
+    }
+
+    /// What was said to be sent of a run and is not there.
+    fn unsent(&self, judge: &Judge, run: &RunId) -> Vec<Wrong> {
+        if lock(&self.deleted).contains(run) {
+            return Vec::new();
+        }
+        let sent = lock(&self.sent);
+        let of_run = sent.iter().filter(|(of, ..)| of == run);
+        let lost = of_run.filter(|(_, worker, count)| {
+            judge.results().filter(|(_, result)| result.worker == *worker).count() < *count
+        });
+        let how = |worker, count| format!("{count} results of {worker} were said to be sent");
+        lost.map(|(_, worker, count)| Wrong::new(Promise::NoneLost, how(worker, count))).collect()
     }
 
     /// A machine more.

@@ -6,11 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cargo_etcdtest::environments::Reservations;
-use cargo_etcdtest::execution::{RunError, cancel, resume};
+use cargo_etcdtest::execution::{RunError, cancel, resume, sync};
 use cargo_etcdtest::model::{Cancellation, RunId};
 use cargo_etcdtest::store::{Compare, KeyRange, Op, Revision, SharedStore, Store, Txn, keys};
 use tokio::time::{Instant, sleep, timeout};
 
+use super::judge::{Promise, Wrong};
 use super::lock;
 use super::machine::Machine;
 use super::network::{Link, Weather};
@@ -39,10 +40,12 @@ enum Trouble {
     Cancelled,
     /// Somebody deletes a run with all that belongs to it.
     Deleted,
+    /// Somebody sends what dead workers left in their journals.
+    Sent,
 }
 
 impl Trouble {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Death,
         Self::Freeze,
         Self::Revoked,
@@ -51,6 +54,7 @@ impl Trouble {
         Self::Compaction,
         Self::Cancelled,
         Self::Deleted,
+        Self::Sent,
     ];
 
     /// Whether a trial has it: what ends a run soon is rare, unless somebody is meddlesome.
@@ -118,6 +122,7 @@ impl World {
                 let _ = store.compact(revision.unwrap_or_default()).await;
             }
             (Trouble::Cancelled, _) => drop(tokio::task::spawn_local(self.clone().cancel(run))),
+            (Trouble::Sent, _) => drop(tokio::task::spawn_local(self.clone().send(run))),
             (Trouble::Deleted, _) => drop(tokio::task::spawn_local(self.clone().delete(run))),
             (Trouble::Death | Trouble::Freeze, None) => {}
         }
@@ -164,6 +169,41 @@ impl World {
         let life = if fastrand::bool() { Duration::from_hours(1) } else { Duration::from_secs(10) };
         // It may vanish in the middle of whatever it does.
         let _ = timeout(life.mul_f64(fastrand::f64()), self.worker(job, Duration::from_secs(5))).await;
+    }
+
+    /// Sends what dead workers of a run left in their journals, each from its own machine, which is
+    /// there again.
+    async fn send(self: Arc<Self>, run: RunId) {
+        let job = self.jobs.iter().find(|job| job.run.id == run);
+        let Some(journals) = job.and_then(|job| job.journals.as_ref()) else { return };
+        for left in journals.left_behind() {
+            let mut left = left.expect("a journal can be read");
+            let worker = left.header().worker.clone();
+            let machine = Arc::new(Machine::new(worker.as_str()));
+            lock(&self.machines).push(machine.clone());
+            let store: SharedStore = Arc::new(Link::new(self.network.clone(), machine.clone()));
+            let patience = PATIENCE.into();
+            let sent = tokio::select! {
+                biased;
+                () = machine.dead() => continue,
+                sent = sync(&store, &mut left, worker.as_str().into(), &patience) => sent,
+            };
+            machine.die();
+            self.network.note(|| format!("{worker} sends what it left: {sent:?}"));
+            match sent {
+                Ok(sent) => {
+                    lock(&self.sent).push((run.clone(), worker, sent.stored));
+                    if sent.superseded == 0 {
+                        left.discard();
+                    }
+                }
+                Err(_) if lock(&self.deleted).contains(&run) => {}
+                Err(error) => {
+                    lock(&self.wrong)
+                        .push(Wrong::new(Promise::Ends, format!("{worker} cannot send: {error}")));
+                }
+            }
+        }
     }
 
     /// Deletes a run as it stands: first its record, and after a while the rest, if no other run

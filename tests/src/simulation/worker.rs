@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use cargo_etcdtest::environments::{Reservation, Reservations, Wanted};
 use cargo_etcdtest::execution::{
-    Claims, Dealt, Ended, EventSink, Executed, Histories, History, LocksHeld, Membership, Plan, Proposal,
-    Request, Result, Share, conclude, end_part, record,
+    Claims, Dealt, Ended, EventSink, Executed, Histories, History, Journal, JournalFolder, LocksHeld,
+    Membership, Plan, Proposal, Request, Result, Share, conclude, end_part, record,
 };
 use cargo_etcdtest::model::{
     Attempt, Cancellation, Fence, Holder, Outcome, PlannedUnit, Run, RunId, RunState, StoredOutput,
@@ -38,6 +38,8 @@ pub(super) struct Job {
     pub(super) tests: Vec<(TestCaseId, Duration)>,
     /// The run keeps its environment from others.
     pub(super) reserves: bool,
+    /// Where its workers keep results until the store has them.
+    pub(super) journals: Option<JournalFolder>,
     /// After so many failures a worker has no more begun.
     pub(super) max_fail: Option<u32>,
 }
@@ -68,15 +70,24 @@ pub(super) async fn work(
     let (mut membership, plan) = Membership::enter(store, registered, proposal, PATIENCE).await?;
     let details = if membership.run().state == RunState::Running {
         membership.hold(reservation.as_ref().map(Reservation::locks).unwrap_or_default());
-        let share = Share { plan: Arc::new(plan.clone()), lanes, journal: None };
+        let journal = job
+            .journals
+            .as_ref()
+            .map(|journals| Arc::new(journals.begin(&membership).expect("the journal can be written")));
+        let share = Share { plan: Arc::new(plan.clone()), lanes, journal: journal.clone() };
         let claims = Claims::new(membership).await?;
         let (requests, inbox) = mpsc::unbounded_channel();
         let (outbox, dealt) = mpsc::unbounded_channel();
         let recording = record(share, claims, inbox, outbox, events.clone());
-        let lanes = Lanes { machine, job, plan: &plan, count: lanes, requests };
+        let kept = journal.as_deref();
+        let lanes = Lanes { machine, job, plan: &plan, count: lanes, requests, journal: kept, events };
         let (done, ended) = tokio::join!(recording, lanes.execute(dealt, fate));
         let (claims, LocksHeld(held)) = done?;
-        end_part(claims, if held { ended } else { Ended::Lost }, &plan, events).await?
+        let ended = end_part(claims, if held { ended } else { Ended::Lost }, &plan, events).await;
+        if let Some(journal) = journal {
+            journal.end(ended.is_ok());
+        }
+        ended?
     } else {
         let details = conclude(&mut membership, &plan).await?;
         membership.leave().await;
@@ -134,6 +145,8 @@ struct Lanes<'a> {
     plan: &'a Plan,
     count: NonZeroUsize,
     requests: mpsc::UnboundedSender<Request>,
+    journal: Option<&'a Journal>,
+    events: &'a EventSink,
 }
 
 impl Lanes<'_> {
@@ -233,6 +246,8 @@ impl Lanes<'_> {
         }
         let worker = WorkerId::new(self.machine.name());
         let result = UnitResult { unit, outcome, reason: None, attempts: vec![attempt], worker, token };
-        (Executed { result, output }, lanes)
+        let executed = Executed { result, output };
+        executed.keep(self.journal, self.events);
+        (executed, lanes)
     }
 }

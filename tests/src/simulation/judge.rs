@@ -6,7 +6,7 @@ use std::fmt;
 use cargo_etcdtest::execution::Plan;
 use cargo_etcdtest::model::{
     Claim, LatestResult, NextPosition, Outcome, PlanChunk, Record, Run, RunId, RunState, TestCaseId,
-    UnitIndex, UnitResult, WorkerId,
+    UnitIndex, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::store::{Change, Key, KeyValue, Revision, decode, decode_block, keys};
 
@@ -26,8 +26,8 @@ pub struct Judge {
     results: BTreeMap<UnitIndex, UnitResult>,
     /// The live workers, each with its create revision.
     workers: BTreeMap<String, Revision>,
-    /// All that ever were.
-    known: BTreeSet<String>,
+    /// All that ever were, each with its lanes: who only cancels a run has none.
+    known: BTreeMap<String, u32>,
     /// Somebody deleted the run.
     deleted: bool,
     /// When the run was created.
@@ -66,7 +66,7 @@ fn key_of(change: &Change) -> &Key {
     }
 }
 
-/// Whether a change cancels a run: anybody may, registered or not.
+/// Whether a change cancels a run: who does not work for it may, registered or not.
 fn cancels(change: &Change) -> bool {
     let Change::Put(pair) = change else { return false };
     pair.key.as_bytes().starts_with(b"/runs/")
@@ -111,7 +111,7 @@ impl Judge {
             claims: BTreeMap::new(),
             results: BTreeMap::new(),
             workers: BTreeMap::new(),
-            known: BTreeSet::new(),
+            known: BTreeMap::new(),
             deleted: false,
             created: Revision(0),
             locks: BTreeMap::new(),
@@ -224,10 +224,13 @@ impl Judge {
         let before = self.wrong.len();
         let mut moved = false;
         let stale =
-            writer.filter(|writer| self.known.contains(*writer) && !self.workers.contains_key(*writer));
+            writer.filter(|writer| self.known.contains_key(*writer) && !self.workers.contains_key(*writer));
         if let Some(writer) = stale
-            && let Some(key) =
-                changes.iter().filter(|change| !cancels(change)).map(key_of).find(|key| self.is_of_run(key))
+            && let Some(key) = changes
+                .iter()
+                .filter(|change| self.known[writer] > 0 || !cancels(change))
+                .map(key_of)
+                .find(|key| self.is_of_run(key))
         {
             self.breaks(Promise::NoneStale, format!("{writer} wrote {key} when it was not registered"));
         }
@@ -262,7 +265,8 @@ impl Judge {
         match segments[..] {
             ["workers", worker] => match pair {
                 Some(pair) => {
-                    self.known.insert(worker.into());
+                    let lanes = self.read::<Worker>(Some(pair)).map_or(0, |worker| worker.lanes);
+                    self.known.insert(worker.into(), lanes);
                     self.workers.insert(worker.into(), pair.created);
                 }
                 None => drop(self.workers.remove(worker)),

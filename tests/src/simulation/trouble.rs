@@ -1,13 +1,12 @@
 //! Trouble of the larger kind, which comes from outside of a run.
 
-use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cargo_etcdtest::environments::Reservations;
 use cargo_etcdtest::execution::{RunError, cancel, resume, sync};
-use cargo_etcdtest::model::{Cancellation, RunId};
+use cargo_etcdtest::model::{Cancellation, RunId, Worker, WorkerId};
 use cargo_etcdtest::store::{Compare, KeyRange, Op, Revision, SharedStore, Store, Txn, keys};
 use tokio::time::{Instant, sleep, timeout};
 
@@ -16,7 +15,7 @@ use super::lock;
 use super::machine::Machine;
 use super::network::{Link, Weather};
 use super::trial::World;
-use super::worker::{PATIENCE, worker};
+use super::worker::PATIENCE;
 
 /// For how long there is trouble.
 pub(super) const TROUBLE: Duration = Duration::from_mins(3);
@@ -142,7 +141,7 @@ impl World {
         let store: SharedStore = Arc::new(Link::new(self.network.clone(), machine.clone()));
         let cancellation = Cancellation { reason: "somebody said so".into(), ends_tests: fastrand::bool() };
         loop {
-            let canceller = worker(&machine, &run, NonZeroUsize::MIN);
+            let canceller = Worker::new(WorkerId::new(machine.name()), machine.name(), run.clone());
             match cancel(&store, canceller, &cancellation, PATIENCE).await {
                 Err(RunError::Store(error)) if error.is_transient() => {}
                 _ => break,

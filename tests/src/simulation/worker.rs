@@ -122,7 +122,7 @@ impl Job {
     }
 }
 
-pub(super) fn worker(machine: &Machine, run: &RunId, lanes: NonZeroUsize) -> Worker {
+fn worker(machine: &Machine, run: &RunId, lanes: NonZeroUsize) -> Worker {
     let lanes = u32::try_from(lanes.get()).unwrap_or(u32::MAX);
     Worker { lanes, ..Worker::new(WorkerId::new(machine.name()), machine.name(), run.clone()) }
 }

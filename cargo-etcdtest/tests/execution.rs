@@ -12,7 +12,9 @@ use std::time::Duration;
 use async_trait::async_trait;
 use cargo_etcdtest::config::{Flags, MaxFail, Retries, Settings};
 use cargo_etcdtest::environments::SecretValues;
-use cargo_etcdtest::execution::{Entry, Leave, Order, Policy, Result as RunResult, Selected, Timings, run};
+use cargo_etcdtest::execution::{
+    Entry, Leave, Order, Policy, Result as RunResult, RunError, Selected, Timings, run,
+};
 use cargo_etcdtest::model::{
     Attempt, Build, Code, Definition, Description, Environment, Labels, Outcome, RunId, TestCaseId, TestKind,
     WorkerId,
@@ -114,6 +116,64 @@ async fn execute(store: SharedStore, order: Order, leave: Leave) -> RunResult<Ru
 fn attempt<'a>(details: &'a RunDetails, test: &str) -> &'a Attempt {
     let unit = details.units.iter().find(|unit| unit.planned.test.test == test).unwrap();
     unit.result.as_ref().unwrap().attempts.last().unwrap()
+}
+
+/// A store that goes away when reports are written.
+#[derive(Debug)]
+struct NoReports(SharedStore);
+
+#[async_trait]
+impl Store for NoReports {
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
+        let reports = KeyRange::prefix(keys::reports(&RunId::new("run")));
+        if txn.then.iter().any(|op| matches!(op, Op::Put { key, .. } if reports.contains(key))) {
+            return Err(StoreError::Unavailable { location: "there".into(), reason: "away".into() });
+        }
+        self.0.txn(txn).await
+    }
+
+    async fn read(&self, read: Read) -> Result<Page> {
+        self.0.read(read).await
+    }
+
+    async fn watch(&self, range: KeyRange, from: Revision) -> Result<Watch> {
+        self.0.watch(range, from).await
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<Lease> {
+        self.0.grant(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
+        self.0.keep_alive(lease).await
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<()> {
+        self.0.revoke(lease).await
+    }
+
+    async fn compact(&self, upto: Revision) -> Result<()> {
+        self.0.compact(upto).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        self.0.status().await
+    }
+}
+
+#[tokio::test]
+async fn a_store_that_goes_away_at_the_end_leaves_a_run_that_is_only_to_be_concluded() {
+    let folder = tempfile::tempdir().unwrap();
+    let store: SharedStore = Arc::new(LocalStore::open(folder.path()).unwrap());
+    let binary = binary(folder.path(), "");
+    let mut order = order(&binary, &["passes"], policy());
+    order.patience = Duration::from_millis(200);
+    let away: SharedStore = Arc::new(NoReports(store.clone()));
+    let error = execute(away, order, Leave::ToFinish).await.unwrap_err();
+    let RunError::Unfinished { cancelled: false, .. } = &error else { panic!("{error}") };
+    assert!(error.to_string().contains("all results of run `run` are stored, but it is not concluded"));
+    let blocks = list(&*store, KeyRange::prefix(keys::blocks(&RunId::new("run")))).await.unwrap();
+    assert_eq!(blocks.pairs.len(), 1, "and so it is");
 }
 
 /// A store that denies to write results.

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use cargo_etcdtest::model::{Build, Run, RunId, RunState};
+use cargo_etcdtest::model::{Run, RunId, RunState};
 use cargo_etcdtest::reports::{JUNIT, Reports};
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{Op, SharedStore, Txn, encode, keys};
@@ -34,22 +34,11 @@ async fn project() -> tempfile::TempDir {
 
     let store: SharedStore = Arc::new(LocalStore::open(&path.join(".etcdtest")).unwrap());
     let run = Run {
-        id: RunId::new("nightly"),
         state: RunState::Finished { cancelled: false },
         created: "2027-01-01T00:00:00Z".parse().unwrap(),
-        finished: None,
         command: vec!["cargo".into()],
-        author: "ann@desk".into(),
-        commit: None,
-        build: Build::default(),
-        environments: vec![],
-        units: 0,
         stripes: vec![1],
-        tests_digest: String::new(),
-        plan_digest: String::new(),
-        shuffle: None,
-        summary: None,
-        cancelled: None,
+        ..Run::new(RunId::new("nightly"), "ann@desk")
     };
     let then = vec![Op::put(keys::run(&run.id), encode(&run))];
     store.txn(Txn { then, ..Txn::default() }).await.unwrap();

@@ -11,15 +11,14 @@ use cargo_etcdtest::execution::{
     Claimed, Claims, Hand, Membership, Pace, Plan, Proposal, conclude, read_histories,
 };
 use cargo_etcdtest::model::{
-    Attempt, Build, Code, Description, EnvironmentVersion, Labels, Outcome, PlannedUnit, Run, RunId,
-    RunState, TestCaseId, TestKind, UnitResult, Worker, WorkerId,
+    Attempt, Code, Description, EnvironmentVersion, Labels, Outcome, PlannedUnit, Run, RunId, TestCaseId,
+    TestKind, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{
     Lease, LeaseId, Op, Page, Read, Result, Revision, SharedStore, Store, StoreStatus, Txn, TxnOutcome, Watch,
 };
 use cargo_etcdtest::testcases::{Binary, BinaryKind, Catalog, ListedTest, TestList};
-use jiff::Timestamp;
 
 /// How long each test takes.
 const LENGTH: Duration = Duration::from_millis(10);
@@ -154,42 +153,15 @@ async fn run(store: &SharedStore, list: &TestList, name: &str) -> usize {
     Catalog::new(store.clone()).sync(list).await.unwrap();
     let ids: Vec<&TestCaseId> = list.tests.iter().map(|test| &test.id).collect();
     let histories = read_histories(store, &ids, &["local"], PATIENCE).await.unwrap();
-    let units = ids.iter().map(|&id| PlannedUnit {
-        test: id.clone(),
-        environment: "local".into(),
-        estimate: None,
-        repetition: None,
-        needs: Labels::default(),
-        skip: None,
-    });
+    let units = ids.iter().map(|&id| PlannedUnit::new(id.clone(), "local"));
     let plan = Plan::new(units, &histories, None);
-    let worker = Worker {
-        id: WorkerId::new("worker"),
-        host: "desk".into(),
-        pid: 1,
-        run: RunId::new(name),
-        since: Timestamp::now(),
-        lanes: 1,
-        labels: Labels::default(),
-    };
-    let record = Run {
-        id: RunId::new(name),
-        state: RunState::Running,
-        created: Timestamp::now(),
-        finished: None,
-        command: vec![],
-        author: "ann@desk".into(),
-        commit: None,
-        build: Build::default(),
+    let id = RunId::new(name);
+    let worker = Worker { lanes: 1, ..Worker::new(WorkerId::new("worker"), "desk", id.clone()) };
+    let record = plan.record(Run {
         environments: vec![EnvironmentVersion { name: "local".into(), version: 0, revision: 0 }],
-        units: u32::try_from(plan.len()).unwrap(),
-        stripes: plan.stripes_by_group(),
         tests_digest: list.digest(),
-        plan_digest: plan.digest(),
-        shuffle: None,
-        summary: None,
-        cancelled: None,
-    };
+        ..Run::new(id, "ann@desk")
+    });
     let proposal = Proposal { run: &record, plan: &plan, environments: &[], rules: None };
     let (membership, _) = Membership::enter(store.clone(), worker, proposal, PATIENCE).await.unwrap();
     let mut claims = Claims::new(membership).await.unwrap();

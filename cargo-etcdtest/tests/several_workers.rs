@@ -6,15 +6,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use cargo_etcdtest::execution::{
-    Claimed, Claims, Hand, Histories, Membership, Pace, Plan, Proposal, RunError, conclude,
+    Cancelled, Claimed, Claims, Hand, Histories, Membership, Pace, Plan, Proposal, RunError, cancel,
+    conclude, resume,
 };
 use cargo_etcdtest::model::{
-    Block, Build, Cancellation, Fence, Labels, Outcome, PlannedUnit, Run, RunId, RunState, Steward,
-    TestCaseId, UnitIndex, UnitResult, Worker, WorkerId,
+    Block, Cancellation, Fence, Outcome, PlannedUnit, Run, RunId, RunState, Steward, TestCaseId, UnitIndex,
+    UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{KeyRange, Op, SharedStore, Txn, decode, decode_block, encode, get, keys, list};
-use jiff::Timestamp;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -29,36 +29,13 @@ impl Site {
     fn new(units: u32) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let store = Arc::new(LocalStore::open(folder.path()).unwrap());
-        let units = (0..units).map(|number| PlannedUnit {
-            test: TestCaseId::new("p", "b", format!("t{number:02}")),
-            environment: "local".into(),
-            repetition: None,
-            needs: Labels::default(),
-            estimate: None,
-            skip: None,
-        });
+        let test = |number| TestCaseId::new("p", "b", format!("t{number:02}"));
+        let units = (0..units).map(|number| PlannedUnit::new(test(number), "local"));
         Self { store, plan: Plan::new(units, &Histories::default(), None), _folder: folder }
     }
 
     fn run(&self) -> Run {
-        Run {
-            id: RunId::new("run"),
-            state: RunState::Running,
-            created: Timestamp::now(),
-            finished: None,
-            command: vec![],
-            author: "ann@desk".into(),
-            commit: None,
-            build: Build::default(),
-            environments: vec![],
-            units: u32::try_from(self.plan.len()).unwrap(),
-            stripes: self.plan.stripes_by_group(),
-            tests_digest: String::new(),
-            plan_digest: self.plan.digest(),
-            shuffle: None,
-            summary: None,
-            cancelled: None,
-        }
+        self.plan.record(Run::new(RunId::new("run"), "ann@desk"))
     }
 
     async fn enter(&self, name: &str) -> Membership {
@@ -112,16 +89,7 @@ impl Site {
 
 fn worker(name: &str) -> Worker {
     let (host, _) = name.split_once('-').unwrap();
-    let (id, host) = (WorkerId::new(name), host.to_owned());
-    Worker {
-        id,
-        host,
-        pid: 1,
-        run: RunId::new("run"),
-        since: Timestamp::now(),
-        lanes: 1,
-        labels: Labels::default(),
-    }
+    Worker { lanes: 1, ..Worker::new(WorkerId::new(name), host, RunId::new("run")) }
 }
 
 fn result(unit: UnitIndex, token: Fence) -> UnitResult {
@@ -156,8 +124,8 @@ async fn several_workers_share_one_run_and_any_of_them_finishes_it() {
     let mut both = [first.into_membership(), second.into_membership()];
     let [first, second] = &mut both;
     let (first, second) = tokio::join!(conclude(first, &site.plan), conclude(second, &site.plan));
-    let summary = first.unwrap().run.summary.unwrap();
-    assert_eq!(second.unwrap().run.summary, Some(summary));
+    let summary = first.unwrap().unwrap().run.summary.unwrap();
+    assert_eq!(second.unwrap().unwrap().run.summary, Some(summary));
     assert_eq!((summary.passed, summary.not_run), (10, 0));
 }
 
@@ -297,7 +265,7 @@ async fn a_finisher_that_died_is_replaced() {
     let finishing = Run { state: RunState::Finishing { by, cancelled: false }, ..site.run() };
     let then = vec![Op::put(keys::run(&finishing.id), encode(&finishing))];
     site.store.txn(Txn { then, ..Txn::default() }).await.unwrap();
-    let details = conclude(&mut claims.into_membership(), &site.plan).await.unwrap();
+    let details = conclude(&mut claims.into_membership(), &site.plan).await.unwrap().unwrap();
     assert_eq!(details.run.summary.unwrap().passed, 2);
     assert_eq!(site.state().await, RunState::Finished { cancelled: false });
 }
@@ -317,7 +285,52 @@ async fn a_cancelled_run_ends_when_everybody_has_given_up_and_is_resumed_where_i
     let early = tokio::time::timeout(Duration::from_millis(200), &mut end).await;
     assert!(early.is_err(), "the first one may still store what it has");
     first.leave().await.unwrap();
-    let details = end.await.unwrap();
+    let details = end.await.unwrap().unwrap();
     assert_eq!(details.run.state, RunState::Finished { cancelled: true });
     assert_eq!((details.run.summary.unwrap().passed, details.run.summary.unwrap().not_run), (1, 3));
+}
+
+#[tokio::test]
+async fn who_waits_for_the_end_of_a_run_that_is_resumed_meanwhile_is_told_so() {
+    let site = Site::new(4);
+    let (mut first, second) = (site.claims("desk-1").await, site.claims("desk-2").await);
+    site.take(&mut first, 2).await;
+    let mut second = second.into_membership();
+    let cancellation = Cancellation { reason: "enough".into(), ends_tests: true };
+    assert!(second.cancel(cancellation).await.unwrap());
+    let end = conclude(&mut second, &site.plan);
+    tokio::pin!(end);
+    assert!(tokio::time::timeout(Duration::from_millis(200), &mut end).await.is_err(), "it waits");
+    // What came between is not seen by who was away.
+    let running = Run { state: RunState::Running, cancelled: None, ..site.run() };
+    let put = Op::put(keys::run(&running.id), encode(&running));
+    site.store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+    assert!(end.await.unwrap().is_none(), "there is something to be executed again");
+}
+
+#[tokio::test]
+async fn a_run_that_is_cancelled_before_it_is_planned_has_its_end_and_its_reports() {
+    let site = Site::new(4);
+    let by = Steward { worker: WorkerId::new("desk-9"), identity: 1 };
+    let run = Run { state: RunState::Planning { by }, ..site.run() };
+    let chunk = site.plan.chunks().next().unwrap();
+    let then = vec![
+        Op::put(keys::run(&run.id), encode(&run)),
+        Op::put(keys::plan_chunk(&run.id, 0), encode(&chunk)),
+    ];
+    site.store.txn(Txn { then, ..Txn::default() }).await.unwrap();
+    let cancellation = Cancellation { reason: "enough".into(), ends_tests: true };
+    let cancelled = cancel(&site.store, worker("desk-1"), &cancellation, PATIENCE).await.unwrap();
+    assert_eq!((cancelled, site.state().await), (Cancelled::Over, RunState::Finished { cancelled: true }));
+    let reports = list(&*site.store, KeyRange::prefix(keys::reports(&run.id))).await.unwrap();
+    assert!(reports.pairs.len() > 1, "{reports:?}");
+    // Its planner, or whoever else comes late, is told what came of it.
+    let proposal = Proposal { run: &site.run(), plan: &site.plan, environments: &[], rules: None };
+    let (mut late, plan) =
+        Membership::enter(site.store.clone(), worker("desk-2"), proposal, PATIENCE).await.unwrap();
+    let details = conclude(&mut late, &plan).await.unwrap().unwrap();
+    assert_eq!(details.run.summary.unwrap().not_run, 4);
+    assert_eq!(details.run.cancelled.unwrap().reason, "enough");
+    let resumed = resume(&site.store, &run.id, PATIENCE).await.unwrap_err();
+    assert_eq!(resumed.to_string(), "the run `run` is over: it was cancelled before it was planned");
 }

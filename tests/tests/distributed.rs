@@ -53,7 +53,9 @@ fn a_queued_run_is_executed_by_workers_and_by_its_own_rules() {
     let tests = ["gate::early", "retried::never", "--no-fail-fast"];
     let how = ["--queue", "--run-id", "queued", "--retries", "2", "--format", "json"];
     let mut queue = subject.start(&[&["run"], &tests[..], &how].concat());
-    queue.line_with("run-started").unwrap();
+    queue.line_with("run-queued").unwrap();
+    let waiting = subject.etcdtest(&["runs", "show", "queued"]).stdout;
+    assert!(waiting.contains("Run queued queued") && waiting.contains("worker --run queued"), "{waiting}");
     let worker = subject.etcdtest(&["worker", "--run", "queue", "-j2", "--format", "json"]);
     let queue = queue.end();
     assert_eq!((worker.code, queue.code), (Some(100), Some(100)), "{worker:?} {queue:?}");

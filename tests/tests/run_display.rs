@@ -186,6 +186,7 @@ fn every_event_and_its_fields_are_documented() {
     }
     let rare = [
         "notice",
+        "run-queued",
         "run-stalled",
         "store-away",
         "ready",

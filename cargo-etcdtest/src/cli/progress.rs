@@ -419,6 +419,10 @@ impl Display for Progress {
                 let workers = if others == 1 { "worker goes" } else { "workers go" };
                 writeln!(out, "{label} the run: {others} other {workers} on with it")
             }),
+            RunEvent::Queued => self.print(|out| {
+                let label = painted(WARNING, format_args!("{:>COLUMN$}", "Queued"));
+                writeln!(out, "{label} the run waits for workers: `cargo etcdtest worker --run` is one")
+            }),
             RunEvent::Stalled => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Stalled"));
                 writeln!(

@@ -232,7 +232,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let host = crate::author::host();
     let order = Order {
         id: how.run_id.clone().unwrap_or_else(RunId::generate),
-        tests,
+        tests: tests.into_iter().collect(),
         tests_digest,
         environments: chosen,
         secrets,
@@ -408,6 +408,19 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
                 ),
             )
         }
+        RunError::Unfinished { cancelled, .. } => {
+            let verb = if cancelled { "cancel" } else { "resume" };
+            Failure::new(
+                Exit::Store,
+                miette::miette!(
+                    help = format!(
+                        "once the store is back, `cargo etcdtest runs {verb} {run}` writes its reports; \
+                            `store-timeout` says how long a run waits for it"
+                    ),
+                    "{error}"
+                ),
+            )
+        }
         RunError::Interrupted(_) => Failure::interrupted(miette::miette!(
             help = format!("what was stored before is safe: `cargo etcdtest runs show {run}` shows it"),
             "{error}"
@@ -479,7 +492,7 @@ pub(super) fn exit_of(details: &RunDetails) -> Exit {
 /// What one worker's part of a finished run exits with.
 fn exit_of_worker(details: &RunDetails, worker: &WorkerId) -> Exit {
     let own = details.units.iter().filter_map(|unit| unit.result.as_ref());
-    let mut own = own.filter(|result| result.worker == *worker);
+    let mut own = own.filter(|result| result.worker.is_of(worker));
     if own.any(|result| result.outcome.is_failure()) { Exit::TestsFailed } else { Exit::Passed }
 }
 

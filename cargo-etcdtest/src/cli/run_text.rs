@@ -11,6 +11,7 @@ use super::runs::state_word;
 use super::style::{FAINT, Label, STRONG, WARNING, ago, local_time, painted, seconds};
 use super::worker_text::workers_text;
 use crate::model::{Attempt, Commit, Environment, EnvironmentVersion, Run, RunState, RunSummary, Verdict};
+use crate::reports::history::Life;
 use crate::reports::{RunDetails, UnitDetails, story, text};
 use crate::store::StoreError;
 
@@ -25,8 +26,8 @@ const INDENT: usize = 10;
 pub(crate) struct Detail<'a> {
     /// List every unit.
     pub(crate) all: bool,
-    /// A worker works for the run right now.
-    pub(crate) live: bool,
+    /// Whether somebody works for the run right now.
+    pub(crate) life: Life,
     /// The time it is.
     pub(crate) now: Timestamp,
     /// Where it is that.
@@ -61,7 +62,7 @@ pub(crate) fn run_text(details: &RunDetails, detail: &Detail<'_>) -> String {
 fn header(details: &RunDetails, detail: &Detail<'_>) -> String {
     let Run { id, state, created, finished, command, author, commit, .. } = &details.run;
     let summary = details.summary();
-    let state = painted(state_style(state, detail.live), state_word(state, detail.live));
+    let state = painted(state_style(state, detail.life), state_word(state, detail.life));
     let mut when = format!("{} ({})", local_time(*created, detail.zone), ago(*created, detail.now));
     if finished.is_some() {
         let _ = write!(when, ", took {}", seconds(summary.duration));
@@ -80,11 +81,15 @@ fn header(details: &RunDetails, detail: &Detail<'_>) -> String {
     if let Some(cancelled) = &details.run.cancelled {
         lines.push(format!("  reason   {}", one_line(&cancelled.reason)));
     }
-    if !detail.live && !details.run.is_over() {
-        lines.push(format!(
-            "  reason   no live worker works for it: `cargo etcdtest runs resume {id}` goes on"
-        ));
-    }
+    let reason = match detail.life {
+        _ if details.run.is_over() => None,
+        Life::Live => None,
+        Life::Awaited => Some(format!("it waits for workers: `cargo etcdtest worker --run {id}`")),
+        Life::Stalled => {
+            Some(format!("no live worker works for it: `cargo etcdtest runs resume {id}` goes on"))
+        }
+    };
+    lines.extend(reason.map(|reason| format!("  reason   {reason}")));
     let counts = painted(summary_style(&summary), counts(&summary));
     lines.push(format!("  results  {}: {counts}", units(details.run.units)));
     lines.join("\n") + "\n"
@@ -214,12 +219,12 @@ pub(crate) fn summary_style(summary: &RunSummary) -> Style {
 }
 
 /// The colour of how far a run is.
-pub(crate) fn state_style(state: &RunState, live: bool) -> Style {
+pub(crate) fn state_style(state: &RunState, life: Life) -> Style {
     match state {
         RunState::Finished { cancelled: false } => Style::new(),
         RunState::Finished { cancelled: true } => WARNING,
-        _ if live => Label::Skip.style(),
-        _ => WARNING,
+        _ if life == Life::Stalled => WARNING,
+        _ => Label::Skip.style(),
     }
 }
 

@@ -17,8 +17,8 @@ use super::{Exit, Failure, Format, Session};
 use crate::config::Settings;
 use crate::environments::EnvironmentId;
 use crate::execution::{self, Cancelled};
-use crate::model::{Cancellation, Labels, RunState, RunSummary, Worker, WorkerId};
-use crate::reports::history::{self, Found, ListedRun, Shown};
+use crate::model::{Cancellation, RunState, RunSummary, Worker, WorkerId};
+use crate::reports::history::{self, Found, Life, ListedRun, Shown};
 use crate::reports::{Counts, LATEST, ReportError, RunDetails, SummaryReport, resolve_run, text};
 use crate::store::SharedStore;
 
@@ -132,10 +132,10 @@ async fn answer(
             let mut found = history::read(store, &run).await?;
             let shown = if output { Shown::WHOLE } else { Shown::BRIEF };
             history::load_output(store, &mut found.value, shown).await?;
-            let live = history::is_live(store, &run).await?;
+            let life = history::life(store, &found.value.run).await?;
             let value = match format {
-                Format::Human => run_text(&found.value, &Detail { all, live, now, zone }),
-                Format::Json => json_line(&show_json(&found.value, live)),
+                Format::Human => run_text(&found.value, &Detail { all, life, now, zone }),
+                Format::Json => json_line(&show_json(&found.value, life)),
             };
             Ok(Found { value, broken: found.broken })
         }
@@ -153,15 +153,7 @@ async fn cancel(store: &SharedStore, run: &str, why: &str, settings: &Settings) 
         why => format!("{author} cancelled it: {}", text::one_line(why, text::MESSAGE)),
     };
     let id = resolve_run(&**store, run).await?;
-    let worker = Worker {
-        id: WorkerId::generate(&host),
-        host,
-        pid: std::process::id(),
-        run: id.clone(),
-        since: Timestamp::now(),
-        lanes: 0,
-        labels: Labels::default(),
-    };
+    let worker = Worker::new(WorkerId::generate(&host), host, id.clone());
     let cancellation = Cancellation { reason, ends_tests: true };
     let cancelled = execution::cancel(store, worker, &cancellation, settings.store_timeout).await;
     let workers = match cancelled.map_err(|error| failure_of(error, &id))? {
@@ -176,12 +168,13 @@ async fn cancel(store: &SharedStore, run: &str, why: &str, settings: &Settings) 
     })
 }
 
-/// How far a run is, in a word. A run that nobody works for is stalled.
-pub(crate) fn state_word(state: &RunState, live: bool) -> &'static str {
+/// How far a run is, in a word. A run that nobody works for is queued or stalled.
+pub(crate) fn state_word(state: &RunState, life: Life) -> &'static str {
     match state {
         RunState::Finished { cancelled: false } => "finished",
         RunState::Finished { cancelled: true } => "cancelled",
-        _ if !live => "stalled",
+        _ if life == Life::Awaited => "queued",
+        _ if life == Life::Stalled => "stalled",
         RunState::Planning { .. } => "planning",
         RunState::Running => "running",
         RunState::Cancelling => "cancelling",
@@ -195,11 +188,11 @@ fn list_text(runs: &[ListedRun], now: Timestamp, zone: &TimeZone) -> String {
     }
     let mut table =
         Table::new(&["RUN", "STATE", "CREATED", "", "RESULTS", "ENVIRONMENTS", "COMMIT", "AUTHOR"]);
-    for ListedRun { run, live } in runs {
+    for ListedRun { run, life } in runs {
         let environments: Vec<String> = run.environments.iter().map(run_text::environment).collect();
         table.row([
             (run.id.to_string(), STRONG),
-            (state_word(&run.state, *live).into(), run_text::state_style(&run.state, *live)),
+            (state_word(&run.state, *life).into(), run_text::state_style(&run.state, *life)),
             (local_time(run.created, zone), anstyle::Style::new()),
             (ago(run.created, now), FAINT),
             match run.summary {
@@ -222,10 +215,10 @@ fn by_verdict(summary: RunSummary) -> RunSummary {
 
 fn list_json(runs: &[ListedRun]) -> String {
     runs.iter()
-        .map(|ListedRun { run, live }| {
+        .map(|ListedRun { run, life }| {
             json_line(&json!({
                 "run": run.id,
-                "state": state_word(&run.state, *live),
+                "state": state_word(&run.state, *life),
                 "created": run.created,
                 "finished": run.finished,
                 "units": run.units,
@@ -241,9 +234,9 @@ fn list_json(runs: &[ListedRun]) -> String {
 
 /// `summary.json` with what only the records tell: how far the run is, the configuration it
 /// used, and the output that was loaded.
-fn show_json(details: &RunDetails, live: bool) -> Value {
+fn show_json(details: &RunDetails, life: Life) -> Value {
     let mut document = json!(SummaryReport::from(details));
-    document["state"] = state_word(&details.run.state, live).into();
+    document["state"] = state_word(&details.run.state, life).into();
     document["reason"] = json!(details.run.cancelled.as_ref().map(|cancelled| &cancelled.reason));
     document["snapshots"] = json!(details.environments);
     for (unit, place) in details.units.iter().zip(0..) {
@@ -281,7 +274,7 @@ mod tests {
     use super::*;
     use crate::cli::GlobalArgs;
     use crate::config::Flags;
-    use crate::model::{Commit, EnvironmentVersion, Outcome, RunId};
+    use crate::model::{Commit, EnvironmentVersion, NextPosition, Outcome, RunId};
     use crate::reports::sample::{self, TestStore, at, attempt, every_kind, unit};
     use crate::store::{Op, Txn, encode, keys};
 
@@ -324,6 +317,11 @@ mod tests {
         stalled.run.created = at(-86_400 * 3);
         (stalled.run.state, stalled.run.summary, stalled.run.commit) = (RunState::Running, None, None);
         store.write(&stalled).await;
+        let dealt = encode(&NextPosition { dealt: 1 });
+        store.put(vec![(keys::next_position(&stalled.run.id, 0), dealt)]).await;
+        let mut queued = stalled.clone();
+        (queued.run.id, queued.run.created) = (RunId::new("yyy"), at(-86_400 * 2));
+        store.write(&queued).await;
         let broken = Op::put(keys::run(&RunId::new("broken")), "{\"schema\":9}");
         store.store.txn(Txn { then: vec![broken], ..Txn::default() }).await.unwrap();
 
@@ -355,15 +353,8 @@ mod tests {
         let run = &mut details.run;
         (run.state, run.finished, run.summary, run.commit) = (RunState::Running, None, None, None);
         run.environments.push(EnvironmentVersion { name: "prod".into(), version: 0, revision: 0 });
-        let worker = Worker {
-            id: WorkerId::new("host-1-abc"),
-            host: "host".into(),
-            pid: 1,
-            run: run.id.clone(),
-            since: at(0),
-            lanes: 4,
-            labels: Labels::default(),
-        };
+        let id = WorkerId::new("host-1-abc");
+        let worker = Worker { lanes: 4, ..Worker::new(id, "host", run.id.clone()) };
         store.write(&details).await;
         store.put(vec![(keys::worker(&worker.id), encode(&worker))]).await;
         insta::assert_snapshot!(printed(&store, &["show", "--all"]).await.unwrap());

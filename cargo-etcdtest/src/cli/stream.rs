@@ -90,6 +90,7 @@ fn to_json(event: RunEvent) -> Option<Value> {
         }
         RunEvent::Superseded { units } => json!({ "event": "units-superseded", "units": units }),
         RunEvent::Leaving { others } => json!({ "event": "worker-leaving", "others": others }),
+        RunEvent::Queued => json!({ "event": "run-queued" }),
         RunEvent::Stalled => json!({ "event": "run-stalled" }),
         RunEvent::StoreAway => json!({ "event": "store-away" }),
         RunEvent::Spent { timings, storing } => {

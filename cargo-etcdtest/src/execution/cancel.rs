@@ -2,12 +2,11 @@
 
 use std::time::Duration;
 
-use jiff::Timestamp;
-
 use super::error::{Result, RunError};
 use super::finish::conclude;
 use super::membership::{Membership, is_gone, read_plan};
-use crate::model::{Cancellation, Run, RunId, RunState, RunSummary, Steward, Worker};
+use super::plan::Plan;
+use crate::model::{Cancellation, Run, RunId, RunState, Steward, Worker};
 use crate::reports::history::live_workers;
 use crate::store::{
     Commit, Compare, KeyRange, KeyValue, Op, Revision, SharedStore, Txn, Wake, commit, encode, get_record,
@@ -38,69 +37,93 @@ pub async fn cancel(
     let id = worker.run.clone();
     loop {
         let (run, pair) = record(store, &id).await?;
-        let cancelled = Some(cancellation.clone());
+        let worker = worker.clone();
+        if let Some(next) = run.when_cancelled(cancellation) {
+            replace(store, &pair, &next, vec![], patience).await?;
+            continue;
+        }
         match &run.state {
             RunState::Finished { cancelled } => return Err(over(id, *cancelled)),
-            RunState::Running => {
-                let next = Run { state: RunState::Cancelling, cancelled, ..run };
-                replace(store, &pair, &next, vec![], patience).await?;
-            }
             RunState::Planning { by } if is_alive(store, &id, by).await? => {
                 let ranges = [KeyRange::key(pair.key), KeyRange::key(keys::worker(&by.worker))];
                 let after = Revision(pair.modified.0 + 1);
                 Wake::new(store.as_ref(), ranges, after).await?.changed().await?;
             }
             RunState::Planning { by } => {
-                let summary = RunSummary { not_run: run.units, ..RunSummary::default() };
-                let gone = vec![is_gone(by)];
-                let state = RunState::Finished { cancelled: true };
-                let (finished, summary) = (Some(Timestamp::now()), Some(summary));
-                let next = Run { state, finished, summary, cancelled, ..run };
-                if replace(store, &pair, &next, gone, patience).await? {
+                let (store, gone, before) = (store.clone(), vec![is_gone(by)], run.clone());
+                let mut membership =
+                    Membership::register(store, worker, before, pair.modified, patience).await?;
+                let state = RunState::Finishing { by: membership.steward(), cancelled: true };
+                // Nobody is to take what there is of its plan for one.
+                let plan = vec![Op::Delete(KeyRange::prefix(keys::execution(&id)))];
+                let cancelled = Some(cancellation.clone());
+                membership.try_advance(Run { state, cancelled, ..run }, gone, plan).await?;
+                if see_off(membership, &Plan::default()).await? {
                     return Ok(Cancelled::Over);
                 }
             }
-            RunState::Cancelling | RunState::Finishing { .. } => {
+            RunState::Running | RunState::Cancelling | RunState::Finishing { .. } => {
                 let workers = live_workers(store.as_ref(), &id).await?.len();
                 if workers > 0 {
                     return Ok(Cancelled::ByWorkers(workers));
                 }
-                let (mut membership, plan) = Membership::join(store.clone(), worker, run, patience).await?;
-                conclude(&mut membership, &plan).await?;
-                membership.leave().await;
-                return Ok(Cancelled::Over);
+                let (membership, plan) = Membership::join(store.clone(), worker, run, patience).await?;
+                if see_off(membership, &plan).await? {
+                    return Ok(Cancelled::Over);
+                }
             }
         }
     }
+}
+
+/// Finishes a run that is being ended, and says whether it is over: else all begins anew.
+async fn see_off(mut membership: Membership, plan: &Plan) -> Result<bool> {
+    let state = &membership.run().state;
+    let is_over =
+        matches!(state, RunState::Cancelling | RunState::Finishing { .. } | RunState::Finished { .. })
+            && conclude(&mut membership, plan).await?.is_some();
+    membership.leave().await;
+    Ok(is_over)
 }
 
 /// Opens a run again that was cancelled, or whose workers died while they ended it: whoever
 /// joins it then executes what has no result yet.
 ///
 /// # Errors
-/// [`RunError::Gone`], [`RunError::Over`] where all of it has a result, [`RunError::Plan`] where it
-/// was cancelled before it was planned, [`RunError::Ending`]
-/// where its workers are ending it, [`RunError::Unplanned`], and as the store fails.
+/// [`RunError::Gone`], [`RunError::Over`] where all of it has a result, or it was cancelled before it
+/// was planned, [`RunError::Ending`] where its workers are ending it, [`RunError::Unplanned`], and as
+/// the store fails.
 pub async fn resume(store: &SharedStore, id: &RunId, patience: Duration) -> Result<()> {
     loop {
         let (run, pair) = record(store, id).await?;
         let given = match &run.state {
             RunState::Finished { cancelled: false } => return Err(over(id.clone(), false)),
             RunState::Finished { cancelled: true } => {
-                // One that was cancelled before it was planned cannot go on.
-                read_plan(store, &run, &patience.into()).await?;
+                check_planned(store, &run, patience).await?;
                 vec![]
             }
             RunState::Planning { by } if !is_alive(store, id, by).await? => {
                 return Err(RunError::Unplanned(id.clone()));
             }
-            RunState::Finishing { by, .. } if !is_alive(store, id, by).await? => vec![is_gone(by)],
+            RunState::Finishing { by, .. } if !is_alive(store, id, by).await? => {
+                check_planned(store, &run, patience).await?;
+                vec![is_gone(by)]
+            }
             RunState::Running | RunState::Planning { .. } => return Ok(()),
             RunState::Cancelling if live_workers(store.as_ref(), id).await?.is_empty() => vec![],
             RunState::Cancelling | RunState::Finishing { .. } => return Err(RunError::Ending(id.clone())),
         };
         let next = Run { state: RunState::Running, finished: None, summary: None, cancelled: None, ..run };
         replace(store, &pair, &next, given, patience).await?;
+    }
+}
+
+/// Refuses a run that was cancelled before it was planned: there is nothing to go on with.
+async fn check_planned(store: &SharedStore, run: &Run, patience: Duration) -> Result<()> {
+    match read_plan(store, run, &patience.into()).await {
+        Ok(_) => Ok(()),
+        Err(RunError::Plan(run)) => Err(RunError::Over { run, how: "cancelled before it was planned" }),
+        Err(error) => Err(error),
     }
 }
 

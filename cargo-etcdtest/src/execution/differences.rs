@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{Result, RunError};
-use super::run::Order;
+use super::order::Order;
 use crate::model::{Environment, PlannedUnit, Repetition, Run, RunId, TestCaseId};
 
 /// How many differences an error shows.

@@ -3,7 +3,7 @@
 use super::journal::Kept;
 use super::services::NotReady;
 use crate::environments::{DataError, ReservationError};
-use crate::model::{RunId, WorkerId};
+use crate::model::{Run, RunId, RunState, WorkerId};
 use crate::reports::ReportError;
 use crate::store::{Key, StoreError};
 
@@ -84,6 +84,16 @@ pub enum RunError {
         /// What stays where.
         kept: Kept,
     },
+    /// The store went away when all that this worker did was stored.
+    #[error("all results of run `{run}` are stored, but it is not concluded: {source}")]
+    Unfinished {
+        /// The run.
+        run: RunId,
+        /// It was cancelled.
+        cancelled: bool,
+        /// What the store said.
+        source: StoreError,
+    },
     /// A process or file that the run needs could not be had.
     #[error("failed to {what}: {source}")]
     Io {
@@ -92,6 +102,20 @@ pub enum RunError {
         /// What the system said.
         source: std::io::Error,
     },
+}
+
+impl RunError {
+    /// The same for a run that only had to be concluded.
+    pub(super) fn when_all_is_stored(self, run: &Run) -> Self {
+        match self {
+            Self::Store(source) | Self::Report(ReportError::Store(source)) if source.is_transient() => {
+                let cancelled =
+                    matches!(run.state, RunState::Cancelling | RunState::Finishing { cancelled: true, .. });
+                Self::Unfinished { run: run.id.clone(), cancelled, source }
+            }
+            error => error,
+        }
+    }
 }
 
 /// The result of a step of a run.

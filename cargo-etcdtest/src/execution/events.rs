@@ -129,6 +129,8 @@ pub enum RunEvent {
         /// How many go on.
         others: usize,
     },
+    /// No worker works for the run yet: it waits for some.
+    Queued,
     /// No live worker works for the run: its workers died, or lost the store.
     Stalled,
     /// The store does not answer, and is being waited for.

@@ -37,7 +37,7 @@ impl Executed {
     }
 
     /// Keeps it in the journal, if there is one, before anybody is told of it.
-    pub(super) fn keep(&self, journal: Option<&Journal>, events: &EventSink) {
+    pub fn keep(&self, journal: Option<&Journal>, events: &EventSink) {
         if let Some(Err(error)) = journal.map(|journal| journal.note(self)) {
             let _ = events.send(RunEvent::Notice { text: error.to_string() });
         }

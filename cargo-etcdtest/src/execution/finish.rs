@@ -15,22 +15,23 @@ use crate::store::{
 };
 
 /// Sees a run to its end, whose units all have a result, or that was cancelled: waits for what
-/// other workers still have under way, and finishes it, or waits for the worker that does.
+/// other workers still have under way, and finishes it, or waits for the worker that does. `None`
+/// where somebody has resumed it: there is something to be executed again.
 ///
 /// # Errors
 /// What the store said; the run then stays as it is, and can be finished by others.
-pub async fn conclude(membership: &mut Membership, plan: &Plan) -> Result<RunDetails> {
+pub async fn conclude(membership: &mut Membership, plan: &Plan) -> Result<Option<RunDetails>> {
     let mut wake = None;
     loop {
         let view = View::read(membership, &mut wake).await?;
         let run = membership.run().clone();
         match run.state.clone() {
-            RunState::Finished { .. } => return details_of(membership).await,
+            RunState::Finished { .. } => return details_of(membership).await.map(Some),
             RunState::Finishing { by, .. } if by == membership.steward() => {
                 match finish(membership).await {
                     // Somebody took this one for dead.
                     Err(RunError::Superseded { .. }) => {}
-                    done => return done,
+                    done => return done.map(Some),
                 }
                 continue;
             }
@@ -44,13 +45,14 @@ pub async fn conclude(membership: &mut Membership, plan: &Plan) -> Result<RunDet
                 membership.try_advance(Run { state, ..run }, view.complete(membership), vec![]).await?;
                 continue;
             }
+            RunState::Running => return Ok(None),
             RunState::Cancelling if view.is_quiet() => {
                 let state = RunState::Finishing { by: membership.steward(), cancelled: true };
                 membership.try_advance(Run { state, ..run }, vec![], vec![]).await?;
                 continue;
             }
             RunState::Planning { .. } => return Err(membership.superseded()),
-            RunState::Finishing { .. } | RunState::Running | RunState::Cancelling => {}
+            RunState::Finishing { .. } | RunState::Cancelling => {}
         }
         if let Some(wake) = &mut wake {
             wake.changed().await?;

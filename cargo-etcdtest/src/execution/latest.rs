@@ -15,8 +15,8 @@ use super::history::{Histories, History};
 use crate::model::{EnvironmentVersion, LatestResult, RecentOutcome, Run, RunId, TestCaseId, UnitResult};
 use crate::reports::RunDetails;
 use crate::store::{
-    Commit, Compare, Key, KeyValue, Op, Revision, SharedStore, StoreError, Txn, commit, decode, encode,
-    get_each, keys, pauses,
+    Compare, Key, KeyValue, Op, Revision, SharedStore, StoreError, Txn, decode, encode, get_each, keys,
+    pauses,
 };
 
 /// How many latest results one transaction carries.
@@ -110,11 +110,19 @@ struct Writer<'a> {
 }
 
 impl Writer<'_> {
-    /// Writes several at once; again where others wrote meanwhile.
+    /// Writes several at once, through an outage of the store.
     async fn write(&self, batch: Vec<Write<'_>>) -> Result<()> {
+        let patience = pauses().with_total_delay(Some(self.patience));
+        // Of an unknown outcome the next try sees what came.
+        let again = |error: &StoreError| error.is_transient() || matches!(error, StoreError::NoSpace { .. });
+        Ok((|| self.try_write(&batch)).retry(patience).when(again).await?)
+    }
+
+    /// Writes what does not stand there yet; again where others wrote meanwhile.
+    async fn try_write(&self, batch: &[Write<'_>]) -> std::result::Result<(), StoreError> {
         let keys: Vec<Key> = batch.iter().map(|write| write.key.clone()).collect();
         loop {
-            let found = read_each(self.store, &keys, self.patience).await?;
+            let found = get_each(self.store.as_ref(), &keys).await?;
             let before: Vec<Before> = found.iter().map(Before::from).collect();
             let created = self.look_up(&before).await?;
             let mut txn = Txn::default();
@@ -125,20 +133,25 @@ impl Writer<'_> {
                     Before::Latest(latest) if created(&latest.run) < created(&self.run.id) => Some(latest),
                     Before::Latest(_) | Before::Unreadable => continue,
                 };
+                let next = encode(&self.after(latest.map(Box::as_ref), write));
+                if pair.as_ref().is_some_and(|pair| pair.value == next) {
+                    continue;
+                }
                 let modified = pair.as_ref().map_or(Revision(0), |pair| pair.modified);
                 txn.compares.push(Compare::modified(write.key.clone(), modified));
-                let next = self.after(latest.map(Box::as_ref), write);
-                txn.then.push(Op::put(write.key.clone(), encode(&next)));
+                txn.then.push(Op::put(write.key.clone(), next));
             }
-            let Some(Op::Put { key: proof, .. }) = txn.then.last().cloned() else { return Ok(()) };
-            if let Commit::Applied(_) = commit(self.store.as_ref(), &txn, &proof, self.patience).await? {
+            if txn.then.is_empty() || self.store.txn(txn).await?.succeeded {
                 return Ok(());
             }
         }
     }
 
     /// When the runs of these results were created, and this one.
-    async fn look_up(&self, before: &[Before]) -> Result<impl Fn(&RunId) -> Revision> {
+    async fn look_up(
+        &self,
+        before: &[Before],
+    ) -> std::result::Result<impl Fn(&RunId) -> Revision, StoreError> {
         let created = || self.created.lock().unwrap_or_else(PoisonError::into_inner);
         let runs = before.iter().filter_map(|before| match before {
             Before::Latest(latest) => Some(&latest.run),
@@ -151,7 +164,7 @@ impl Writer<'_> {
         let unknown: Vec<&RunId> = unknown.into_iter().collect();
         for runs in unknown.chunks(BATCH) {
             let records: Vec<Key> = runs.iter().map(|run| keys::run(run)).collect();
-            let found = read_each(self.store, &records, self.patience).await?;
+            let found = get_each(self.store.as_ref(), &records).await?;
             let found = found.iter().map(|pair| pair.as_ref().map_or(Revision(0), |pair| pair.created));
             created().extend(runs.iter().copied().cloned().zip(found));
         }

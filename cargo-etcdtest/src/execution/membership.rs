@@ -62,7 +62,7 @@ pub struct Proposal<'a> {
 }
 
 /// Puts the worker's key on a lease of its own, and says at which revision it came into being.
-async fn register(
+async fn put_key(
     store: &SharedStore,
     worker: &Worker,
     patience: &Patience,
@@ -110,10 +110,27 @@ pub(super) async fn read_plan(store: &SharedStore, run: &Run, patience: &Patienc
 }
 
 impl Membership {
+    /// Registers a worker for a run, whose record was last written at this revision.
+    ///
+    /// # Errors
+    /// As for any transaction.
+    pub(super) async fn register(
+        store: SharedStore,
+        worker: Worker,
+        run: Run,
+        generation: Revision,
+        patience: impl Into<Patience>,
+    ) -> Result<Self> {
+        let patience = patience.into();
+        let (lease, identity) = put_key(&store, &worker, &patience).await?;
+        Ok(Self { store, worker, lease, identity, run, generation, locks: Vec::new(), patience })
+    }
+
     /// Registers a worker for the run that the proposal names, and creates that where there is
     /// none: the record, the plan, the environment snapshots, then the stripes' positions.
     /// Where there is one, it is joined once it is planned; a planner that died is replaced.
-    /// Gives the run's plan, which may be another than the one proposed.
+    /// Gives the run's plan, which may be another than the one proposed, and is empty where the
+    /// run is being finished or is over.
     ///
     /// # Errors
     /// [`RunError::Exists`] where something is left of a deleted run of that id,
@@ -124,15 +141,14 @@ impl Membership {
         proposal: Proposal<'_>,
         patience: impl Into<Patience>,
     ) -> Result<(Self, Plan)> {
-        let patience = patience.into();
-        let (lease, identity) = register(&store, &worker, &patience).await?;
-        let (run, generation, locks) = (proposal.run.clone(), Revision(0), Vec::new());
-        let mut membership = Self { store, worker, lease, identity, run, generation, locks, patience };
+        let run = proposal.run.clone();
+        let mut membership = Self::register(store, worker, run, Revision(0), patience).await?;
         let plan = membership.settle(Some(proposal)).await?;
         Ok((membership, plan))
     }
 
-    /// Registers a worker for a run that is there, and gives the run's plan.
+    /// Registers a worker for a run that is there, and gives the run's plan: an empty one where
+    /// the run is being finished or is over.
     ///
     /// # Errors
     /// [`RunError::Gone`] where there is no such run, [`RunError::Unplanned`] where its
@@ -143,10 +159,7 @@ impl Membership {
         run: Run,
         patience: impl Into<Patience>,
     ) -> Result<(Self, Plan)> {
-        let patience = patience.into();
-        let (lease, identity) = register(&store, &worker, &patience).await?;
-        let (generation, locks) = (Revision(0), Vec::new());
-        let mut membership = Self { store, worker, lease, identity, run, generation, locks, patience };
+        let mut membership = Self::register(store, worker, run, Revision(0), patience).await?;
         let plan = membership.settle(None).await?;
         Ok((membership, plan))
     }
@@ -160,8 +173,13 @@ impl Membership {
                 None => None,
                 Some(pair) => {
                     (self.run, self.generation) = (decode(pair)?, pair.modified);
-                    let RunState::Planning { by } = self.run.state.clone() else {
-                        return read_plan(&self.store, &self.run, &self.patience).await;
+                    let by = match &self.run.state {
+                        RunState::Planning { by } => by.clone(),
+                        RunState::Running | RunState::Cancelling => {
+                            return read_plan(&self.store, &self.run, &self.patience).await;
+                        }
+                        // Nothing is dealt any more, and perhaps it never was planned.
+                        RunState::Finishing { .. } | RunState::Finished { .. } => return Ok(Plan::default()),
                     };
                     if self.is_alive(&by).await? {
                         let ranges = [KeyRange::key(run.clone()), KeyRange::key(keys::worker(&by.worker))];
@@ -402,7 +420,7 @@ impl Membership {
         // What counts as lost here may still live in the store, for a moment.
         self.end_lease().await?;
         self.worker.since = Timestamp::now();
-        (self.lease, self.identity) = register(&self.store, &self.worker, &self.patience).await?;
+        (self.lease, self.identity) = put_key(&self.store, &self.worker, &self.patience).await?;
         Ok(())
     }
 
@@ -505,14 +523,31 @@ impl Membership {
     /// # Errors
     /// As for any transaction.
     pub async fn cancel(&mut self, cancellation: Cancellation) -> Result<bool> {
-        let cancel = |run: &Run, _| {
-            (run.state == RunState::Running).then(|| Run {
-                state: RunState::Cancelling,
-                cancelled: Some(cancellation.clone()),
-                ..run.clone()
-            })
-        };
-        self.advance(cancel, vec![]).await
+        self.advance(|run, _| run.when_cancelled(&cancellation), vec![]).await
+    }
+
+    /// Cancels a run whose locks were lost, and holds none from now on. Says whether another worker
+    /// of the run has a place again in one of their queues: it is not cancelled then.
+    ///
+    /// # Errors
+    /// As for any transaction.
+    pub(super) async fn cancel_unlocked(&mut self, cancellation: Cancellation) -> Result<bool> {
+        let lost = std::mem::take(&mut self.locks);
+        while let Some(run) = self.run.when_cancelled(&cancellation) {
+            let mut given = Vec::new();
+            for (key, created) in &lost {
+                let page = self.read(Read::key(key.clone())).await?;
+                let found = page.pairs.first().map_or(Revision(0), |pair| pair.created);
+                if found > *created {
+                    return Ok(true);
+                }
+                given.push(Compare::created(key.clone(), found));
+            }
+            if self.try_advance(run, given, vec![]).await? {
+                break;
+            }
+        }
+        Ok(false)
     }
 
     /// The error of a worker whose place was taken.

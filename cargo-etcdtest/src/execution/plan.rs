@@ -8,7 +8,7 @@ use sha2::{Digest, Sha256};
 
 use super::batches::batches;
 use super::history::{Histories, median};
-use crate::model::{Labels, PlanChunk, PlannedUnit, Repetition, TestCaseId, UnitIndex};
+use crate::model::{Labels, PlanChunk, PlannedUnit, Repetition, Run, TestCaseId, UnitIndex};
 use crate::store::encode;
 
 /// How many units one chunk holds at the most: with ids of ordinary length about 200 KiB.
@@ -26,7 +26,7 @@ const STRIPE: usize = 32;
 /// Units that need the same labels of a worker stand together, those that need most first,
 /// and are dealt over stripes of their own. So what a worker cannot take is never in the way
 /// of what it can.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Plan {
     units: Vec<PlannedUnit>,
     groups: Vec<Group>,
@@ -145,6 +145,12 @@ impl Plan {
             digest.update(encode(&chunk));
         }
         hex::encode(digest.finalize())
+    }
+
+    /// The record of a run of this plan, of which all else stands in `run`.
+    pub fn record(&self, run: Run) -> Run {
+        let units = u32::try_from(self.len()).unwrap_or(u32::MAX);
+        Run { units, stripes: self.stripes_by_group(), plan_digest: self.digest(), ..run }
     }
 
     /// How many units there are.

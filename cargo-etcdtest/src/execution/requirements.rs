@@ -7,7 +7,7 @@ use std::time::Duration;
 use etcdtest::protocol::{Check, EnvironmentData, Lack};
 use serde_json::Value;
 
-use super::run::Selected;
+use super::order::Selected;
 use super::services::expected_config;
 use crate::environments::SecretValues;
 use crate::model::{Environment, TestCaseId};

@@ -6,9 +6,8 @@ use tokio::sync::watch;
 
 use super::attempt::Leave;
 use super::error::Result;
-use super::events::EventSink;
-use super::events::RunEvent;
-use super::run::Order;
+use super::events::{EventSink, RunEvent};
+use super::order::Order;
 use crate::environments::{Reservation, Reservations, Wanted};
 use crate::model::{Environment, Holder};
 use crate::store::SharedStore;

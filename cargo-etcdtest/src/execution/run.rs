@@ -1,14 +1,10 @@
 //! One run, from its plan to its reports, as one of its workers sees it.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::fs::Permissions;
-use std::num::NonZeroU32;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
-use jiff::Timestamp;
 use tempfile::TempDir;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -24,6 +20,7 @@ use super::journal::{Journal, JournalFolder};
 use super::latest::read_histories;
 use super::launcher::Launcher;
 use super::membership::{Membership, Proposal};
+use super::order::{Entry, Order, Selected};
 use super::plan::Plan;
 use super::policy::Policy;
 use super::reserve::reserve;
@@ -33,86 +30,13 @@ use super::timings::Timings;
 use super::watch::follow;
 use super::work::Work;
 use super::worker::{Ended, execute};
-use crate::environments::{DataFiles, DataSets, Reservation, Reservations, SecretValues};
+use crate::environments::{DataFiles, DataSets, Reservation, Reservations};
 use crate::model::{
-    Build, Cancellation, Commit, Environment, Labels, PlannedUnit, Repetition, Run, RunId, RunState,
-    TestCaseId, TestKind, Worker, WorkerId,
+    Cancellation, Environment, PlannedUnit, Run, RunId, RunState, TestCaseId, TestKind, WorkerId,
 };
 use crate::reports::RunDetails;
 use crate::reports::history::{self, environments_of};
 use crate::store::{SharedStore, get_record, keys};
-use crate::testcases::ListedTest;
-
-/// A run that somebody wants.
-#[derive(Debug)]
-pub struct Order {
-    /// Its id.
-    pub id: RunId,
-    /// The tests.
-    pub tests: Vec<Selected>,
-    /// Digest of all tests that were listed, selected or not.
-    pub tests_digest: String,
-    /// What they run against.
-    pub environments: Vec<Environment>,
-    /// Their secrets.
-    pub secrets: SecretValues,
-    /// The rules.
-    pub policy: Policy,
-    /// The seed of the order, if that is left to chance.
-    pub shuffle: Option<u64>,
-    /// How often each test is run.
-    pub repetitions: NonZeroU32,
-    /// What this worker has that not every worker has.
-    pub labels: Labels,
-    /// What was typed.
-    pub command: Vec<String>,
-    /// Who typed it: `user@host`.
-    pub author: String,
-    /// This machine's name.
-    pub host: String,
-    /// The id of the worker that this process is.
-    pub worker: WorkerId,
-    /// Whether the run may be there already, or must be.
-    pub entry: Entry,
-    /// This program, which serves as keeper when it is told to.
-    pub keeper: PathBuf,
-    /// The workspace's root, from which services are started.
-    pub root: PathBuf,
-    /// The folders of the programs that cargo built.
-    pub built: Vec<PathBuf>,
-    /// How the tests were built.
-    pub build: Build,
-    /// The code.
-    pub commit: Option<Commit>,
-    /// How long an unreachable store is waited for.
-    pub patience: Duration,
-    /// Where results are kept until a store elsewhere has them.
-    pub journals: Option<JournalFolder>,
-    /// What was done before the run.
-    pub timings: Timings,
-}
-
-/// How a worker comes to its run.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Entry {
-    /// It creates the run, or joins it where it is there: its units and environments must then
-    /// be those of the order.
-    CreateOrJoin,
-    /// As that, but it executes nothing: it follows what others do.
-    Queue,
-    /// It joins a run that is there, whichever of the order's tests that has. The environments
-    /// of the order are those that the run has stored.
-    Join,
-}
-
-/// A test that was selected.
-#[derive(Clone, Debug)]
-pub struct Selected {
-    /// The test.
-    pub test: ListedTest,
-    /// For each environment by name, why it is not run there; nothing where it is.
-    pub skipped: HashMap<String, String>,
-}
 
 /// Creates a run, or joins it, executes what falls to this worker, and sees it to its end.
 /// `leave` says how far tests under way may go; `events` hears what happens. A run that is over
@@ -124,31 +48,56 @@ pub struct Selected {
 /// where it failed for good: the run can then be seen in the store as far as it came.
 pub async fn run(
     store: SharedStore,
-    order: Order,
+    mut order: Order,
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
     if let Some(text) = order.journals.as_ref().and_then(JournalFolder::reminder) {
         let _ = events.send(RunEvent::Notice { text });
     }
+    let (process, mut started) = (order.worker.clone(), false);
+    for times in 2.. {
+        if let Some(over) = unless(Leave::ToQuit, leave.clone(), &order.id, over(&store, &order)).await? {
+            if !started {
+                let tests: HashSet<_> = over.units.iter().map(|unit| &unit.planned.test).collect();
+                tell_start(&over.run, tests.len(), events);
+            }
+            tell_end(&over, events);
+            return Ok(over);
+        }
+        if order.entry == Entry::Queue {
+            return queue(&store, &order, leave, events).await;
+        }
+        if started && *leave.borrow() > Leave::ToFinish {
+            break;
+        }
+        if let Some(details) = take_part(&store, &mut order, leave.clone(), &mut started, events).await? {
+            return Ok(details);
+        }
+        // Its record may still have units, which are for whoever takes over from the dead.
+        order.worker = process.again(times);
+    }
+    Err(RunError::Left(order.id))
+}
+
+/// Works for the run until it is over. `None` where this worker has to begin again: the run was
+/// resumed after it had ended its part, or it is to look at what came of a run that was over.
+async fn take_part(
+    store: &SharedStore,
+    order: &mut Order,
+    leave: watch::Receiver<Leave>,
+    started: &mut bool,
+    events: &EventSink,
+) -> Result<Option<RunDetails>> {
     let (id, worker, quit) = (order.id.clone(), order.worker.clone(), leave.clone());
-    if let Some(over) = unless(Leave::ToQuit, leave.clone(), &id, over(&store, &order)).await? {
-        let tests: HashSet<_> = over.units.iter().map(|unit| &unit.planned.test).collect();
-        tell_start(&over.run, tests.len(), events);
-        tell_end(&over, events);
-        return Ok(over);
-    }
-    if order.entry == Entry::Queue {
-        return queue(&store, order, leave, events).await;
-    }
-    let reservation = reserve(&store, &order, leave.clone(), events).await?.map(Arc::new);
+    let reservation = reserve(store, order, leave.clone(), events).await?.map(Arc::new);
     let journal = OnceLock::new();
-    let reserved = run_reserved(store.clone(), order, reservation.clone(), leave, &journal, events);
+    let reserved = run_reserved(store, order, reservation.clone(), leave, &journal, started, events);
     let reserved = Box::pin(reserved);
     let result = unless(Leave::ToQuit, quit, &id, reserved).await;
     if let Some(reservation) = reservation {
         // It is the run's, not this worker's: whoever is left keeps it.
-        if result.is_ok() || !is_worked_for(&store, &id, &worker).await {
+        if matches!(result, Ok(Some(_))) || !is_worked_for(store, &id, &worker).await {
             reservation.release().await;
         }
     }
@@ -170,8 +119,11 @@ async fn over(store: &SharedStore, order: &Order) -> Result<Option<RunDetails>> 
         return Ok(None);
     }
     let details = history::read(store.as_ref(), &order.id).await?.value;
-    let planned = details.units.iter().map(|unit| &unit.planned);
-    check(order, "", &details.run, planned, &details.environments)?;
+    // One that was cancelled before it was planned is of nothing yet.
+    if !details.units.is_empty() {
+        let planned = details.units.iter().map(|unit| &unit.planned);
+        check(order, "", &details.run, planned, &details.environments)?;
+    }
     Ok(Some(details))
 }
 
@@ -195,7 +147,7 @@ fn check<'a>(
     if order.entry != Entry::Join {
         differences.of_environments(&order.environments, environments);
         if digest != run.plan_digest {
-            differences.of_units(&units(order), planned);
+            differences.of_units(&order.units(), planned);
         }
     }
     differences.of_digests(order, run);
@@ -228,30 +180,31 @@ pub(super) async fn without_tests<T>(
 
 /// The run, once its environments are reserved.
 async fn run_reserved(
-    store: SharedStore,
-    mut order: Order,
+    store: &SharedStore,
+    order: &mut Order,
     reservation: Option<Arc<Reservation>>,
     leave: watch::Receiver<Leave>,
     journal: &OnceLock<Arc<Journal>>,
+    started: &mut bool,
     events: &EventSink,
-) -> Result<RunDetails> {
+) -> Result<Option<RunDetails>> {
     let mut timings = std::mem::replace(&mut order.timings, Timings::start());
     if reservation.is_some() {
         timings.end("reserve");
     }
     let (id, patience) = (order.id.clone(), order.patience);
-    let plan = without_tests(&leave, &id, propose(&store, &order)).await?;
+    let plan = without_tests(&leave, &id, propose(store, order)).await?;
     timings.end("plan");
 
     let redactor = order.secrets.redactor();
     // What may fail on this machine comes before there is a run in the store.
-    let (folder, data) = files(&store, &order.tests, &order.environments).await?;
+    let (folder, data) = files(store, &order.tests, &order.environments).await?;
     let path = folder.as_ref().map(|folder| folder.path().to_owned());
     let keeper = order.keeper.clone();
     let launcher = Arc::new(Launcher::new(keeper, path, order.policy.lanes, events.clone(), redactor));
     let failed = |source| RunError::Io { what: "start the keeper of the tests".to_owned(), source };
     launcher.begin().await.map_err(failed)?;
-    let entered = without_tests(&leave, &id, Box::pin(enter(&store, &order, plan))).await;
+    let entered = without_tests(&leave, &id, Box::pin(enter(store, order, plan, *started))).await;
     let (mut membership, plan) = match entered {
         Ok(entered) => entered,
         Err(error) => {
@@ -259,77 +212,78 @@ async fn run_reserved(
             return Err(error);
         }
     };
+    if membership.run().state != RunState::Running {
+        launcher.close().await;
+        without_tests(&leave, &id, conclude(&mut membership, &plan)).await?;
+        membership.leave().await;
+        return Ok(None);
+    }
     if let Some((rules, _)) = get_record::<Policy>(store.as_ref(), keys::rules(&id)).await? {
         order.policy = order.policy.under(rules);
     }
     timings.end("create");
-    let tests: HashSet<_> = plan.units().map(|(_, unit)| &unit.test).collect();
-    tell_start(membership.run(), tests.len(), events);
-    let mut storing = Duration::ZERO;
-
-    let open = membership.run().state == RunState::Running;
-    let (mut membership, lost) = if open {
-        membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
-        let Order { policy, secrets, root, built, environments, tests, host, journals, .. } = order;
-        let tests = tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
-        let ground = Ground::new(Arc::clone(&launcher), root, built, secrets, events.clone());
-        let supply = match Supply::provide(ground, &environments, data, folder, &leave).await {
-            Ok(supply) => supply,
-            Err(error) => {
-                launcher.close().await;
-                give_up(membership, &plan, &error, events).await?;
-                return Err(error);
-            }
-        };
-        timings.end("provide");
-        let journal = begin_journal(journals, &membership, journal, events);
-        let (run, worker) = (id.clone(), membership.worker().id.clone());
-        let resources = Resources {
-            reservations: Reservations::new(membership.store().clone(), patience),
-            worker: worker.clone(),
-            author: order.author,
-            ttl: policy.reserve_ttl,
-        };
-        let work = Work {
-            run,
-            worker,
-            host: host.into(),
-            since: Instant::now(),
-            plan: plan.clone(),
-            tests,
-            supply,
-            policy,
-            launcher,
-            resources,
-            reservation: reservation.clone(),
-            journal,
-        };
-        let claims = Claims::new(membership).await?;
-        let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
-        timings.end("execute");
-        storing = claims.storing();
-        let given_back = Box::pin(give_back(claims, ended));
-        (without_tests(&leave, &id, given_back).await?, ended == Ended::Lost)
+    if std::mem::replace(started, true) {
+        let text = "the run goes on, and this worker works for it again".into();
+        let _ = events.send(RunEvent::Notice { text });
     } else {
-        launcher.close().await;
-        (membership, false)
+        let tests: HashSet<_> = plan.units().map(|(_, unit)| &unit.test).collect();
+        tell_start(membership.run(), tests.len(), events);
+    }
+
+    membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
+    let (root, built, secrets) = (order.root.clone(), order.built.clone(), order.secrets.clone());
+    let ground = Ground::new(Arc::clone(&launcher), root, built, secrets, events.clone());
+    let supply = match Supply::provide(ground, &order.environments, data, folder, &leave).await {
+        Ok(supply) => supply,
+        Err(error) => {
+            launcher.close().await;
+            give_up(membership, &plan, &error, events).await?;
+            return Err(error);
+        }
     };
-    let concluded = conclude(&mut membership, &plan);
-    let details = without_tests(&leave, &id, concluded).await?;
-    membership.leave().await;
+    timings.end("provide");
+    let work = Work {
+        run: id.clone(),
+        worker: order.worker.clone(),
+        host: order.host.as_str().into(),
+        since: Instant::now(),
+        plan: plan.clone(),
+        tests: order.tests.clone(),
+        supply,
+        policy: order.policy.clone(),
+        launcher,
+        resources: Resources {
+            reservations: Reservations::new(store.clone(), patience),
+            worker: order.worker.clone(),
+            author: order.author.clone(),
+            ttl: order.policy.reserve_ttl,
+        },
+        reservation: reservation.clone(),
+        journal: begin_journal(order.journals.as_ref(), &membership, journal, events),
+    };
+    let claims = Claims::new(membership).await?;
+    let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
+    timings.end("execute");
+    let storing = claims.storing();
+    let ending = Box::pin(end_part(claims, ended, &plan, events));
+    let details = without_tests(&leave, &id, ending).await?;
     timings.end("finish");
+    let Some(details) = details else {
+        order.timings = timings;
+        return Ok(None);
+    };
     let _ = events.send(RunEvent::Spent { timings, storing });
     tell_end(&details, events);
     let cancelled = details.run.state == RunState::Finished { cancelled: true };
     match reservation {
-        Some(reservation) if lost && cancelled => Err(reservation.loss().await.into()),
-        _ => Ok(details),
+        Some(reservation) if ended == Ended::Lost && cancelled => Err(reservation.loss().await.into()),
+        _ => Ok(Some(details)),
     }
 }
 
 /// Begins the journal of the worker, where it is to have one.
 fn begin_journal(
-    journals: Option<JournalFolder>,
+    journals: Option<&JournalFolder>,
     membership: &Membership,
     journal: &OnceLock<Arc<Journal>>,
     events: &EventSink,
@@ -343,20 +297,37 @@ fn begin_journal(
     }
 }
 
-/// Gives back what the worker still holds, and has the run be cancelled where nobody is left to
-/// execute it.
+/// Ends a worker's part in a run: gives back what it still holds, and sees the run to its end, or
+/// has it be cancelled first where nobody is left to execute it. `None` where the run goes on and
+/// this process may begin again, as a new worker: somebody has resumed it, or its environments were
+/// lost and another worker waits for them anew.
 ///
 /// # Errors
-/// [`RunError::Left`] where others go on; what the store said, where it failed for good.
-pub async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
+/// [`RunError::Left`] where others go on without this one, [`RunError::Unfinished`] where the store
+/// went away after all was stored; what it said, where it failed for good.
+pub async fn end_part(
+    mut claims: Claims,
+    ended: Ended,
+    plan: &Plan,
+    events: &EventSink,
+) -> Result<Option<RunDetails>> {
+    let mut anew = false;
+    if ended == Ended::Lost {
+        let reason = "its reservation was lost".to_owned();
+        let cancellation = Cancellation { reason: reason.clone(), ends_tests: true };
+        anew = claims.membership_mut().cancel_unlocked(cancellation).await?;
+        if !anew {
+            let _ = events.send(RunEvent::Cancelled { reason });
+        }
+    }
     // What is recorded was recorded while the locks were held; the rest needs none.
     claims.membership_mut().hold(vec![]);
-    if ended == Ended::Lost {
-        let reason = "its reservation was lost".into();
-        claims.membership_mut().cancel(Cancellation { reason, ends_tests: true }).await?;
-    }
     claims.leave().await?;
     let mut membership = claims.into_membership();
+    if anew {
+        membership.leave().await;
+        return Ok(None);
+    }
     if ended == Ended::Left && membership.run().state == RunState::Running {
         if membership.leave_to_others().await? {
             return Err(RunError::Left(membership.id().clone()));
@@ -364,24 +335,36 @@ pub async fn give_back(mut claims: Claims, ended: Ended) -> Result<Membership> {
         let reason = "it was interrupted".into();
         membership.cancel(Cancellation { reason, ends_tests: true }).await?;
     }
-    Ok(membership)
+    let concluded = conclude(&mut membership, plan).await;
+    let details = concluded.map_err(|error| error.when_all_is_stored(membership.run()))?;
+    membership.leave().await;
+    Ok(details)
 }
 
-/// Registers a worker of the run that is wanted: creates that with this plan, or joins it where
-/// it is there and fits. Gives the run's own plan.
-async fn enter(store: &SharedStore, order: &Order, plan: Plan) -> Result<(Membership, Arc<Plan>)> {
+/// Registers a worker of the run that is wanted: creates that with this plan, unless it must be
+/// `there`, or joins it where it fits. Gives the run's own plan.
+async fn enter(
+    store: &SharedStore,
+    order: &Order,
+    plan: Plan,
+    there: bool,
+) -> Result<(Membership, Arc<Plan>)> {
     let (proposed, worker) = (order.describe(&plan), order.worker());
     let digest = proposed.plan_digest.clone();
     let (membership, stored) = match order.entry {
-        Entry::CreateOrJoin | Entry::Queue => {
+        Entry::CreateOrJoin | Entry::Queue if !there => {
             let environments = &order.environments;
             let proposal = Proposal { run: &proposed, plan: &plan, environments, rules: Some(&order.policy) };
             Membership::enter(store.clone(), worker, proposal, order.patience).await?
         }
-        Entry::Join => Membership::join(store.clone(), worker, proposed, order.patience).await?,
+        _ => Membership::join(store.clone(), worker, proposed, order.patience).await?,
     };
     // It may be large, and is there twice now.
     drop(plan);
+    if !matches!(membership.run().state, RunState::Running | RunState::Cancelling) {
+        // Of which tests it is, is looked at when it is over.
+        return Ok((membership, Arc::new(stored)));
+    }
     let snapshots = environments_of(store.as_ref(), &order.id).await?;
     let planned = stored.units().map(|(_, unit)| unit);
     match check(order, &digest, membership.run(), planned, &snapshots) {
@@ -396,59 +379,21 @@ async fn enter(store: &SharedStore, order: &Order, plan: Plan) -> Result<(Member
 /// Creates a run, or finds it, and tells what others make of it.
 async fn queue(
     store: &SharedStore,
-    order: Order,
+    order: &Order,
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
-    let id = order.id.clone();
+    let id = &order.id;
     let work = async {
-        let plan = propose(store, &order).await?;
-        let (membership, _) = Box::pin(enter(store, &order, plan)).await?;
+        let plan = propose(store, order).await?;
+        let (membership, _) = Box::pin(enter(store, order, plan, false)).await?;
         membership.leave().await;
-        follow(store, &id, events).await?;
-        Ok(history::read(store.as_ref(), &id).await?.value)
+        follow(store, id, events).await?;
+        over(store, order).await?.ok_or_else(|| RunError::Gone(id.clone()))
     };
-    match unless(Leave::ToEnd, leave, &id, work).await {
+    match unless(Leave::ToEnd, leave, id, work).await {
         Err(RunError::Interrupted(run)) => Err(RunError::Unfollowed(run)),
         done => done,
-    }
-}
-
-impl Order {
-    /// This process as a worker of the run.
-    fn worker(&self) -> Worker {
-        Worker {
-            id: self.worker.clone(),
-            host: self.host.clone(),
-            pid: std::process::id(),
-            run: self.id.clone(),
-            since: Timestamp::now(),
-            lanes: u32::try_from(self.policy.lanes.get()).unwrap_or(u32::MAX),
-            labels: self.labels.clone(),
-        }
-    }
-
-    /// The record of the run, which nobody plans yet.
-    fn describe(&self, plan: &Plan) -> Run {
-        let redactor = self.secrets.redactor();
-        Run {
-            id: self.id.clone(),
-            state: RunState::Running,
-            created: Timestamp::now(),
-            finished: None,
-            command: self.command.iter().map(|word| redactor.text(word.clone())).collect(),
-            author: self.author.clone(),
-            commit: self.commit.clone(),
-            build: self.build.clone(),
-            environments: self.environments.iter().map(Environment::identity).collect(),
-            units: u32::try_from(plan.len()).unwrap_or(u32::MAX),
-            stripes: plan.stripes_by_group(),
-            tests_digest: self.tests_digest.clone(),
-            plan_digest: plan.digest(),
-            shuffle: self.shuffle,
-            summary: None,
-            cancelled: None,
-        }
     }
 }
 
@@ -463,28 +408,7 @@ async fn propose(store: &SharedStore, order: &Order) -> Result<Plan> {
         // It has its plan.
         Entry::Join => Histories::default(),
     };
-    Ok(Plan::new(units(order), &histories, order.shuffle))
-}
-
-/// Each test in each environment, so many times.
-fn units(order: &Order) -> Vec<PlannedUnit> {
-    let Order { tests, environments, policy, .. } = order;
-    let of = order.repetitions.get();
-    let needs: Vec<Labels> = tests.iter().map(|selected| policy.of(&selected.test).needs).collect();
-    let mut units = Vec::new();
-    for repetition in (1..=of).map(|number| (of > 1).then_some(Repetition { number, of })) {
-        for environment in environments {
-            units.extend(tests.iter().zip(&needs).map(|(selected, needs)| PlannedUnit {
-                test: selected.test.id.clone(),
-                environment: environment.name.clone(),
-                estimate: None,
-                repetition,
-                needs: needs.clone(),
-                skip: selected.skipped.get(&environment.name).cloned(),
-            }));
-        }
-    }
-    units
+    Ok(Plan::new(order.units(), &histories, order.shuffle))
 }
 
 /// The files that tests read: a folder of this user's own where there are any, and the data
@@ -525,8 +449,9 @@ async fn give_up(
     };
     let _ = events.send(RunEvent::Cancelled { reason: reason.clone() });
     membership.cancel(Cancellation { reason, ends_tests: true }).await?;
-    let details = conclude(&mut membership, plan).await?;
-    tell_end(&details, events);
+    if let Some(details) = conclude(&mut membership, plan).await? {
+        tell_end(&details, events);
+    }
     membership.leave().await;
     Ok(())
 }

@@ -3,15 +3,13 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt;
 
-use jiff::Timestamp;
-
 use super::claims::Claims;
 use super::error::{Result, RunError};
 use super::finish::{conclude, is_ripe};
 use super::journal::{Header, LeftBehind};
 use super::membership::Membership;
 use super::recorder::store as store_units;
-use crate::model::{Labels, Run, RunState, UnitIndex, Worker};
+use crate::model::{Run, RunState, UnitIndex, Worker};
 use crate::store::{
     Compare, KeyRange, Op, Patience, Revision, SharedStore, Txn, decode, decode_block, get, keys, list,
 };
@@ -73,16 +71,7 @@ pub async fn sync(
     let run = patience.lasts(|| get(store.as_ref(), keys::run(&header.run))).await?;
     let Some(run) = run.as_ref().map(decode::<Run>).transpose()? else { return Ok(none(Superseded::Gone)) };
     make_room(store, &header, patience).await?;
-    let (id, pid) = (header.worker.clone(), std::process::id());
-    let worker = Worker {
-        id,
-        host,
-        pid,
-        run: header.run.clone(),
-        since: Timestamp::now(),
-        lanes: 0,
-        labels: Labels::default(),
-    };
+    let worker = Worker::new(header.worker.clone(), host, header.run.clone());
     let (mut membership, plan) = match Membership::join(store.clone(), worker, run, patience).await {
         Ok(joined) => joined,
         Err(RunError::Gone(_)) => return Ok(none(Superseded::Gone)),
@@ -98,10 +87,8 @@ pub async fn sync(
         claims.leave().await?;
     }
     let mut membership = claims.into_membership();
-    let finished = is_ripe(&mut membership, &plan).await?;
-    if finished {
-        conclude(&mut membership, &plan).await?;
-    }
+    let finished =
+        is_ripe(&mut membership, &plan).await? && conclude(&mut membership, &plan).await?.is_some();
     membership.leave().await;
     // Noted at the end: whoever has to begin again sees it through to the same.
     left.settle(&stored);
@@ -137,7 +124,11 @@ async fn send(
     if matches!(claims.membership().run().state, RunState::Running | RunState::Cancelling) {
         why = Superseded::TakenOver;
         let tokens = left.results().map(|executed| (executed.result.unit, executed.result.token));
-        let running = claims.inherit(&tokens.collect::<HashMap<_, _>>()).await?;
+        let running = match claims.inherit(&tokens.collect::<HashMap<_, _>>()).await {
+            Ok(running) => running,
+            Err(RunError::LockLost(_)) => return Ok(told(left, stored, Superseded::LocksLost)),
+            Err(error) => return Err(error),
+        };
         let results =
             left.results().filter(|executed| claims.holds(executed.result.unit, executed.result.token));
         let own: Vec<_> = results.cloned().collect();
@@ -155,10 +146,15 @@ async fn send(
         let given_back = given_back.filter(|result| !claims.holds(result.unit, result.token));
         stored.extend(given_back.map(|result| result.unit).filter(|unit| !others.contains(unit)));
     }
+    Ok(told(left, stored, why))
+}
+
+/// What is told of a journal of which these units are stored, and the rest is not: `why`.
+fn told(left: &LeftBehind, stored: Vec<UnitIndex>, why: Superseded) -> (Vec<UnitIndex>, Synced) {
     let superseded = left.count() - stored.len();
     let why = (superseded > 0).then_some(why);
     let synced = Synced { stored: stored.len(), superseded, why, finished: false };
-    Ok((stored, synced))
+    (stored, synced)
 }
 
 /// The units whose results the worker stored, in this life or an earlier one.

@@ -15,10 +15,15 @@ impl Timings {
         Self { since: Instant::now(), phases: Vec::new() }
     }
 
-    /// The phase that was under way ends now, and the next one begins.
+    /// The phase that was under way ends now, and the next one begins. One that is gone through
+    /// again counts as one.
     pub fn end(&mut self, phase: &'static str) {
         let now = Instant::now();
-        self.phases.push((phase, now - self.since));
+        let took = now - self.since;
+        match self.phases.iter_mut().find(|(name, _)| *name == phase) {
+            Some((_, before)) => *before += took,
+            None => self.phases.push((phase, took)),
+        }
         self.since = now;
     }
 

@@ -7,7 +7,8 @@ use super::error::{Result, RunError};
 use super::events::{AttemptOutput, EventSink, RunEvent, Unit};
 use super::plan::Plan;
 use crate::config::OutputWhen;
-use crate::model::{Block, Claim, PlanChunk, Run, RunId, RunState, RunSummary, UnitIndex, Worker};
+use crate::model::{Block, Claim, PlanChunk, Run, RunId, RunState, RunSummary, UnitIndex};
+use crate::reports::history::{Life, life};
 use crate::store::{
     Change, Key, KeyRange, KeyValue, Notice, Revision, SharedStore, Watch, decode, decode_block, get, keys,
     list,
@@ -26,7 +27,8 @@ struct Follower<'a> {
     /// The units whose result was told.
     told: HashSet<UnitIndex>,
     cancelling: bool,
-    stalled: bool,
+    /// What was told last of whether somebody works for it.
+    life: Life,
 }
 
 /// Tells `events` what happened in a run so far and what happens from now on, until it is
@@ -51,7 +53,7 @@ pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Resu
         begun: HashSet::new(),
         told: HashSet::new(),
         cancelling: false,
-        stalled: false,
+        life: Life::Live,
     };
     if let Some(end) = follower.take_run(&run).await? {
         return Ok(end);
@@ -179,19 +181,19 @@ impl Follower<'_> {
         Ok(Some((summary, cancelled)))
     }
 
-    /// Says so where no live worker works for the run.
+    /// Says so where no live worker works for the run, or none yet.
     async fn look_for_workers(&mut self) -> Result<()> {
-        let page = list(self.store.as_ref(), KeyRange::prefix(keys::WORKERS)).await?;
-        let live = page.pairs.iter().filter_map(|pair| decode::<Worker>(pair).ok());
-        let mut live = live.filter(|worker| worker.run == *self.id);
-        if live.next().is_some() {
-            self.stalled = false;
-        } else if !self.stalled {
-            let run = get(self.store.as_ref(), keys::run(self.id)).await?;
-            let over = run.as_ref().and_then(|run| decode::<Run>(run).ok()).is_none_or(|run| run.is_over());
-            if !over {
-                self.stalled = true;
-                self.tell(RunEvent::Stalled);
+        let run = get(self.store.as_ref(), keys::run(self.id)).await?;
+        let Some(run) = run.as_ref().and_then(|run| decode::<Run>(run).ok()).filter(|run| !run.is_over())
+        else {
+            return Ok(());
+        };
+        let life = life(self.store.as_ref(), &run).await?;
+        if std::mem::replace(&mut self.life, life) != life {
+            match life {
+                Life::Live => {}
+                Life::Awaited => self.tell(RunEvent::Queued),
+                Life::Stalled => self.tell(RunEvent::Stalled),
             }
         }
         Ok(())

@@ -1,19 +1,18 @@
 //! What a worker executes, and by which rules.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use tokio::time::Instant;
 
 use super::journal::Journal;
 use super::launcher::Launcher;
+use super::order::Tests;
 use super::plan::Plan;
 use super::policy::Policy;
 use super::resources::Resources;
 use super::services::Supply;
 use crate::environments::Reservation;
-use crate::model::{Place, RunId, TestCaseId, WorkerId};
-use crate::testcases::ListedTest;
+use crate::model::{Place, RunId, WorkerId};
 
 /// Where an attempt is executed.
 #[derive(Clone, Debug)]
@@ -50,7 +49,7 @@ pub struct Work {
     /// All units.
     pub plan: Arc<Plan>,
     /// The tests that the units name.
-    pub tests: HashMap<TestCaseId, ListedTest>,
+    pub tests: Tests,
     /// The environments that the units name, ready for them.
     pub supply: Supply,
     /// The rules.

@@ -244,7 +244,6 @@ pub async fn execute(
                     (say, hear) = watch::channel(*leave.borrow_and_update());
                 } else {
                     (lost, stopped) = (true, true);
-                    stop("its reservation was lost".into(), true);
                 }
             }
             () = sleep_until(deadline.unwrap_or_else(Instant::now)), if deadline.is_some() => {

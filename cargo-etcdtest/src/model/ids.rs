@@ -103,6 +103,19 @@ impl WorkerId {
         Self(format!("{host}-{}-{}", std::process::id(), random_part()))
     }
 
+    /// The id of the same process where it begins to work for its run for the second time, or
+    /// more often: `host-1234-x7k2pq.2`.
+    #[must_use]
+    pub fn again(&self, times: u32) -> Self {
+        Self(format!("{}.{times}", self.0))
+    }
+
+    /// Whether this is the process of that id, however often it has begun.
+    pub fn is_of(&self, process: &Self) -> bool {
+        let rest = self.0.strip_prefix(&process.0);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         &self.0

@@ -68,6 +68,35 @@ impl Record for Run {
 }
 
 impl Run {
+    /// A run that is created now and can be worked for, without units and of no known code.
+    pub fn new(id: RunId, author: impl Into<String>) -> Self {
+        Self {
+            id,
+            state: RunState::Running,
+            created: Timestamp::now(),
+            finished: None,
+            command: Vec::new(),
+            author: author.into(),
+            commit: None,
+            build: Build::default(),
+            environments: Vec::new(),
+            units: 0,
+            stripes: Vec::new(),
+            tests_digest: String::new(),
+            plan_digest: String::new(),
+            shuffle: None,
+            summary: None,
+            cancelled: None,
+        }
+    }
+
+    /// Its record once it is cancelled; `None` where it is not running.
+    pub fn when_cancelled(&self, why: &Cancellation) -> Option<Self> {
+        let cancelled = Some(why.clone());
+        let running = self.state == RunState::Running;
+        running.then(|| Self { state: RunState::Cancelling, cancelled, ..self.clone() })
+    }
+
     /// Whether nothing more will come.
     pub fn is_over(&self) -> bool {
         matches!(self.state, RunState::Finished { .. })
@@ -208,6 +237,20 @@ pub struct PlannedUnit {
     pub skip: Option<String>,
 }
 
+impl PlannedUnit {
+    /// A test case in an environment, of which nothing else is known.
+    pub fn new(test: TestCaseId, environment: impl Into<String>) -> Self {
+        Self {
+            test,
+            environment: environment.into(),
+            estimate: None,
+            repetition: None,
+            needs: Labels::default(),
+            skip: None,
+        }
+    }
+}
+
 /// The next undealt position of a stripe, stored under `/execution/{run}/next/{stripe}`.
 /// Stripe `s` of the `n` of its group deals the units `s`, `s + n`, `s + 2n`, … of the group.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -277,6 +320,21 @@ pub struct Worker {
     /// What it has that not every worker has.
     #[serde(default, skip_serializing_if = "Labels::is_empty")]
     pub labels: Labels,
+}
+
+impl Worker {
+    /// This process, from now on, as a worker that executes nothing.
+    pub fn new(id: WorkerId, host: impl Into<String>, run: RunId) -> Self {
+        Self {
+            id,
+            host: host.into(),
+            pid: std::process::id(),
+            run,
+            since: Timestamp::now(),
+            lanes: 0,
+            labels: Labels::default(),
+        }
+    }
 }
 
 impl Record for Worker {

@@ -11,8 +11,8 @@ use super::details::{AttemptOutput, RunDetails, UnitDetails};
 use super::error::ReportError;
 use super::text;
 use crate::model::{
-    Block, Environment, Outcome, PlanChunk, PlannedUnit, Record, Run, RunId, StoredOutput, TestCase,
-    TestCaseId, UnitIndex, UnitResult, Worker,
+    Block, Environment, NextPosition, Outcome, PlanChunk, PlannedUnit, Record, Run, RunId, RunState,
+    StoredOutput, TestCase, TestCaseId, UnitIndex, UnitResult, Worker,
 };
 use crate::store::{
     Key, KeyRange, KeyValue, Revision, Store, StoreError, decode, decode_block, decode_output, get_each,
@@ -57,13 +57,24 @@ pub struct Found<T> {
     pub broken: Vec<StoreError>,
 }
 
+/// Whether somebody works for a run that is not over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Life {
+    /// A worker does.
+    Live,
+    /// Nobody yet: no unit of it was dealt, and it waits for workers.
+    Awaited,
+    /// Nobody any more.
+    Stalled,
+}
+
 /// A run as a list shows it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ListedRun {
     /// Its record.
     pub run: Run,
-    /// A worker works for it right now.
-    pub live: bool,
+    /// Whether somebody works for it right now.
+    pub life: Life,
 }
 
 /// All runs, newest first: by when they were created, for ids may be any text.
@@ -74,8 +85,12 @@ pub async fn runs(store: &dyn Store) -> Result<Found<Vec<ListedRun>>, ReportErro
     let mut broken = Vec::new();
     let records: Vec<Run> = sound(&list(store, KeyRange::prefix(keys::RUNS)).await?.pairs, &mut broken);
     let live = live_runs(store, &mut broken).await?;
-    let mut value: Vec<ListedRun> =
-        records.into_iter().map(|run| ListedRun { live: live.contains(&run.id), run }).collect();
+    let mut value = Vec::with_capacity(records.len());
+    for run in records {
+        let life =
+            if live.contains(&run.id) { Life::Live } else { life_without_workers(store, &run).await? };
+        value.push(ListedRun { run, life });
+    }
     value.sort_by(|a, b| (b.run.created, &b.run.id).cmp(&(a.run.created, &a.run.id)));
     Ok(Found { value, broken })
 }
@@ -96,12 +111,25 @@ pub async fn live_workers(store: &dyn Store, run: &RunId) -> Result<Vec<(Worker,
     Ok(workers.filter(|(worker, _)| worker.run == *run).collect())
 }
 
-/// Whether a live worker names a run.
+/// Whether somebody works for a run.
 ///
 /// # Errors
 /// As [`Store::read`].
-pub async fn is_live(store: &dyn Store, run: &RunId) -> Result<bool, ReportError> {
-    Ok(!live_workers(store, run).await?.is_empty())
+pub async fn life(store: &dyn Store, run: &Run) -> Result<Life, StoreError> {
+    match live_workers(store, &run.id).await?.is_empty() {
+        true => life_without_workers(store, run).await,
+        false => Ok(Life::Live),
+    }
+}
+
+/// What is to be said of a run that no live worker names.
+async fn life_without_workers(store: &dyn Store, run: &Run) -> Result<Life, StoreError> {
+    if run.state != RunState::Running {
+        return Ok(Life::Stalled);
+    }
+    let next = list(store, KeyRange::prefix(keys::next_positions(&run.id))).await?;
+    let is_dealt = |pair| decode::<NextPosition>(pair).is_ok_and(|next| next.dealt > 0);
+    Ok(if next.pairs.iter().any(is_dealt) { Life::Stalled } else { Life::Awaited })
 }
 
 /// Reads everything about a run but its output.

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use cargo_etcdtest::model::{Run, RunState};
-use cargo_etcdtest::store::{Compare, Key, Op, Revision, Target, Txn, decode_value};
+use cargo_etcdtest::store::{Compare, Key, KeyRange, Op, Revision, Target, Txn, decode_value};
 
 /// A compare of the protocol, wherever it is made.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -32,7 +32,10 @@ impl fmt::Display for Guard {
 pub(super) fn deed(txn: &Txn, worker: &str) -> &'static str {
     let written: Vec<Place> = txn.then.iter().filter_map(|op| Place::of(key(op)?, worker)).collect();
     let writes = |place| written.contains(&place);
+    let is_own_key = |range: &KeyRange| Place::of(&range.start, worker) == Some(Place::Worker { own: true });
+    let makes_room = txn.then.iter().any(|op| matches!(op, Op::Delete(range) if is_own_key(range)));
     match () {
+        () if makes_room => "make room",
         () if writes(Place::Worker { own: true }) => "register",
         () if writes(Place::Block) => "flush",
         () if writes(Place::Claim { own: false }) => "takeover",

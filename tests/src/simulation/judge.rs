@@ -6,7 +6,7 @@ use std::fmt;
 use cargo_etcdtest::execution::Plan;
 use cargo_etcdtest::model::{
     Claim, LatestResult, NextPosition, Outcome, PlanChunk, Record, Run, RunId, RunState, TestCaseId,
-    UnitIndex, UnitResult, WorkerId,
+    UnitIndex, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::store::{Change, Key, KeyValue, Revision, decode, decode_block, keys};
 
@@ -26,8 +26,8 @@ pub struct Judge {
     results: BTreeMap<UnitIndex, UnitResult>,
     /// The live workers, each with its create revision.
     workers: BTreeMap<String, Revision>,
-    /// All that ever were.
-    known: BTreeSet<String>,
+    /// All that ever were, each with its lanes: who only cancels a run has none.
+    known: BTreeMap<String, u32>,
     /// Somebody deleted the run.
     deleted: bool,
     /// When the run was created.
@@ -64,6 +64,13 @@ fn key_of(change: &Change) -> &Key {
         Change::Put(pair) => &pair.key,
         Change::Deleted(key) => key,
     }
+}
+
+/// Whether a change cancels a run: who does not work for it may, registered or not.
+fn cancels(change: &Change) -> bool {
+    let Change::Put(pair) = change else { return false };
+    pair.key.as_bytes().starts_with(b"/runs/")
+        && decode::<Run>(pair).is_ok_and(|run| run.state == RunState::Cancelling)
 }
 
 /// What is promised of a run.
@@ -104,7 +111,7 @@ impl Judge {
             claims: BTreeMap::new(),
             results: BTreeMap::new(),
             workers: BTreeMap::new(),
-            known: BTreeSet::new(),
+            known: BTreeMap::new(),
             deleted: false,
             created: Revision(0),
             locks: BTreeMap::new(),
@@ -177,7 +184,7 @@ impl Judge {
                 format!("the summary is {summary:?}, the results are {:?}", self.results),
             );
         }
-        if self.reports.is_empty() && self.plan.is_some() {
+        if self.reports.is_empty() {
             self.breaks(Promise::Ends, "there is no report");
         }
         self.wrong
@@ -217,9 +224,13 @@ impl Judge {
         let before = self.wrong.len();
         let mut moved = false;
         let stale =
-            writer.filter(|writer| self.known.contains(*writer) && !self.workers.contains_key(*writer));
+            writer.filter(|writer| self.known.contains_key(*writer) && !self.workers.contains_key(*writer));
         if let Some(writer) = stale
-            && let Some(key) = changes.iter().map(key_of).find(|key| self.is_of_run(key))
+            && let Some(key) = changes
+                .iter()
+                .filter(|change| self.known[writer] > 0 || !cancels(change))
+                .map(key_of)
+                .find(|key| self.is_of_run(key))
         {
             self.breaks(Promise::NoneStale, format!("{writer} wrote {key} when it was not registered"));
         }
@@ -254,7 +265,8 @@ impl Judge {
         match segments[..] {
             ["workers", worker] => match pair {
                 Some(pair) => {
-                    self.known.insert(worker.into());
+                    let lanes = self.read::<Worker>(Some(pair)).map_or(0, |worker| worker.lanes);
+                    self.known.insert(worker.into(), lanes);
                     self.workers.insert(worker.into(), pair.created);
                 }
                 None => drop(self.workers.remove(worker)),
@@ -344,20 +356,23 @@ impl Judge {
             // One that was cancelled may be resumed.
             RunState::Running => !matches!(from, None | Some(RunState::Finished { cancelled: false })),
             RunState::Cancelling => matches!(from, Some(RunState::Running | RunState::Cancelling)),
-            RunState::Finishing { .. } => {
-                !matches!(from, None | Some(RunState::Planning { .. } | RunState::Finished { .. }))
-            }
-            // One that is cancelled before it begins needs no finisher.
-            RunState::Finished { cancelled } => match from {
+            // What is not planned is only ended where it was cancelled.
+            RunState::Finishing { cancelled, .. } => match from {
+                None | Some(RunState::Finished { .. }) => false,
                 Some(RunState::Planning { .. }) => *cancelled,
-                from => matches!(from, Some(RunState::Finishing { .. })),
+                Some(_) => true,
             },
+            RunState::Finished { .. } => matches!(from, Some(RunState::Finishing { .. })),
         };
         if from.is_none() {
             self.created = revision;
         }
         if !allowed {
             self.breaks(Promise::NoneStale, format!("the run went from {from:?} to {to:?}"));
+        }
+        let unlocked = next.cancelled.as_ref().is_some_and(|why| why.reason == "its reservation was lost");
+        if *to == RunState::Cancelling && unlocked && !self.locks.is_empty() {
+            self.breaks(Promise::Ends, "it was cancelled for a lock that it has again");
         }
         match to {
             RunState::Running if self.plan.is_none() => {

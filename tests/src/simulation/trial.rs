@@ -4,12 +4,11 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cargo_etcdtest::execution::{RunError, RunEvent};
-use cargo_etcdtest::model::{
-    Build, Definition, Environment, Run, RunId, RunState, TestCaseId, UnitIndex, WorkerId,
-};
-use cargo_etcdtest::store::{SharedStore, get_record, keys};
-use jiff::Timestamp;
+use cargo_etcdtest::execution::{JournalFolder, RunError, RunEvent};
+use cargo_etcdtest::model::{Definition, Environment, Run, RunId, TestCaseId, UnitIndex, WorkerId};
+use cargo_etcdtest::store::etcd::EtcdOptions;
+use cargo_etcdtest::store::{SharedStore, StoreOptions, get_record, keys};
+use tempfile::TempDir;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
@@ -67,6 +66,10 @@ pub(super) struct World {
     pub(super) meddled: Mutex<BTreeSet<RunId>>,
     /// Those of them that were deleted: who works for one then may fail as it likes.
     pub(super) deleted: Mutex<BTreeSet<RunId>>,
+    /// How many results of whom were said to be sent from what dead workers left.
+    pub(super) sent: Mutex<Vec<(RunId, WorkerId, usize)>>,
+    /// What else was wrong.
+    pub(super) wrong: Mutex<Vec<Wrong>>,
 }
 
 /// How a worker ended.
@@ -74,6 +77,8 @@ pub(super) struct World {
 pub(super) enum End {
     Done(Box<Run>),
     Failed(String, RunError),
+    /// The run goes on after it has ended its part.
+    Again,
     Died,
     Left,
 }
@@ -88,13 +93,16 @@ impl Trial {
         let network = Network::new(MemoryStore::new(), Weather::any(), self.without.clone(), self.trace);
         let network = Arc::new(network);
         let runs = if fastrand::u8(..6) == 0 { 2 } else { 1 };
+        let folder = tempfile::tempdir().expect("a folder can be made");
         let world = Arc::new(World {
             network: network.clone(),
-            jobs: jobs(runs),
+            jobs: jobs(runs, &folder),
             machines: Mutex::default(),
             announced: Mutex::default(),
             meddled: Mutex::default(),
             deleted: Mutex::default(),
+            sent: Mutex::default(),
+            wrong: Mutex::default(),
         });
         let trouble = tokio::task::spawn_local(world.clone().trouble(self.seed % 4 == 3));
         let all = async {
@@ -121,6 +129,9 @@ impl Trial {
         let judges: Vec<Judge> =
             world.jobs.iter().map(|job| Judge::of(&job.run.id, &log, &writers)).collect();
         wrong.extend(Judge::latest(&judges));
+        wrong.append(&mut lock(&world.wrong));
+        wrong
+            .extend(judges.iter().zip(&world.jobs).flat_map(|(judge, job)| world.unsent(judge, &job.run.id)));
         for (judge, job) in judges.into_iter().zip(&world.jobs) {
             wrong.extend(judge.end(&world.announced(&job.run.id)));
         }
@@ -128,8 +139,8 @@ impl Trial {
     }
 }
 
-/// Runs of the same few tests, which take longer or shorter.
-fn jobs(runs: usize) -> Vec<Job> {
+/// Runs of the same few tests, which take longer or shorter. Some keep journals in a folder.
+fn jobs(runs: usize, folder: &TempDir) -> Vec<Job> {
     let count = [1, 6, 20, 40][fastrand::usize(..4)];
     let millis = || if fastrand::u8(..10) == 0 { 2_000..30_000 } else { 10..3_000 };
     let test = |number| {
@@ -141,24 +152,20 @@ fn jobs(runs: usize) -> Vec<Job> {
     let max_fail = (fastrand::u8(..8) == 0).then(|| fastrand::u32(1..3));
     let environment = Environment::unstored("local", Definition::default(), "ann@desk").identity();
     let run = |number| Run {
-        id: RunId::new(format!("run{number}")),
-        state: RunState::Running,
-        created: Timestamp::now(),
-        finished: None,
-        command: vec![],
-        author: "ann@desk".into(),
-        commit: None,
-        build: Build::default(),
         environments: vec![environment.clone()],
-        units: 0,
-        stripes: vec![],
-        tests_digest: String::new(),
-        plan_digest: String::new(),
-        shuffle: None,
-        summary: None,
-        cancelled: None,
+        ..Run::new(RunId::new(format!("run{number}")), "ann@desk")
     };
-    (0..runs).map(|number| Job { run: run(number), tests: tests.clone(), reserves, max_fail }).collect()
+    let keeps = fastrand::u8(..3) == 0;
+    let journals = |number| {
+        let etcd = EtcdOptions { endpoints: vec!["here:1".into()], ..EtcdOptions::default() };
+        let local = folder.path().join(format!("run{number}/.etcdtest"));
+        JournalFolder::of(&StoreOptions { etcd, local }, &MemoryStore::new()).filter(|_| keeps)
+    };
+    let job = |number| {
+        let (run, journals) = (run(number), journals(number));
+        Job { run, tests: tests.clone(), reserves, journals, max_fail }
+    };
+    (0..runs).map(job).collect()
 }
 
 impl World {
@@ -166,6 +173,20 @@ impl World {
         let announced = lock(&self.announced);
         let of_run = announced.iter().filter(|(of, ..)| of == run);
         of_run.map(|(_, worker, unit)| (worker.clone(), *unit)).collect()
+    }
+
+    /// What was said to be sent of a run and is not there.
+    fn unsent(&self, judge: &Judge, run: &RunId) -> Vec<Wrong> {
+        if lock(&self.deleted).contains(run) {
+            return Vec::new();
+        }
+        let sent = lock(&self.sent);
+        let of_run = sent.iter().filter(|(of, ..)| of == run);
+        let lost = of_run.filter(|(_, worker, count)| {
+            judge.results().filter(|(_, result)| result.worker == *worker).count() < *count
+        });
+        let how = |worker, count| format!("{count} results of {worker} were said to be sent");
+        lost.map(|(_, worker, count)| Wrong::new(Promise::NoneLost, how(worker, count))).collect()
     }
 
     /// A machine more.
@@ -200,12 +221,10 @@ impl World {
             match ended {
                 Ok(End::Done(run)) => outcomes.push((run.state, run.summary)),
                 Ok(End::Failed(..)) if lock(&self.deleted).contains(run) => {}
-                // Somebody cancelled the run before it was planned.
-                Ok(End::Failed(_, RunError::Plan(_))) if lock(&self.meddled).contains(run) => {}
                 Ok(End::Failed(name, error)) => {
                     wrong.push(Wrong::new(Promise::Ends, format!("{name} failed: {error}")));
                 }
-                Ok(End::Died | End::Left) => {
+                Ok(End::Died | End::Left | End::Again) => {
                     let wanted = workers.is_empty() || fastrand::bool();
                     if wanted && started < WORKERS {
                         started += 1;
@@ -241,26 +260,43 @@ impl World {
     pub(super) async fn worker(self: Arc<Self>, job: usize, within: Duration) -> End {
         let job = &self.jobs[job];
         sleep(within.mul_f64(fastrand::f64() * fastrand::f64())).await;
+        let leaves = (fastrand::u8(..16) == 0).then(|| Duration::from_millis(fastrand::u64(..30_000)));
+        loop {
+            let end = self.life(job, Fate { leaves }).await;
+            // Its process goes on, where it was not told to leave.
+            match end {
+                End::Again if leaves.is_none() => {}
+                End::Again => return End::Left,
+                end => return end,
+            }
+        }
+    }
+
+    /// What becomes of a worker in one of its lives.
+    async fn life(&self, job: &Job, fate: Fate) -> End {
         let machine = self.machine();
         self.network.note(|| format!("{} begins for {}", machine.name(), job.run.id));
         let store: SharedStore = Arc::new(Link::new(self.network.clone(), machine.clone()));
-        let leaves = (fastrand::u8(..16) == 0).then(|| Duration::from_millis(fastrand::u64(..30_000)));
         let (events, heard) = mpsc::unbounded_channel();
         let listener = self.listen(&job.run.id, WorkerId::new(machine.name()), heard);
         let end = tokio::select! {
             biased;
             () = machine.dead() => End::Died,
-            done = work(&machine, store, job, Fate { leaves }, &events) => match done {
-                Ok(details) => End::Done(Box::new(details.run)),
+            done = work(&machine, store, job, fate, &events) => match done {
+                Ok(Some(details)) => End::Done(Box::new(details.run)),
+                Ok(None) => End::Again,
                 // Who is sent away from the queue for the environment leaves as well.
                 Err(RunError::Left(_) | RunError::Reservation(_)) => End::Left,
                 Err(error) => End::Failed(machine.name().into(), error),
             },
             () = listener => unreachable!("the events' sender is still there"),
         };
+        // Nothing is left of its process.
+        machine.die();
         self.network.note(|| match &end {
             End::Done(_) => format!("{} is done", machine.name()),
             End::Failed(_, error) => format!("{} failed: {error}", machine.name()),
+            End::Again => format!("{} is to begin again", machine.name()),
             End::Died => format!("{} died", machine.name()),
             End::Left => format!("{} left", machine.name()),
         });

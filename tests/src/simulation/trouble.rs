@@ -1,20 +1,21 @@
 //! Trouble of the larger kind, which comes from outside of a run.
 
-use std::num::NonZeroUsize;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cargo_etcdtest::environments::Reservations;
-use cargo_etcdtest::execution::{RunError, cancel, resume};
-use cargo_etcdtest::model::{Cancellation, RunId};
+use cargo_etcdtest::execution::{RunError, cancel, resume, sync};
+use cargo_etcdtest::model::{Cancellation, RunId, Worker, WorkerId};
 use cargo_etcdtest::store::{Compare, KeyRange, Op, Revision, SharedStore, Store, Txn, keys};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
+use super::judge::{Promise, Wrong};
 use super::lock;
 use super::machine::Machine;
 use super::network::{Link, Weather};
-use super::trial::{End, World};
-use super::worker::{PATIENCE, worker};
+use super::trial::World;
+use super::worker::PATIENCE;
 
 /// For how long there is trouble.
 pub(super) const TROUBLE: Duration = Duration::from_mins(3);
@@ -38,10 +39,12 @@ enum Trouble {
     Cancelled,
     /// Somebody deletes a run with all that belongs to it.
     Deleted,
+    /// Somebody sends what dead workers left in their journals.
+    Sent,
 }
 
 impl Trouble {
-    const ALL: [Self; 8] = [
+    const ALL: [Self; 9] = [
         Self::Death,
         Self::Freeze,
         Self::Revoked,
@@ -50,6 +53,7 @@ impl Trouble {
         Self::Compaction,
         Self::Cancelled,
         Self::Deleted,
+        Self::Sent,
     ];
 
     /// Whether a trial has it: what ends a run soon is rare, unless somebody is meddlesome.
@@ -59,6 +63,21 @@ impl Trouble {
             _ => fastrand::bool(),
         }
     }
+}
+
+/// Some time of this range, in tenths of a second.
+fn seconds(range: Range<u64>) -> Duration {
+    Duration::from_millis(fastrand::u64(range) * 100)
+}
+
+/// Stops a machine for a while.
+fn freeze(machine: Arc<Machine>) {
+    machine.freeze();
+    let time = seconds(1..600);
+    tokio::spawn(async move {
+        sleep(time).await;
+        machine.thaw();
+    });
 }
 
 impl World {
@@ -75,24 +94,14 @@ impl World {
     }
 
     async fn make(self: &Arc<Self>, trouble: Trouble) {
-        let machines = lock(&self.machines).clone();
-        let living: Vec<_> = machines.into_iter().filter(|machine| !machine.is_dead()).collect();
-        let one = (!living.is_empty()).then(|| living[fastrand::usize(..living.len())].clone());
-        let seconds = |range| Duration::from_millis(fastrand::u64(range) * 100);
+        let one = self.any_machine();
         let run = self.jobs[fastrand::usize(..self.jobs.len())].run.id.clone();
         let store = self.network.store();
         self.network
             .note(|| format!("trouble: {trouble:?} {run} {}", one.as_ref().map_or("", |one| one.name())));
         match (trouble, one) {
             (Trouble::Death, Some(machine)) => machine.die(),
-            (Trouble::Freeze, Some(machine)) => {
-                machine.freeze();
-                let time = seconds(1..600);
-                tokio::spawn(async move {
-                    sleep(time).await;
-                    machine.thaw();
-                });
-            }
+            (Trouble::Freeze, Some(machine)) => freeze(machine),
             (Trouble::Revoked, _) => {
                 let leases = store.leases();
                 if !leases.is_empty() {
@@ -112,9 +121,17 @@ impl World {
                 let _ = store.compact(revision.unwrap_or_default()).await;
             }
             (Trouble::Cancelled, _) => drop(tokio::task::spawn_local(self.clone().cancel(run))),
+            (Trouble::Sent, _) => drop(tokio::task::spawn_local(self.clone().send(run))),
             (Trouble::Deleted, _) => drop(tokio::task::spawn_local(self.clone().delete(run))),
             (Trouble::Death | Trouble::Freeze, None) => {}
         }
+    }
+
+    /// One that is not dead.
+    fn any_machine(&self) -> Option<Arc<Machine>> {
+        let machines = lock(&self.machines).clone();
+        let living: Vec<_> = machines.into_iter().filter(|machine| !machine.is_dead()).collect();
+        (!living.is_empty()).then(|| living[fastrand::usize(..living.len())].clone())
     }
 
     /// Cancels a run from a machine of its own, and goes on with it in half of the cases.
@@ -124,7 +141,7 @@ impl World {
         let store: SharedStore = Arc::new(Link::new(self.network.clone(), machine.clone()));
         let cancellation = Cancellation { reason: "somebody said so".into(), ends_tests: fastrand::bool() };
         loop {
-            let canceller = worker(&machine, &run, NonZeroUsize::MIN);
+            let canceller = Worker::new(WorkerId::new(machine.name()), machine.name(), run.clone());
             match cancel(&store, canceller, &cancellation, PATIENCE).await {
                 Err(RunError::Store(error)) if error.is_transient() => {}
                 _ => break,
@@ -133,7 +150,11 @@ impl World {
         let goes_on = Machine::new("resume");
         let store: SharedStore = Arc::new(Link::new(self.network.clone(), Arc::new(goes_on)));
         if fastrand::bool() {
-            sleep(Duration::from_secs(fastrand::u64(..20))).await;
+            // Somebody may hear of neither in time.
+            if let Some(machine) = self.any_machine() {
+                freeze(machine);
+            }
+            sleep(Duration::from_millis(fastrand::u64(..20_000))).await;
             // It may be too late, or too early.
             if resume(&store, &run, PATIENCE).await.is_ok() {
                 self.go_on(&run).await;
@@ -141,10 +162,47 @@ impl World {
         }
     }
 
-    /// Whoever resumes a run works for it, and sees to it that somebody does.
+    /// Whoever resumes a run works for it, for as long as it lives.
     async fn go_on(self: Arc<Self>, run: &RunId) {
         let Some(job) = self.jobs.iter().position(|job| job.run.id == *run) else { return };
-        while matches!(self.clone().worker(job, Duration::from_secs(5)).await, End::Died | End::Left) {}
+        let life = if fastrand::bool() { Duration::from_hours(1) } else { Duration::from_secs(10) };
+        // It may vanish in the middle of whatever it does.
+        let _ = timeout(life.mul_f64(fastrand::f64()), self.worker(job, Duration::from_secs(5))).await;
+    }
+
+    /// Sends what dead workers of a run left in their journals, each from its own machine, which is
+    /// there again.
+    async fn send(self: Arc<Self>, run: RunId) {
+        let job = self.jobs.iter().find(|job| job.run.id == run);
+        let Some(journals) = job.and_then(|job| job.journals.as_ref()) else { return };
+        for left in journals.left_behind() {
+            let mut left = left.expect("a journal can be read");
+            let worker = left.header().worker.clone();
+            let machine = Arc::new(Machine::new(worker.as_str()));
+            lock(&self.machines).push(machine.clone());
+            let store: SharedStore = Arc::new(Link::new(self.network.clone(), machine.clone()));
+            let patience = PATIENCE.into();
+            let sent = tokio::select! {
+                biased;
+                () = machine.dead() => continue,
+                sent = sync(&store, &mut left, worker.as_str().into(), &patience) => sent,
+            };
+            machine.die();
+            self.network.note(|| format!("{worker} sends what it left: {sent:?}"));
+            match sent {
+                Ok(sent) => {
+                    lock(&self.sent).push((run.clone(), worker, sent.stored));
+                    if sent.superseded == 0 {
+                        left.discard();
+                    }
+                }
+                Err(_) if lock(&self.deleted).contains(&run) => {}
+                Err(error) => {
+                    lock(&self.wrong)
+                        .push(Wrong::new(Promise::Ends, format!("{worker} cannot send: {error}")));
+                }
+            }
+        }
     }
 
     /// Deletes a run as it stands: first its record, and after a while the rest, if no other run

@@ -9,11 +9,11 @@ use std::time::Duration;
 
 use cargo_etcdtest::environments::{Reservation, Reservations, Wanted};
 use cargo_etcdtest::execution::{
-    Claims, Dealt, Ended, EventSink, Executed, Histories, History, LocksHeld, Membership, Plan, Proposal,
-    Request, Result, Share, conclude, give_back, record,
+    Claims, Dealt, Ended, EventSink, Executed, Histories, History, Journal, JournalFolder, LocksHeld,
+    Membership, Plan, Proposal, Request, Result, Share, conclude, end_part, record,
 };
 use cargo_etcdtest::model::{
-    Attempt, Cancellation, Fence, Holder, Labels, Outcome, PlannedUnit, Run, RunId, RunState, StoredOutput,
+    Attempt, Cancellation, Fence, Holder, Outcome, PlannedUnit, Run, RunId, RunState, StoredOutput,
     TestCaseId, UnitIndex, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::reports::RunDetails;
@@ -38,6 +38,8 @@ pub(super) struct Job {
     pub(super) tests: Vec<(TestCaseId, Duration)>,
     /// The run keeps its environment from others.
     pub(super) reserves: bool,
+    /// Where its workers keep results until the store has them.
+    pub(super) journals: Option<JournalFolder>,
     /// After so many failures a worker has no more begun.
     pub(super) max_fail: Option<u32>,
 }
@@ -49,14 +51,15 @@ pub(super) struct Fate {
     pub(super) leaves: Option<Duration>,
 }
 
-/// Works for the run until it is over, and says what came of it.
+/// Works for the run until it is over, and says what came of it; `None` where its process may begin
+/// again, as a new worker.
 pub(super) async fn work(
     machine: &Arc<Machine>,
     store: SharedStore,
     job: &Job,
     fate: Fate,
     events: &EventSink,
-) -> Result<RunDetails> {
+) -> Result<Option<RunDetails>> {
     let reservations = Reservations::new(store.clone(), PATIENCE);
     let reservation =
         if job.reserves { Some(reservations.reserve(&wanted(job), pending(), |_| {}).await?) } else { None };
@@ -65,21 +68,32 @@ pub(super) async fn work(
     let proposal = Proposal { run: &run, plan: &plan, environments: &[], rules: None };
     let registered = worker(machine, &job.run.id, lanes);
     let (mut membership, plan) = Membership::enter(store, registered, proposal, PATIENCE).await?;
-    if membership.run().state == RunState::Running {
+    let details = if membership.run().state == RunState::Running {
         membership.hold(reservation.as_ref().map(Reservation::locks).unwrap_or_default());
-        let share = Share { plan: Arc::new(plan.clone()), lanes, journal: None };
+        let journal = job
+            .journals
+            .as_ref()
+            .map(|journals| Arc::new(journals.begin(&membership).expect("the journal can be written")));
+        let share = Share { plan: Arc::new(plan.clone()), lanes, journal: journal.clone() };
         let claims = Claims::new(membership).await?;
         let (requests, inbox) = mpsc::unbounded_channel();
         let (outbox, dealt) = mpsc::unbounded_channel();
         let recording = record(share, claims, inbox, outbox, events.clone());
-        let lanes = Lanes { machine, job, plan: &plan, count: lanes, requests };
+        let kept = journal.as_deref();
+        let lanes = Lanes { machine, job, plan: &plan, count: lanes, requests, journal: kept, events };
         let (done, ended) = tokio::join!(recording, lanes.execute(dealt, fate));
         let (claims, LocksHeld(held)) = done?;
-        membership = give_back(claims, if held { ended } else { Ended::Lost }).await?;
-    }
-    let details = conclude(&mut membership, &plan).await?;
-    membership.leave().await;
-    if let Some(reservation) = reservation {
+        let ended = end_part(claims, if held { ended } else { Ended::Lost }, &plan, events).await;
+        if let Some(journal) = journal {
+            journal.end(ended.is_ok());
+        }
+        ended?
+    } else {
+        let details = conclude(&mut membership, &plan).await?;
+        membership.leave().await;
+        details
+    };
+    if let Some(reservation) = reservation.filter(|_| details.is_some()) {
         reservation.release().await;
     }
     Ok(details)
@@ -89,14 +103,7 @@ impl Job {
     /// The run with its plan as one of its workers proposes it: what each knows of the past may
     /// be something else.
     fn proposed(&self) -> (Run, Plan) {
-        let planned = |(test, _): &(TestCaseId, Duration)| PlannedUnit {
-            test: test.clone(),
-            environment: "local".into(),
-            estimate: None,
-            repetition: None,
-            needs: Labels::default(),
-            skip: None,
-        };
+        let planned = |(test, _): &(TestCaseId, Duration)| PlannedUnit::new(test.clone(), "local");
         let mut known = Histories::default();
         for (test, duration) in self.tests.iter().filter(|_| fastrand::bool()) {
             let duration = Some(duration.mul_f64(0.5 + fastrand::f64()));
@@ -104,13 +111,7 @@ impl Job {
             known.insert(test.clone(), "local", history);
         }
         let plan = Plan::new(self.tests.iter().map(planned), &known, None);
-        let run = Run {
-            units: u32::try_from(plan.len()).unwrap_or(u32::MAX),
-            stripes: plan.stripes_by_group(),
-            plan_digest: plan.digest(),
-            ..self.run.clone()
-        };
-        (run, plan)
+        (plan.record(self.run.clone()), plan)
     }
 
     /// How long a unit takes.
@@ -121,16 +122,9 @@ impl Job {
     }
 }
 
-pub(super) fn worker(machine: &Machine, run: &RunId, lanes: NonZeroUsize) -> Worker {
-    Worker {
-        id: WorkerId::new(machine.name()),
-        host: machine.name().into(),
-        pid: 1,
-        run: run.clone(),
-        since: Timestamp::now(),
-        lanes: u32::try_from(lanes.get()).unwrap_or(u32::MAX),
-        labels: Labels::default(),
-    }
+fn worker(machine: &Machine, run: &RunId, lanes: NonZeroUsize) -> Worker {
+    let lanes = u32::try_from(lanes.get()).unwrap_or(u32::MAX);
+    Worker { lanes, ..Worker::new(WorkerId::new(machine.name()), machine.name(), run.clone()) }
 }
 
 fn wanted(job: &Job) -> Wanted {
@@ -151,6 +145,8 @@ struct Lanes<'a> {
     plan: &'a Plan,
     count: NonZeroUsize,
     requests: mpsc::UnboundedSender<Request>,
+    journal: Option<&'a Journal>,
+    events: &'a EventSink,
 }
 
 impl Lanes<'_> {
@@ -250,6 +246,8 @@ impl Lanes<'_> {
         }
         let worker = WorkerId::new(self.machine.name());
         let result = UnitResult { unit, outcome, reason: None, attempts: vec![attempt], worker, token };
-        (Executed { result, output }, lanes)
+        let executed = Executed { result, output };
+        executed.keep(self.journal, self.events);
+        (executed, lanes)
     }
 }

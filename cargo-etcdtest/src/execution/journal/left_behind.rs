@@ -107,6 +107,12 @@ impl LeftBehind {
         self.content.results.values()
     }
 
+    /// As if its worker had held this lock.
+    #[cfg(test)]
+    pub(in crate::execution) fn hold_to(&mut self, lock: (String, i64)) {
+        self.header.locks.push(lock);
+    }
+
     /// Notes that the store has these units' results.
     pub(in crate::execution) fn settle(&mut self, units: &[UnitIndex]) {
         for unit in units {

@@ -104,7 +104,7 @@ impl Journal {
 
     /// Ends it with its run, or with its worker: the file goes where nothing is left to be stored,
     /// and always where the run is over. What it keeps is on the disk then.
-    pub(in crate::execution) fn end(&self, run_is_over: bool) -> Option<Kept> {
+    pub fn end(&self, run_is_over: bool) -> Option<Kept> {
         let results = self.state().unsent.len();
         if run_is_over || results == 0 {
             // One that stays is found to hold nothing, and goes then.

@@ -12,7 +12,7 @@ use super::*;
 use crate::execution::executed::Executed;
 use crate::execution::journal::JournalFolder;
 use crate::execution::{Claimed, Hand, Histories, Pace, Plan, Proposal};
-use crate::model::{Build, Fence, Outcome, PlannedUnit, RunId, TestCaseId, UnitResult, WorkerId};
+use crate::model::{Fence, Outcome, PlannedUnit, RunId, TestCaseId, UnitResult, WorkerId};
 use crate::store::etcd::EtcdOptions;
 use crate::store::local::LocalStore;
 use crate::store::{
@@ -86,44 +86,13 @@ impl Abandoned {
         let options = StoreOptions { etcd, local: folder.path().join("project/.etcdtest") };
         let journals = JournalFolder::of(&options, &*store).unwrap();
         let id = RunId::new("nightly");
-        let units = (0..UNITS).map(|number| PlannedUnit {
-            needs: Labels::default(),
-            test: TestCaseId::new("p", "b", format!("t{number}")),
-            environment: "local".into(),
-            repetition: None,
-            estimate: None,
-            skip: None,
-        });
+        let test = |number| TestCaseId::new("p", "b", format!("t{number}"));
+        let units = (0..UNITS).map(|number| PlannedUnit::new(test(number), "local"));
         let plan = Plan::new(units, &Histories::default(), None);
         let worker = WorkerId::new("desk-1");
-        let run = Run {
-            id: id.clone(),
-            state: RunState::Running,
-            created: Timestamp::now(),
-            finished: None,
-            command: vec![],
-            author: "ann@desk".into(),
-            commit: None,
-            build: Build::default(),
-            environments: vec![],
-            units: UNITS,
-            stripes: plan.stripes_by_group(),
-            tests_digest: String::new(),
-            plan_digest: plan.digest(),
-            shuffle: None,
-            summary: None,
-            cancelled: None,
-        };
+        let run = plan.record(Run::new(id.clone(), "ann@desk"));
         let proposal = Proposal { run: &run, plan: &plan, environments: &[], rules: None };
-        let registered = Worker {
-            id: worker.clone(),
-            host: "desk".into(),
-            pid: 1,
-            run: id.clone(),
-            since: Timestamp::now(),
-            lanes: 1,
-            labels: Labels::default(),
-        };
+        let registered = Worker { lanes: 1, ..Worker::new(worker.clone(), "desk", id.clone()) };
         let (membership, _) = Membership::enter(store.clone(), registered, proposal, PATIENCE).await.unwrap();
         let journal = journals.begin(&membership).unwrap();
         let mut claims = Claims::new(membership).await.unwrap();
@@ -223,6 +192,13 @@ async fn what_can_never_be_stored_is_told_with_the_reason() {
     taken.delete(KeyRange::prefix(keys::claims(&taken.id))).await;
     let sent = taken.sync(&taken.store).await.remove(0).unwrap();
     assert_eq!((sent.superseded, sent.why), (UNITS as usize, Some(Superseded::TakenOver)));
+
+    let unlocked = Abandoned::new(0).await;
+    let lock = ("/locks/environments/lab/nightly".to_owned(), 1);
+    let mut left = unlocked.journals.left_behind().remove(0).unwrap();
+    left.hold_to(lock);
+    let sent = sync(&unlocked.store, &mut left, "desk".into(), &PATIENCE.into()).await.unwrap();
+    assert_eq!(sent, told(Superseded::LocksLost));
 
     let gone = Abandoned::new(0).await;
     gone.delete(KeyRange::key(keys::run(&gone.id))).await;

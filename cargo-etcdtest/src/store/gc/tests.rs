@@ -66,15 +66,7 @@ async fn a_run_that_a_worker_names_and_one_that_cannot_be_read_stay() {
         (details.run.id, details.run.state) = (RunId::new(id), RunState::Running);
         store.write(&details).await;
     }
-    let worker = Worker {
-        id: WorkerId::new("host-1-abc"),
-        host: "host".into(),
-        pid: 1,
-        run: RunId::new("live"),
-        since: at(0),
-        lanes: 4,
-        labels: crate::model::Labels::default(),
-    };
+    let worker = Worker::new(WorkerId::new("host-1-abc"), "host", RunId::new("live"));
     store
         .put(vec![
             (keys::worker(&worker.id), encode(&worker)),

@@ -213,6 +213,7 @@ pub async fn execute(
                     Some(Dealt::Withdrawn(units)) => {
                         lanes.retain(|unit| !units.contains(&unit.index));
                     }
+                    Some(Dealt::Failed(all)) => failures = failures.max(all),
                     Some(Dealt::Later) => (asked, later) = (false, true),
                     Some(Dealt::NoMore) => (asked, more) = (false, false),
                     Some(Dealt::Cancelled { ends_tests }) => {

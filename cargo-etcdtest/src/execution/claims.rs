@@ -260,7 +260,7 @@ impl Claims {
     }
 
     /// Whether every unit has been dealt, to whomever.
-    fn is_dealt(&self, plan: &Plan) -> bool {
+    pub(super) fn is_dealt(&self, plan: &Plan) -> bool {
         let mut stripes = self.next.iter().enumerate();
         stripes.all(|(stripe, (dealt, _))| plan.dealt(stripe, *dealt).is_none())
     }

@@ -73,8 +73,13 @@ pub enum Dealt {
     Withdrawn(Vec<UnitIndex>),
     /// None that it would do to take ahead: they are for whoever has nothing to do.
     Later,
-    /// So many units of the run have failed by now, on whichever worker.
-    Failed(u32),
+    /// Units of the run have failed by now, on whichever worker.
+    Failed {
+        /// How many.
+        all: u32,
+        /// Some are not dealt yet, to whomever.
+        undealt: bool,
+    },
     /// Every unit of the run has its result.
     NoMore,
     /// The run was cancelled.
@@ -372,8 +377,9 @@ impl Recorder {
         let _ = self.events.send(RunEvent::Stored { units });
         // Whoever stores the last of them that the run bears, sees all of them.
         if failed {
-            let failures = patiently(self.claims.failures(), &self.share, &self.events).await?;
-            let _ = self.answers.send(Dealt::Failed(failures));
+            let all = patiently(self.claims.failures(), &self.share, &self.events).await?;
+            let undealt = !self.claims.is_dealt(&self.share.plan);
+            let _ = self.answers.send(Dealt::Failed { all, undealt });
         }
         Ok(())
     }

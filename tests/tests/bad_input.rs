@@ -44,6 +44,36 @@ fn wrong_arguments_are_told_with_what_is_near() {
     subject.etcdtest(&["env", "aply"]).refuses(2, &["aply", "apply"]);
     subject.etcdtest(&["-E", "tag(smoke"]).refuses(2, &["tag(smoke"]);
     subject.etcdtest(&["-E", "tags(smoke)"]).refuses(2, &["tags", "tag"]);
+    subject.etcdtest(&["worker"]).refuses(2, &["--run <RUN>|--daemon"]);
+    subject.etcdtest(&["store", "copy"]).refuses(2, &["--from <STORE>|--to <STORE>"]);
+}
+
+#[test]
+fn the_id_of_a_run_can_be_typed_as_it_is_shown() {
+    let subject = Subject::new();
+    let long = "x".repeat(129);
+    for wrong in ["a b", "$(x)", "it's", "a\nb", "--run-id=-x", "", "latest", &long] {
+        let flag = if wrong.starts_with("--") { wrong.to_owned() } else { format!("--run-id={wrong}") };
+        subject.etcdtest(&["run", &flag]).refuses(2, &["--run-id"]);
+    }
+    let ran = subject.etcdtest(&["tagged::one", "--run-id", "ci/main@1:2_3+ü%4.5=6,7"]);
+    assert_eq!(ran.code, Some(0), "{ran:?}");
+}
+
+/// Endpoints are shown and recorded: whoever puts a password there is told, without it.
+#[test]
+fn a_password_in_an_endpoint_is_refused_and_not_shown() {
+    const ENDPOINT: &str = "http://ann:hunter2@127.0.0.1:1";
+    let subject = Subject::new();
+    let by_variable = subject.command(&["store", "status"]).env("ETCDTEST_ENDPOINTS", ENDPOINT).output();
+    for ran in [
+        subject.etcdtest(&["store", "status", "--endpoints", ENDPOINT]),
+        subject.etcdtest(&["store", "copy", "--to", ENDPOINT]),
+        by_variable.unwrap().into(),
+    ] {
+        ran.refuses(2, &["an endpoint of the store has a user in it", "--user NAME", "ETCDTEST_PASSWORD"]);
+        assert!(!format!("{ran:?}").contains("hunter2"), "{ran:?}");
+    }
 }
 
 /// A misspelt verb is a filter, as a word that stands there is.

@@ -88,6 +88,14 @@ fn check_both([many, single]: &[Map<String, Value>; 2]) {
             assert!(known.contains(name), "{name} is no setting");
         }
     }
+    // What is not published is not installed as if it were.
+    let installs =
+        "git clone --depth 1 \"$SOURCE_OF_ETCDTEST\" ~/etcdtest && cd ~/etcdtest && cargo xtask install";
+    for recipe in [many, single] {
+        let mut scripts = Vec::new();
+        texts_below(&recipe.clone().into(), &["run", "script", "before_script"], false, &mut scripts);
+        assert!(scripts.iter().any(|script| script.contains(installs)), "{scripts:?}");
+    }
     let run_ids = |recipe: &Map<String, Value>| {
         let joined: Vec<_> = commands(recipe).into_iter().filter(|words| words[0] == "run").collect();
         joined.iter().filter(|words| words.windows(2).any(|pair| pair == ["--run-id", "$RUN_ID"])).count()

@@ -135,12 +135,35 @@ fn a_worker_of_other_tests_is_refused_and_the_run_goes_on() {
     let mut queue =
         subject.start(&["run", "gate::early", "--queue", "--run-id", "queued", "--format", "json"]);
     queue.line_with("run-started").unwrap();
-    let path = "tests/plain.rs";
-    let before = fs::read_to_string(subject.path().join(path)).unwrap();
-    subject.change(path, &format!("{before}\n#[test]\nfn another() {{}}\n"));
+    // A file of its own: what is built of the others is that of all copies of the project.
+    subject.write("tests/another.rs", "#[test]\nfn another() {}\n");
     let refused = subject.etcdtest(&["worker", "--run", "queued"]);
     refused.refuses(2, &["the list of all tests"]);
     queue.signal(Signal::INT);
     let queue = queue.end();
     queue.refuses(130, &["runs cancel queued"]);
+}
+
+#[test]
+fn the_failures_of_all_workers_count_together_and_anew_where_the_run_is_resumed() {
+    let subject = Subject::new();
+    let gpu = "[[profile.default.overrides]]\nfilter = 'test(=outcomes::errs)'\nneeds = [\"gpu\"]\n";
+    subject.write(".config/etcdtest.toml", gpu);
+    // What failed lately comes first.
+    assert_eq!(subject.etcdtest(&["run", "outcomes::panics"]).code, Some(100));
+    let tests = ["run", "-E", "test(=outcomes::panics) | test(=outcomes::errs) | test(gate::late)"];
+    let how = ["--run-id", "both", "--max-fail", "2", "-j1", "--format", "json"];
+    let mut first = subject.start(&[&tests[..], &how].concat());
+    first.line_with("unit-finished").unwrap();
+    let second = ["worker", "--run", "both", "--labels", "gpu", "-j1", "--format", "json"];
+    let mut second = subject.start(&second);
+    let Some(cancelled) = second.line_with("run-cancelled") else { panic!("{:?}", second.end()) };
+    assert!(cancelled.contains("\"2 tests failed\""), "{cancelled}");
+    fs::write(subject.meeting("go"), "").unwrap();
+    assert_eq!((first.end().code, second.end().code), (Some(100), Some(100)));
+    let counts = &shown(&subject, "both")["counts"];
+    assert!(counts["failed"] == 2 && counts["not_run"].as_u64().unwrap() > 5, "{counts}");
+    let resumed = subject.etcdtest(&["runs", "resume", "both", "--labels", "gpu", "-j1"]);
+    assert!(resumed.code == Some(100) && !resumed.stdout.contains("Cancelling"), "{resumed:?}");
+    assert_eq!(shown(&subject, "both")["counts"]["not_run"], 0);
 }

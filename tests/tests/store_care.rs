@@ -229,6 +229,8 @@ fn a_project_moves_from_its_own_file_to_a_cluster_and_on_to_another_namespace() 
     let two = ["--endpoints", endpoint.as_str(), "--namespace", "two"];
     assert_eq!(shown(&two), shown(&[]));
     run(&subject, "there", &[&["--env", "staging"], &two[..]].concat());
+    let itself = subject.etcdtest(&[&["store", "copy", "--to", &endpoint][..], &two].concat());
+    itself.refuses(2, &["the source and the target of the copy are the same store"]);
     // What is in use is not written over.
     let refused = subject.etcdtest(&["store", "copy", "--to", &endpoint, "--to-namespace", "two"]);
     refused.refuses(2, &["the target is in use", "--to-namespace"]);

@@ -38,6 +38,9 @@ use crate::testcases::{self, Catalog, Filter, ListedTest, TestList};
 /// How long a display may take once nobody wants to wait any more.
 const LAST_WORDS: Duration = Duration::from_millis(100);
 
+/// How many characters the id of a run may have.
+const LONGEST_ID: usize = 128;
+
 /// How long old runs may be deleted for after a run.
 const TIDYING: Duration = Duration::from_secs(2);
 
@@ -179,11 +182,15 @@ fn parse_seed(text: &str) -> Result<u64, std::num::ParseIntError> {
     if text.is_empty() { Ok(fastrand::u32(..).into()) } else { text.parse() }
 }
 
+/// An id that can be typed wherever it is shown, with no quotes around it.
 fn parse_run_id(text: &str) -> Result<RunId, &'static str> {
+    let plain = |letter: char| letter.is_alphanumeric() || "-_.:/@+=,%".contains(letter);
     match text {
         "" => Err("it may not be empty"),
         "latest" => Err("`latest` names the newest run"),
-        _ if text.chars().any(char::is_control) => Err("it may not contain control characters"),
+        _ if text.starts_with('-') => Err("it may not begin with `-`, as a flag does"),
+        _ if !text.chars().all(plain) => Err("it may have letters, digits, and `-_.:/@+=,%` only"),
+        _ if text.chars().count() > LONGEST_ID => Err("it may have 128 characters at the most"),
         _ => Ok(RunId::new(text)),
     }
 }

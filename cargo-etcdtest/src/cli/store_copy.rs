@@ -3,22 +3,25 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 use serde_json::json;
 
 use super::print::{json_line, print};
 use super::store_gc::counted;
 use super::{Exit, Failure, Session};
-use crate::config::Format;
+use crate::config::{Format, SettingsError};
+use crate::execution::StoreName;
 use crate::store::copy::{Copied, CopyError, copy};
+use crate::store::etcd::has_user;
 use crate::store::{SharedStore, StoreOptions, connect};
 
 /// Arguments of `store copy`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("sides").args(["from", "to"]).required(true).multiple(true)))]
 pub(super) struct CopyArgs {
     /// Where to copy from: `local`, `local:FOLDER`, or endpoints of an etcd cluster [default: the
     /// store that the settings name]
-    #[arg(long, value_name = "STORE", required_unless_present = "to")]
+    #[arg(long, value_name = "STORE")]
     from: Option<Place>,
     /// Where to copy to, likewise
     #[arg(long, value_name = "STORE")]
@@ -77,6 +80,9 @@ fn options(
             options.etcd.endpoints.clear();
             options.local = folder.unwrap_or(options.local);
         }
+        Some(Place::Etcd(endpoints)) if endpoints.iter().any(|endpoint| has_user(endpoint)) => {
+            return Err(Failure::usage(SettingsError::UserInEndpoint));
+        }
         Some(Place::Etcd(endpoints)) => options.etcd.endpoints = endpoints,
     }
     if let Some(namespace) = namespace {
@@ -96,14 +102,33 @@ async fn open(options: &StoreOptions, side: &'static str) -> Result<SharedStore,
     Ok(connect(options).await.map_err(|source| CopyError::Store { side, source })?)
 }
 
+/// Whether both are the same store.
+fn are_one([from, to]: &[StoreOptions; 2], stores: [&SharedStore; 2]) -> bool {
+    match (from.etcd.endpoints.is_empty(), to.etcd.endpoints.is_empty()) {
+        (true, true) => from.local.canonicalize().ok() == to.local.canonicalize().ok(),
+        (false, false) => {
+            let [from, to] = [(from, stores[0]), (to, stores[1])]
+                .map(|(options, store)| StoreName::new(&options.etcd, store.cluster_id()));
+            from.is(&to)
+        }
+        _ => false,
+    }
+}
+
 /// Runs the verb.
 ///
 /// # Errors
 /// One of the stores failed, or the target is in use.
 pub(super) async fn run(args: CopyArgs, session: &Session) -> Result<Exit, Failure> {
-    let from = options(session, args.from, args.from_namespace)?;
-    let to = options(session, args.to, args.to_namespace)?;
-    let (from, to) = (open(&from, "source").await?, open(&to, "target").await?);
+    let sides =
+        [options(session, args.from, args.from_namespace)?, options(session, args.to, args.to_namespace)?];
+    let (from, to) = (open(&sides[0], "source").await?, open(&sides[1], "target").await?);
+    if are_one(&sides, [&from, &to]) {
+        return Err(Failure::usage(miette::miette!(
+            help = "name another store with --to, or another prefix of its keys with --to-namespace",
+            "the source and the target of the copy are the same store"
+        )));
+    }
     let copied = copy(&*from, &*to, args.secrets).await?;
     print(&match session.settings.format {
         Format::Human => text(&copied),

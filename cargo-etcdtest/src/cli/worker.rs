@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::path::Path;
 
-use clap::Args;
+use clap::{ArgGroup, Args};
 
 use super::cargo_options::{CargoLocal, CargoOptions, unless_interrupted};
 use super::interrupts::Interrupts;
@@ -21,12 +21,13 @@ use crate::store::{SharedStore, get_record, keys};
 
 /// Arguments of `worker`.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("runs").args(["run", "daemon"]).required(true)))]
 pub(super) struct WorkerArgs {
     /// The run to work for: its id, the beginning of one, or `latest`
-    #[arg(long, value_name = "RUN", required_unless_present = "daemon")]
+    #[arg(long, value_name = "RUN")]
     run: Option<String>,
     /// Wait for runs of this project at this commit, and work for one after the other
-    #[arg(long, conflicts_with = "run")]
+    #[arg(long)]
     daemon: bool,
     #[command(flatten)]
     machine: MachineArgs,

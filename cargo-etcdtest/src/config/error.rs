@@ -42,6 +42,10 @@ pub enum SettingsError {
         #[help]
         help: Option<String>,
     },
+    /// An endpoint with a user in it, and so perhaps with a password, which is not shown.
+    #[error("an endpoint of the store has a user in it")]
+    #[diagnostic(help("name the user with --user NAME, and set ETCDTEST_PASSWORD"))]
+    UserInEndpoint,
     /// A setting that means nothing without another.
     #[error("`{given}` is set, but `{missing}` is not")]
     Incomplete {

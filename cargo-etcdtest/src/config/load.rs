@@ -12,6 +12,7 @@ use super::settings::{Declaration, Flags, Origin, Settings};
 use super::value::Value;
 use crate::document::Document;
 use crate::nearest::{nearest, suggestion};
+use crate::store::etcd::has_user;
 
 /// What all our variables begin with.
 const PREFIX: &str = "ETCDTEST_";
@@ -85,8 +86,11 @@ impl Settings {
         }
     }
 
-    /// Refuses half of what is needed together.
+    /// Refuses half of what is needed together, and credentials where everybody sees them.
     fn complete(self) -> Result<Self, SettingsError> {
+        if self.endpoints.iter().any(|endpoint| has_user(endpoint)) {
+            return Err(SettingsError::UserInEndpoint);
+        }
         let both = "a client certificate needs both, `cert` and `key`";
         let password = "set ETCDTEST_PASSWORD, or write it after a colon in --user";
         let (given, missing, help) = match (&self.cert, &self.key) {

@@ -39,7 +39,7 @@ pub async fn cancel(
         let (run, pair) = record(store, &id).await?;
         let worker = worker.clone();
         if let Some(next) = run.when_cancelled(cancellation) {
-            replace(store, &pair, &next, vec![], patience).await?;
+            replace(store, &pair, &next, vec![], vec![], patience).await?;
             continue;
         }
         match &run.state {
@@ -114,7 +114,9 @@ pub async fn resume(store: &SharedStore, id: &RunId, patience: Duration) -> Resu
             RunState::Cancelling | RunState::Finishing { .. } => return Err(RunError::Ending(id.clone())),
         };
         let next = Run { state: RunState::Running, finished: None, summary: None, cancelled: None, ..run };
-        replace(store, &pair, &next, given, patience).await?;
+        // As many may fail again before it is given up.
+        let counts = vec![Op::Delete(KeyRange::prefix(keys::failures(id)))];
+        replace(store, &pair, &next, given, counts, patience).await?;
     }
 }
 
@@ -137,18 +139,19 @@ async fn is_alive(store: &SharedStore, id: &RunId, by: &Steward) -> Result<bool>
     Ok(live.iter().any(|(worker, created)| worker.id == by.worker && created.0 == by.identity))
 }
 
-/// Writes the run's record anew, if it is as it was read. Says whether it was written.
+/// Writes the run's record anew, if it is as it was read, and does `with` it. Says whether it was written.
 async fn replace(
     store: &SharedStore,
     read: &KeyValue,
     run: &Run,
     given: Vec<Compare>,
+    with: Vec<Op>,
     patience: Duration,
 ) -> Result<bool> {
     let unchanged = Compare::modified(read.key.clone(), read.modified);
     let txn = Txn {
         compares: given.into_iter().chain([unchanged]).collect(),
-        then: vec![Op::put(read.key.clone(), encode(run))],
+        then: [vec![Op::put(read.key.clone(), encode(run))], with].concat(),
         otherwise: vec![],
     };
     let committed = commit(store.as_ref(), &txn, &read.key, patience).await?;

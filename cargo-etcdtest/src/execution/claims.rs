@@ -17,7 +17,9 @@ use super::error::Result;
 use super::membership::Membership;
 use super::pace::Pace;
 use super::plan::Plan;
-use crate::model::{Block, Claim, Fence, Labels, Loss, NextPosition, RunState, UnitIndex, UnitResult};
+use crate::model::{
+    Block, Claim, Failures, Fence, Labels, Loss, NextPosition, RunState, UnitIndex, UnitResult,
+};
 use crate::store::{
     Commit, Compare, Key, KeyRange, KeyValue, Op, Page, Read, Revision, Txn, Wake, commit, compress, decode,
     encode, keys,
@@ -260,7 +262,7 @@ impl Claims {
     }
 
     /// Whether every unit has been dealt, to whomever.
-    fn is_dealt(&self, plan: &Plan) -> bool {
+    pub(super) fn is_dealt(&self, plan: &Plan) -> bool {
         let mut stripes = self.next.iter().enumerate();
         stripes.all(|(stripe, (dealt, _))| plan.dealt(stripe, *dealt).is_none())
     }
@@ -399,8 +401,9 @@ impl Claims {
     /// Says whether it was stored; if not, something has changed meanwhile.
     async fn store_block(&mut self, results: &[UnitResult], block: Vec<u8>) -> Result<bool> {
         let (membership, number) = (&self.membership, self.blocks);
-        let block_key =
-            keys::block(membership.id(), &membership.worker().id, membership.identity().0, number);
+        let (run, worker, identity) = (membership.id(), &membership.worker().id, membership.identity().0);
+        let block_key = keys::block(run, worker, identity, number);
+        let failures_key = keys::failures_of_block(run, worker, identity, number);
         self.blocks += 1;
         let done: HashSet<UnitIndex> = results.iter().map(|result| result.unit).collect();
         let mut record = self.record();
@@ -415,13 +418,29 @@ impl Claims {
         } else {
             Op::put(self.key(), encode(&record))
         };
-        if self.attempt(compares, vec![Op::put(block_key, block), claim], record).await?.is_none() {
+        let mut then = vec![Op::put(block_key, block), claim];
+        let failed = results.iter().filter(|result| result.outcome.is_failure()).count();
+        if let Some(failed) = u32::try_from(failed).ok().filter(|failed| *failed > 0) {
+            then.push(Op::put(failures_key, encode(&Failures { failed })));
+        }
+        if self.attempt(compares, then, record).await?.is_none() {
             return Ok(false);
         }
         if nothing_left {
             self.revision = Revision(0);
         }
         Ok(true)
+    }
+
+    /// How many units of the run failed since it was begun or resumed, on whichever worker, as far
+    /// as it is stored.
+    ///
+    /// # Errors
+    /// As for any read of the store.
+    pub async fn failures(&self) -> Result<u32> {
+        let page =
+            self.membership.read(KeyRange::prefix(keys::failures(self.membership.id())).into()).await?;
+        page.pairs.iter().map(|pair| Ok(decode::<Failures>(pair)?.failed)).sum()
     }
 
     /// What every move of units compares: the run, the worker, and the claim record.

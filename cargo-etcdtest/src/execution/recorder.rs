@@ -73,6 +73,13 @@ pub enum Dealt {
     Withdrawn(Vec<UnitIndex>),
     /// None that it would do to take ahead: they are for whoever has nothing to do.
     Later,
+    /// Units of the run have failed by now, on whichever worker.
+    Failed {
+        /// How many.
+        all: u32,
+        /// Some are not dealt yet, to whomever.
+        undealt: bool,
+    },
     /// Every unit of the run has its result.
     NoMore,
     /// The run was cancelled.
@@ -355,6 +362,7 @@ impl Recorder {
     async fn flush(&mut self) -> Result<()> {
         self.waiting.retain(|executed| self.claims.holds(executed.result.unit, executed.result.token));
         let mut units: Vec<_> = self.waiting.iter().map(|executed| executed.result.unit).collect();
+        let failed = self.waiting.iter().any(|executed| executed.result.outcome.is_failure());
         let store = store(&mut self.claims, std::mem::take(&mut self.waiting), &self.running);
         match patiently(store, &self.share, &self.events).await {
             Ok(()) => {}
@@ -367,6 +375,12 @@ impl Recorder {
         self.tell_superseded();
         self.settle(&units);
         let _ = self.events.send(RunEvent::Stored { units });
+        // Whoever stores the last of them that the run bears, sees all of them.
+        if failed {
+            let all = patiently(self.claims.failures(), &self.share, &self.events).await?;
+            let undealt = !self.claims.is_dealt(&self.share.plan);
+            let _ = self.answers.send(Dealt::Failed { all, undealt });
+        }
         Ok(())
     }
 }

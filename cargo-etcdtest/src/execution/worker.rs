@@ -63,6 +63,8 @@ pub async fn execute(
     let mut running = BTreeSet::new();
     let (mut asked, mut more, mut stopped, mut heard, mut failures) = (false, true, false, true, 0);
     let (mut lost, mut left, mut later) = (false, false, false);
+    // Others may still be dealt units that nobody has begun.
+    let mut undealt = false;
     // Nothing is begun while it is not known whether the reservation is held.
     let mut suspended = false;
     let stop = |reason: String, ends_tests| {
@@ -92,7 +94,8 @@ pub async fn execute(
     };
     loop {
         // A run is cancelled only where something is left that will not run.
-        if !stopped && policy.max_fail.is_reached(failures) && lanes.waiting().any(Tried::is_fresh) {
+        let is_left = undealt || lanes.waiting().any(Tried::is_fresh);
+        if !stopped && policy.max_fail.is_reached(failures) && is_left {
             stopped = true;
             let reason =
                 if failures == 1 { "a test failed".into() } else { format!("{failures} tests failed") };
@@ -212,6 +215,9 @@ pub async fn execute(
                     }
                     Some(Dealt::Withdrawn(units)) => {
                         lanes.retain(|unit| !units.contains(&unit.index));
+                    }
+                    Some(Dealt::Failed { all, undealt: some }) => {
+                        (failures, undealt) = (failures.max(all), some);
                     }
                     Some(Dealt::Later) => (asked, later) = (false, true),
                     Some(Dealt::NoMore) => (asked, more) = (false, false),

@@ -263,6 +263,19 @@ impl Record for NextPosition {
     const SCHEMA: u64 = 1;
 }
 
+/// How many units of a block of results failed, stored under
+/// `/execution/{run}/failed/{worker-revision}.{n}` with the block: who counts the failures of a
+/// run need not read its results.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Failures {
+    /// How many.
+    pub failed: u32,
+}
+
+impl Record for Failures {
+    const SCHEMA: u64 = 1;
+}
+
 /// The units a worker holds, stored under `/execution/{run}/claims/{worker}`.
 ///
 /// Units that never were lost begin without a word to the store; those that were are in

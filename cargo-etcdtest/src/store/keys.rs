@@ -185,7 +185,21 @@ pub fn blocks_of(run: &RunId, worker: &WorkerId) -> Key {
 /// One block of results: `number` counts over the whole process of the worker whose key
 /// was created at `identity`.
 pub fn block(run: &RunId, worker: &WorkerId, identity: i64, number: u64) -> Key {
-    execution_child(run, &format!("results/{}-{identity}.{number:08}", segment(worker.as_str())))
+    execution_child(run, &format!("results/{}", block_name(worker, identity, number)))
+}
+
+/// How many units failed, of all blocks of results in which some did.
+pub fn failures(run: &RunId) -> Key {
+    execution_child(run, "failed/")
+}
+
+/// How many units of this block of results failed.
+pub fn failures_of_block(run: &RunId, worker: &WorkerId, identity: i64, number: u64) -> Key {
+    execution_child(run, &format!("failed/{}", block_name(worker, identity, number)))
+}
+
+fn block_name(worker: &WorkerId, identity: i64, number: u64) -> String {
+    format!("{}-{identity}.{number:08}", segment(worker.as_str()))
 }
 
 /// A live worker.

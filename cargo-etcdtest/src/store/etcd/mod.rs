@@ -11,4 +11,4 @@ mod tls;
 mod watch;
 
 pub use engine::EtcdStore;
-pub use options::EtcdOptions;
+pub use options::{EtcdOptions, has_user};

@@ -45,6 +45,12 @@ impl Default for EtcdOptions {
     }
 }
 
+/// Whether an endpoint has a user, and perhaps a password, before its host: nothing reads them
+/// there, and endpoints are shown.
+pub fn has_user(endpoint: &str) -> bool {
+    endpoint.contains('@')
+}
+
 impl EtcdOptions {
     /// Whether any of the certificate files is given.
     pub(super) fn wants_tls(&self) -> bool {

@@ -78,6 +78,8 @@ fn check_both([many, single]: &[Map<String, Value>; 2]) {
         let commands = commands(recipe);
         assert!(commands.iter().any(|words| words[0] == "run"), "{commands:?}");
         for words in commands {
+            // The shell puts the id in its place.
+            let words = words.into_iter().map(|word| word.replace("$RUN_ID", "ci-17"));
             let typed = ["cargo-etcdtest", "etcdtest"].into_iter().map(str::to_owned).chain(words);
             cli::check(typed.map(Into::into)).unwrap_or_else(|error| panic!("{error}"));
         }
@@ -89,7 +91,8 @@ fn check_both([many, single]: &[Map<String, Value>; 2]) {
         }
     }
     // What is not published is not installed as if it were.
-    let installs = "git clone --depth 1 \"$SOURCE_OF_ETCDTEST\" ~/etcdtest && cd ~/etcdtest && cargo xtask install";
+    let installs =
+        "git clone --depth 1 \"$SOURCE_OF_ETCDTEST\" ~/etcdtest && cd ~/etcdtest && cargo xtask install";
     for recipe in [many, single] {
         let mut scripts = Vec::new();
         texts_below(&recipe.clone().into(), &["run", "script", "before_script"], false, &mut scripts);

@@ -120,10 +120,8 @@ fn are_one([from, to]: &[StoreOptions; 2], stores: [&SharedStore; 2]) -> bool {
 /// # Errors
 /// One of the stores failed, or the target is in use.
 pub(super) async fn run(args: CopyArgs, session: &Session) -> Result<Exit, Failure> {
-    let sides = [
-        options(session, args.from, args.from_namespace)?,
-        options(session, args.to, args.to_namespace)?,
-    ];
+    let sides =
+        [options(session, args.from, args.from_namespace)?, options(session, args.to, args.to_namespace)?];
     let (from, to) = (open(&sides[0], "source").await?, open(&sides[1], "target").await?);
     if are_one(&sides, [&from, &to]) {
         return Err(Failure::usage(miette::miette!(

@@ -17,7 +17,9 @@ use super::error::Result;
 use super::membership::Membership;
 use super::pace::Pace;
 use super::plan::Plan;
-use crate::model::{Block, Claim, Failures, Fence, Labels, Loss, NextPosition, RunState, UnitIndex, UnitResult};
+use crate::model::{
+    Block, Claim, Failures, Fence, Labels, Loss, NextPosition, RunState, UnitIndex, UnitResult,
+};
 use crate::store::{
     Commit, Compare, Key, KeyRange, KeyValue, Op, Page, Read, Revision, Txn, Wake, commit, compress, decode,
     encode, keys,
@@ -57,6 +59,8 @@ pub struct Claims {
     shares: Option<Wake>,
     /// What undealt units need that nobody has.
     unserved: BTreeSet<Labels>,
+    /// Nothing is left that this worker may execute, nor can it come back to it.
+    unneeded: bool,
     /// Since when units that were lost on this machine are left to others.
     left_to_others: HashMap<Key, Instant>,
     /// The claim record has units that this worker has forgotten.
@@ -135,6 +139,7 @@ impl Claims {
             run_changes: None,
             shares: None,
             unserved: BTreeSet::new(),
+            unneeded: false,
             left_to_others: HashMap::new(),
             orphaned: false,
         })
@@ -399,8 +404,7 @@ impl Claims {
     /// Says whether it was stored; if not, something has changed meanwhile.
     async fn store_block(&mut self, results: &[UnitResult], block: Vec<u8>) -> Result<bool> {
         let (membership, number) = (&self.membership, self.blocks);
-        let (run, worker, identity) =
-            (membership.id(), &membership.worker().id, membership.identity().0);
+        let (run, worker, identity) = (membership.id(), &membership.worker().id, membership.identity().0);
         let block_key = keys::block(run, worker, identity, number);
         let failures_key = keys::failures_of_block(run, worker, identity, number);
         self.blocks += 1;
@@ -437,7 +441,8 @@ impl Claims {
     /// # Errors
     /// As for any read of the store.
     pub async fn failures(&self) -> Result<u32> {
-        let page = self.membership.read(KeyRange::prefix(keys::failures(self.membership.id())).into()).await?;
+        let page =
+            self.membership.read(KeyRange::prefix(keys::failures(self.membership.id())).into()).await?;
         page.pairs.iter().map(|pair| Ok(decode::<Failures>(pair)?.failed)).sum()
     }
 

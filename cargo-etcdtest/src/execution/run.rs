@@ -103,6 +103,15 @@ pub enum Entry {
     /// It joins a run that is there, whichever of the order's tests that has. The environments
     /// of the order are those that the run has stored.
     Join,
+    /// As that, but it leaves the run once nothing is left of it that this worker may execute.
+    JoinWhileNeeded,
+}
+
+impl Entry {
+    /// Whether the run must be there.
+    fn is_join(self) -> bool {
+        matches!(self, Self::Join | Self::JoinWhileNeeded)
+    }
 }
 
 /// A test that was selected.
@@ -192,7 +201,7 @@ fn check<'a>(
     environments: &[Environment],
 ) -> Result<()> {
     let mut differences = Differences::default();
-    if order.entry != Entry::Join {
+    if !order.entry.is_join() {
         differences.of_environments(&order.environments, environments);
         if digest != run.plan_digest {
             differences.of_units(&units(order), planned);
@@ -270,7 +279,7 @@ async fn run_reserved(
     let open = membership.run().state == RunState::Running;
     let (mut membership, lost) = if open {
         membership.hold(reservation.as_ref().map(|reservation| reservation.locks()).unwrap_or_default());
-        let Order { policy, secrets, root, built, environments, tests, host, journals, .. } = order;
+        let Order { policy, secrets, root, built, environments, tests, host, journals, entry, .. } = order;
         let tests = tests.into_iter().map(|selected| (selected.test.id.clone(), selected.test)).collect();
         let ground = Ground::new(Arc::clone(&launcher), root, built, secrets, events.clone());
         let supply = match Supply::provide(ground, &environments, data, folder, &leave).await {
@@ -303,10 +312,15 @@ async fn run_reserved(
             resources,
             reservation: reservation.clone(),
             journal,
+            while_needed: entry == Entry::JoinWhileNeeded,
         };
         let claims = Claims::new(membership).await?;
         let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
         timings.end("execute");
+        if ended == Ended::Unneeded {
+            claims.into_membership().leave().await;
+            return Err(RunError::Unneeded(id));
+        }
         storing = claims.storing();
         let given_back = Box::pin(give_back(claims, ended));
         (without_tests(&leave, &id, given_back).await?, ended == Ended::Lost)
@@ -378,7 +392,9 @@ async fn enter(store: &SharedStore, order: &Order, plan: Plan) -> Result<(Member
             let proposal = Proposal { run: &proposed, plan: &plan, environments, rules: Some(&order.policy) };
             Membership::enter(store.clone(), worker, proposal, order.patience).await?
         }
-        Entry::Join => Membership::join(store.clone(), worker, proposed, order.patience).await?,
+        Entry::Join | Entry::JoinWhileNeeded => {
+            Membership::join(store.clone(), worker, proposed, order.patience).await?
+        }
     };
     // It may be large, and is there twice now.
     drop(plan);
@@ -461,7 +477,7 @@ async fn propose(store: &SharedStore, order: &Order) -> Result<Plan> {
             read_histories(store, &tests, &environments.collect::<Vec<_>>(), order.patience).await?
         }
         // It has its plan.
-        Entry::Join => Histories::default(),
+        Entry::Join | Entry::JoinWhileNeeded => Histories::default(),
     };
     Ok(Plan::new(units(order), &histories, order.shuffle))
 }

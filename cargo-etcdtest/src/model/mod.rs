@@ -23,8 +23,8 @@ pub use result::{
     Attempt, Block, LatestResult, Outcome, Place, RecentOutcome, Step, StoredOutput, UnitResult, Verdict,
 };
 pub use run::{
-    Build, Cancellation, Claim, Commit, Failures, Loss, NextPosition, PlanChunk, PlannedUnit, Repetition, Run,
-    RunState, RunSummary, Steward, Worker,
+    Build, Cancellation, Claim, Commit, Failures, Loss, NextPosition, PlanChunk, PlannedUnit, Repetition,
+    Run, RunState, RunSummary, Steward, Worker,
 };
 pub use secret::{SecretContent, StoredSecret};
 pub use test_case::{Code, Description, TestCase, TestCaseState, TestKind};

@@ -148,10 +148,10 @@ fn the_failures_of_all_workers_count_together_and_anew_where_the_run_is_resumed(
     subject.write(".config/etcdtest.toml", gpu);
     // What failed lately comes first, and what passed comes last.
     fs::write(subject.meeting("go"), "").unwrap();
-    let before = subject.etcdtest(&["run", "outcomes::panics", "gate::late", "--no-fail-fast"]);
+    let before = subject.etcdtest(&["run", "--test=annotated", "outcomes::panics", "gate::late", "--no-fail-fast"]);
     assert_eq!(before.code, Some(100), "{before:?}");
     fs::remove_file(subject.meeting("go")).unwrap();
-    let tests = ["run", "-E", "test(=outcomes::panics) | test(=outcomes::errs) | test(gate::late)"];
+    let tests = ["run", "--test=annotated", "-E", "test(=outcomes::panics) | test(=outcomes::errs) | test(gate::late)"];
     let how = ["--run-id", "both", "--max-fail", "2", "-j1", "--format", "json"];
     let mut first = subject.start(&[&tests[..], &how].concat());
     first.line_with("unit-finished").unwrap();

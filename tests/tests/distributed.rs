@@ -14,8 +14,7 @@ use whole_program::subject::{Ran, Subject};
 const NEEDS_GPU: &str = "[[profile.default.overrides]]\nfilter = 'test(gate::late)'\nneeds = [\"gpu\"]\n";
 
 /// A project in a repository of its own, with everything committed.
-fn committed() -> Subject {
-    let subject = Subject::new();
+fn committed(subject: Subject) -> Subject {
     // Cargo writes the lock file of what it builds.
     assert_eq!(subject.etcdtest(&["list"]).code, Some(0));
     for arguments in [
@@ -95,7 +94,7 @@ fn a_cancelled_run_is_resumed_by_its_id_and_runs_what_has_no_result() {
 
 #[test]
 fn a_daemon_takes_the_runs_of_its_commit_one_after_the_other() {
-    let subject = committed();
+    let subject = committed(Subject::new());
     let daemon = subject.start(&["worker", "--daemon", "--format", "json"]);
     for run in ["first", "second"] {
         let ran = subject.etcdtest(&["run", "gate::early", "--queue", "--run-id", run, "--format", "json"]);
@@ -149,9 +148,18 @@ fn the_failures_of_all_workers_count_together_and_anew_where_the_run_is_resumed(
     let subject = Subject::new();
     let gpu = "[[profile.default.overrides]]\nfilter = 'test(=outcomes::errs)'\nneeds = [\"gpu\"]\n";
     subject.write(".config/etcdtest.toml", gpu);
-    // What failed lately comes first.
-    assert_eq!(subject.etcdtest(&["run", "outcomes::panics"]).code, Some(100));
-    let tests = ["run", "-E", "test(=outcomes::panics) | test(=outcomes::errs) | test(gate::late)"];
+    // What failed lately comes first, and what passed comes last.
+    fs::write(subject.meeting("go"), "").unwrap();
+    let before =
+        subject.etcdtest(&["run", "--test=annotated", "outcomes::panics", "gate::late", "--no-fail-fast"]);
+    assert_eq!(before.code, Some(100), "{before:?}");
+    fs::remove_file(subject.meeting("go")).unwrap();
+    let tests = [
+        "run",
+        "--test=annotated",
+        "-E",
+        "test(=outcomes::panics) | test(=outcomes::errs) | test(gate::late)",
+    ];
     let how = ["--run-id", "both", "--max-fail", "2", "-j1", "--format", "json"];
     let mut first = subject.start(&[&tests[..], &how].concat());
     first.line_with("unit-finished").unwrap();
@@ -166,4 +174,24 @@ fn the_failures_of_all_workers_count_together_and_anew_where_the_run_is_resumed(
     let resumed = subject.etcdtest(&["runs", "resume", "both", "--labels", "gpu", "-j1"]);
     assert!(resumed.code == Some(100) && !resumed.stdout.contains("Cancelling"), "{resumed:?}");
     assert_eq!(shown(&subject, "both")["counts"]["not_run"], 0);
+}
+
+#[test]
+fn a_daemon_leaves_what_needs_other_labels_to_others_and_takes_the_next_run() {
+    let subject = Subject::new();
+    subject.write(".config/etcdtest.toml", NEEDS_GPU);
+    let subject = committed(subject);
+    fs::write(subject.meeting("go"), "").unwrap();
+    let daemon = subject.start(&["worker", "--daemon", "--format", "json"]);
+    let mut queue = subject.start(&["run", "gate::", "--queue", "--run-id", "picky", "--format", "json"]);
+    queue.line_with("run-started").unwrap();
+    let next = subject.etcdtest(&["run", "gate::early", "--queue", "--run-id", "next", "--format", "json"]);
+    assert_eq!((next.code, finished(&next)), (Some(0), 10), "{next:?}");
+    let with = subject.etcdtest(&["worker", "--run", "picky", "--labels", "gpu", "--format", "json"]);
+    let queue = queue.end();
+    assert_eq!((with.code, queue.code), (Some(0), Some(0)), "{with:?} {queue:?}");
+    daemon.signal(Signal::TERM);
+    let daemon = daemon.end();
+    assert_eq!(daemon.code, Some(0), "{daemon:?}");
+    assert!(daemon.stderr.contains("has left the run `picky`"), "{daemon:?}");
 }

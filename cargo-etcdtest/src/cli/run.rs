@@ -449,6 +449,10 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
             help = "choose another --run-id, or run the same command on the same code",
             "{error}"
         )),
+        RunError::Unneeded(_) => Failure::usage(miette::miette!(
+            help = format!("`cargo etcdtest worker --run {run} --labels …` where a machine has them"),
+            "{error}"
+        )),
         RunError::Over { .. } | RunError::Ending(_) => Failure::usage(miette::miette!(
             help = format!("`cargo etcdtest runs show {run}` shows what came of it"),
             "{error}"

@@ -74,7 +74,7 @@ pub(super) async fn run(args: WorkerArgs, session: &Session) -> Result<Exit, Fai
     match &args.run {
         Some(given) => {
             let id = resolve_run(store.as_ref(), given).await?;
-            join(&id, session, &store, args.machine.cargo).await
+            join(&id, session, &store, args.machine.cargo, Entry::Join).await
         }
         None => wait(session, &store, &args.machine.cargo).await,
     }
@@ -89,7 +89,7 @@ pub(super) async fn resume(given: &str, machine: MachineArgs, session: &Session)
     let id = resolve_run(store.as_ref(), given).await?;
     let resumed = execution::resume(&store, &id, session.settings.store_timeout).await;
     resumed.map_err(|error| failure_of(error, &id))?;
-    join(&id, session, &store, machine.cargo).await
+    join(&id, session, &store, machine.cargo, Entry::Join).await
 }
 
 /// Takes one run after the other.
@@ -111,7 +111,7 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
         let Ok(next) = unless_interrupted(async { Ok(next.await) }).await else { break };
         let (id, modified) = next.map_err(|error| failure_of(error, &RunId::new("")))?;
         passed.insert(id.clone(), modified);
-        if let Err(failure) = join(&id, session, store, cargo.clone()).await {
+        if let Err(failure) = join(&id, session, store, cargo.clone(), Entry::JoinWhileNeeded).await {
             failure.print();
         }
     }
@@ -124,6 +124,7 @@ async fn join(
     session: &Session,
     store: &SharedStore,
     cargo: CargoLocal,
+    entry: Entry,
 ) -> Result<Exit, Failure> {
     let settings = &session.settings;
     let mut timings = Timings::start();
@@ -161,7 +162,7 @@ async fn join(
         author: crate::author::author(),
         worker: WorkerId::generate(&host),
         host,
-        entry: Entry::Join,
+        entry,
         keeper: this_program(),
         root: session.root.clone(),
         built: program_folders,

@@ -59,6 +59,8 @@ pub struct Claims {
     shares: Option<Wake>,
     /// What undealt units need that nobody has.
     unserved: BTreeSet<Labels>,
+    /// Nothing is left that this worker may execute, nor can it come back to it.
+    unneeded: bool,
     /// Since when units that were lost on this machine are left to others.
     left_to_others: HashMap<Key, Instant>,
     /// The claim record has units that this worker has forgotten.
@@ -137,6 +139,7 @@ impl Claims {
             run_changes: None,
             shares: None,
             unserved: BTreeSet::new(),
+            unneeded: false,
             left_to_others: HashMap::new(),
             orphaned: false,
         })

@@ -47,6 +47,9 @@ pub enum RunError {
     /// This worker was told to leave, and others go on.
     #[error("this worker has left the run `{0}`; others go on with it")]
     Left(RunId),
+    /// What is left of the run needs labels that this worker does not have.
+    #[error("this worker has left the run `{0}`: what is left of it needs labels that it does not have")]
+    Unneeded(RunId),
     /// The worker that planned the run died before the plan was complete.
     #[error("the run `{0}` was never planned: its first worker died before that")]
     Unplanned(RunId),

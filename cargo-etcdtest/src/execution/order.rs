@@ -77,6 +77,15 @@ pub enum Entry {
     /// It joins a run that is there, whichever of the order's tests that has. The environments
     /// of the order are those that the run has stored.
     Join,
+    /// As that, but it leaves the run once nothing is left of it that this worker may execute.
+    JoinWhileNeeded,
+}
+
+impl Entry {
+    /// Whether the run must be there.
+    pub(super) fn is_join(self) -> bool {
+        matches!(self, Self::Join | Self::JoinWhileNeeded)
+    }
 }
 
 /// Tests that were selected, in the order of their ids. Clones share them: they may be many.

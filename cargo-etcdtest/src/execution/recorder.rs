@@ -80,6 +80,9 @@ pub enum Dealt {
         /// Some are not dealt yet, to whomever.
         undealt: bool,
     },
+    /// What is left of the run needs labels that this worker does not have. It is answered all the
+    /// same when that changes.
+    Unneeded,
     /// Every unit of the run has its result.
     NoMore,
     /// The run was cancelled.
@@ -223,6 +226,9 @@ impl Recorder {
                 Claimed::Later => Dealt::Later,
                 Claimed::Wait(again) => {
                     self.tell_needs();
+                    if self.claims.is_unneeded() {
+                        let _ = self.answers.send(Dealt::Unneeded);
+                    }
                     self.again = again.map(|again| Instant::now() + again);
                     break;
                 }

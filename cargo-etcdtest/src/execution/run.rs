@@ -144,7 +144,7 @@ fn check<'a>(
     environments: &[Environment],
 ) -> Result<()> {
     let mut differences = Differences::default();
-    if order.entry != Entry::Join {
+    if !order.entry.is_join() {
         differences.of_environments(&order.environments, environments);
         if digest != run.plan_digest {
             differences.of_units(&order.units(), planned);
@@ -260,10 +260,15 @@ async fn run_reserved(
         },
         reservation: reservation.clone(),
         journal: begin_journal(order.journals.as_ref(), &membership, journal, events),
+        while_needed: order.entry == Entry::JoinWhileNeeded,
     };
     let claims = Claims::new(membership).await?;
     let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
     timings.end("execute");
+    if ended == Ended::Unneeded {
+        claims.into_membership().leave().await;
+        return Err(RunError::Unneeded(id));
+    }
     let storing = claims.storing();
     let ending = Box::pin(end_part(claims, ended, &plan, events));
     let details = without_tests(&leave, &id, ending).await?;
@@ -406,7 +411,7 @@ async fn propose(store: &SharedStore, order: &Order) -> Result<Plan> {
             read_histories(store, &tests, &environments.collect::<Vec<_>>(), order.patience).await?
         }
         // It has its plan.
-        Entry::Join => Histories::default(),
+        Entry::Join | Entry::JoinWhileNeeded => Histories::default(),
     };
     Ok(Plan::new(order.units(), &histories, order.shuffle))
 }

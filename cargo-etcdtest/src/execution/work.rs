@@ -62,6 +62,8 @@ pub struct Work {
     pub reservation: Option<Arc<Reservation>>,
     /// Where results are kept until a store elsewhere has them.
     pub journal: Option<Arc<Journal>>,
+    /// It leaves once nothing is left of the run that this worker may execute.
+    pub while_needed: bool,
 }
 
 impl Work {

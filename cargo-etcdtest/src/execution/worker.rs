@@ -29,6 +29,8 @@ pub enum Ended {
     Stopped,
     /// This worker was told to leave.
     Left,
+    /// What is left of the run is not for this worker.
+    Unneeded,
     /// The run's reservation was lost. Results since then are not stored.
     Lost,
 }
@@ -65,6 +67,7 @@ pub async fn execute(
     let (mut lost, mut left, mut later) = (false, false, false);
     // Others may still be dealt units that nobody has begun.
     let mut undealt = false;
+    let mut unneeded = false;
     // Nothing is begun while it is not known whether the reservation is held.
     let mut suspended = false;
     let stop = |reason: String, ends_tests| {
@@ -219,6 +222,10 @@ pub async fn execute(
                     Some(Dealt::Failed { all, undealt: some }) => {
                         (failures, undealt) = (failures.max(all), some);
                     }
+                    Some(Dealt::Unneeded) if work.while_needed => {
+                        (asked, more, unneeded) = (false, false, true);
+                    }
+                    Some(Dealt::Unneeded) => {}
                     Some(Dealt::Later) => (asked, later) = (false, true),
                     Some(Dealt::NoMore) => (asked, more) = (false, false),
                     Some(Dealt::Cancelled { ends_tests }) => {
@@ -271,6 +278,7 @@ pub async fn execute(
     let (claims, LocksHeld(held)) = without_tests(&leave, &work.run, the_rest).await?;
     let ended = match (lost || !held, left, stopped) {
         (true, _, _) => Ended::Lost,
+        (false, false, false) if unneeded => Ended::Unneeded,
         (false, true, _) => Ended::Left,
         (false, false, true) => Ended::Stopped,
         (false, false, false) => Ended::Complete,

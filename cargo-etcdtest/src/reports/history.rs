@@ -116,9 +116,10 @@ pub async fn live_workers(store: &dyn Store, run: &RunId) -> Result<Vec<(Worker,
 /// # Errors
 /// As [`Store::read`].
 pub async fn life(store: &dyn Store, run: &Run) -> Result<Life, StoreError> {
-    match live_workers(store, &run.id).await?.is_empty() {
-        true => life_without_workers(store, run).await,
-        false => Ok(Life::Live),
+    if live_workers(store, &run.id).await?.is_empty() {
+        life_without_workers(store, run).await
+    } else {
+        Ok(Life::Live)
     }
 }
 

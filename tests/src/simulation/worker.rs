@@ -207,7 +207,7 @@ impl Lanes<'_> {
                         }
                     }
                     Some(Dealt::Withdrawn(units)) => waiting.retain(|(unit, ..)| !units.contains(unit)),
-                    Some(Dealt::Failed { .. }) => {}
+                    Some(Dealt::Failed { .. } | Dealt::Unneeded) => {}
                     Some(Dealt::Later) => (asked, later) = (false, true),
                     Some(Dealt::NoMore) => (asked, more) = (false, false),
                     Some(Dealt::Cancelled { ends_tests }) => {

@@ -14,6 +14,8 @@ use crate::store::{Compare, Key, KeyRange, KeyValue, Op, Page, Revision, decode,
 pub(super) struct View {
     /// How many claim records there are, the worker's own included.
     pub(super) records: usize,
+    /// The units in those of others.
+    pub(super) held: Vec<UnitIndex>,
     /// Those that nobody works off.
     pub(super) orphans: Vec<Orphan>,
     /// The run has live workers on other machines.
@@ -37,10 +39,11 @@ impl View {
     /// What was read of a run's claim records and of all workers, for this one.
     pub(super) fn new(membership: &Membership, claims: &Page, workers: &Page) -> Result<Self> {
         let own = keys::claim(membership.id(), &membership.worker().id);
-        let mut orphans = Vec::new();
+        let (mut orphans, mut held) = (Vec::new(), Vec::new());
         for pair in claims.pairs.iter().filter(|pair| pair.key != own) {
             let Some(owner) = keys::claim_owner(&pair.key) else { continue };
             let record: Claim = decode(pair)?;
+            held.extend(&record.units);
             let key = keys::worker(&owner);
             let alive = |worker: &KeyValue| worker.key == key && worker.created.0 == record.owner;
             if !workers.pairs.iter().any(alive) {
@@ -54,7 +57,7 @@ impl View {
         let of_run: Vec<Worker> = of_run.collect();
         let elsewhere = of_run.iter().any(|worker| worker.host != membership.worker().host);
         let labels = of_run.into_iter().map(|worker| worker.labels).collect();
-        Ok(Self { records: claims.pairs.len(), orphans, elsewhere, labels })
+        Ok(Self { records: claims.pairs.len(), held, orphans, elsewhere, labels })
     }
 }
 

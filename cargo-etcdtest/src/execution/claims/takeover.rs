@@ -26,6 +26,12 @@ impl Claims {
         &self.unserved
     }
 
+    /// Whether all that is left of the run needs labels that this worker does not have, as far as
+    /// it knows: it has been told when it was answered [`Claimed::Wait`].
+    pub fn is_unneeded(&self) -> bool {
+        self.unneeded
+    }
+
     fn unserved(&self, plan: &Plan, workers: &[Labels]) -> BTreeSet<Labels> {
         let stripes = self.next.iter().enumerate();
         let undealt = stripes.filter(|(stripe, (dealt, _))| plan.dealt(*stripe, *dealt).is_some());
@@ -49,6 +55,10 @@ impl Claims {
         if view.records == 0 && self.is_dealt(plan) {
             return Ok(Some(Claimed::Exhausted));
         }
+        let labels = &self.membership.worker().labels;
+        let mut held = view.held.iter().filter_map(|unit| plan.unit(*unit));
+        // What others hold may be lost with them, and is this worker's to take then.
+        self.unneeded = hand.empty && !self.is_dealt(plan) && !held.any(|unit| labels.satisfy(&unit.needs));
         let mut again = None;
         for orphan in view.orphans {
             let (mut fresh, mut lost) = orphan.units();

@@ -62,6 +62,7 @@ const HARMLESS: &str = "it gives nobody a unit and records none";
 
 /// Those that it takes more trials to miss than there are every day.
 const RARE: &[&str] = &[
+    "cancelling: not in the queue",
     "latest result: latest result as read",
     "own record: the run is as read",
     "plan: still registered",

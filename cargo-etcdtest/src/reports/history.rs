@@ -84,11 +84,11 @@ pub struct ListedRun {
 pub async fn runs(store: &dyn Store) -> Result<Found<Vec<ListedRun>>, ReportError> {
     let mut broken = Vec::new();
     let records: Vec<Run> = sound(&list(store, KeyRange::prefix(keys::RUNS)).await?.pairs, &mut broken);
-    let live = live_runs(store, &mut broken).await?;
+    let worked_for = live_runs(store, &mut broken).await?;
     let mut value = Vec::with_capacity(records.len());
     for run in records {
         let life =
-            if live.contains(&run.id) { Life::Live } else { life_without_workers(store, &run).await? };
+            if worked_for.contains(&run.id) { Life::Live } else { life_without_workers(store, &run).await? };
         value.push(ListedRun { run, life });
     }
     value.sort_by(|a, b| (b.run.created, &b.run.id).cmp(&(a.run.created, &a.run.id)));
@@ -116,11 +116,8 @@ pub async fn live_workers(store: &dyn Store, run: &RunId) -> Result<Vec<(Worker,
 /// # Errors
 /// As [`Store::read`].
 pub async fn life(store: &dyn Store, run: &Run) -> Result<Life, StoreError> {
-    if live_workers(store, &run.id).await?.is_empty() {
-        life_without_workers(store, run).await
-    } else {
-        Ok(Life::Live)
-    }
+    let live = live_workers(store, &run.id).await?;
+    if live.is_empty() { life_without_workers(store, run).await } else { Ok(Life::Live) }
 }
 
 /// What is to be said of a run that no live worker names.

@@ -30,7 +30,7 @@ const SPARE: &[(&str, &str)] = &[
     ("takeover: its owner is gone", GONE),
     ("finishing: its owner is gone", GONE),
     ("planning: its owner is gone", GONE),
-    ("finished: its owner is gone", GONE),
+    ("running: its owner is gone", GONE),
     (
         "finishing: no claim record is left",
         "what is dealt stays dealt, and new records come only out of old ones",
@@ -63,6 +63,7 @@ const HARMLESS: &str = "it gives nobody a unit and records none";
 /// Those that it takes more trials to miss than there are every day.
 const RARE: &[&str] = &[
     "cancelling: not in the queue",
+    "finishing: still registered",
     "latest result: latest result as read",
     "own record: the run is as read",
     "plan: still registered",

@@ -23,6 +23,8 @@ use crate::testcases::{Binary, ListedTest};
 
 /// After how long a resource is asked for again where the store did not answer.
 const STORE_AWAY: Duration = Duration::from_secs(1);
+/// A test that is over sooner than this ends before whoever comes after it has to be given up.
+const SHORT: Duration = Duration::from_millis(10);
 
 /// A unit that waits for its next attempt, or is at it.
 #[derive(Debug)]
@@ -191,7 +193,9 @@ impl Tried {
                 if turn.after.is_some() {
                     begin();
                 }
-                if test.code.kind == TestKind::Plain {
+                // Whoever comes after a long one would only wait for it in vain.
+                let is_short = planned.estimate.is_some_and(|estimate| estimate < SHORT);
+                if is_short && test.code.kind == TestKind::Plain {
                     on(Opening::After(process));
                 }
             }

@@ -118,46 +118,49 @@ fn attempt<'a>(details: &'a RunDetails, test: &str) -> &'a Attempt {
     unit.result.as_ref().unwrap().attempts.last().unwrap()
 }
 
-/// A store that goes away when reports are written.
+/// A store that fails wherever keys of this range are put.
 #[derive(Debug)]
-struct NoReports(SharedStore);
+struct Refusing {
+    store: SharedStore,
+    range: KeyRange,
+    failure: fn() -> StoreError,
+}
 
 #[async_trait]
-impl Store for NoReports {
+impl Store for Refusing {
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
-        let reports = KeyRange::prefix(keys::reports(&RunId::new("run")));
-        if txn.then.iter().any(|op| matches!(op, Op::Put { key, .. } if reports.contains(key))) {
-            return Err(StoreError::Unavailable { location: "there".into(), reason: "away".into() });
+        if txn.then.iter().any(|op| matches!(op, Op::Put { key, .. } if self.range.contains(key))) {
+            return Err((self.failure)());
         }
-        self.0.txn(txn).await
+        self.store.txn(txn).await
     }
 
     async fn read(&self, read: Read) -> Result<Page> {
-        self.0.read(read).await
+        self.store.read(read).await
     }
 
     async fn watch(&self, range: KeyRange, from: Revision) -> Result<Watch> {
-        self.0.watch(range, from).await
+        self.store.watch(range, from).await
     }
 
     async fn grant(&self, ttl: Duration) -> Result<Lease> {
-        self.0.grant(ttl).await
+        self.store.grant(ttl).await
     }
 
     async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
-        self.0.keep_alive(lease).await
+        self.store.keep_alive(lease).await
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<()> {
-        self.0.revoke(lease).await
+        self.store.revoke(lease).await
     }
 
     async fn compact(&self, upto: Revision) -> Result<()> {
-        self.0.compact(upto).await
+        self.store.compact(upto).await
     }
 
     async fn status(&self) -> Result<StoreStatus> {
-        self.0.status().await
+        self.store.status().await
     }
 }
 
@@ -168,55 +171,16 @@ async fn a_store_that_goes_away_at_the_end_leaves_a_run_that_is_only_to_be_concl
     let binary = binary(folder.path(), "");
     let mut order = order(&binary, &["passes"], policy());
     order.patience = Duration::from_millis(200);
-    let away: SharedStore = Arc::new(NoReports(store.clone()));
+    let away: SharedStore = Arc::new(Refusing {
+        store: store.clone(),
+        range: KeyRange::prefix(keys::reports(&RunId::new("run"))),
+        failure: || StoreError::Unavailable { location: "there".into(), reason: "away".into() },
+    });
     let error = execute(away, order, Leave::ToFinish).await.unwrap_err();
     let RunError::Unfinished { cancelled: false, .. } = &error else { panic!("{error}") };
     assert!(error.to_string().contains("all results of run `run` are stored, but it is not concluded"));
     let blocks = list(&*store, KeyRange::prefix(keys::blocks(&RunId::new("run")))).await.unwrap();
     assert_eq!(blocks.pairs.len(), 1, "and so it is");
-}
-
-/// A store that denies to write results.
-#[derive(Debug)]
-struct NoResults(SharedStore);
-
-#[async_trait]
-impl Store for NoResults {
-    async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
-        let results = KeyRange::prefix(keys::blocks(&RunId::new("run")));
-        if txn.then.iter().any(|op| matches!(op, Op::Put { key, .. } if results.contains(key))) {
-            return Err(StoreError::Denied { what: "results".into(), reason: "no role".into() });
-        }
-        self.0.txn(txn).await
-    }
-
-    async fn read(&self, read: Read) -> Result<Page> {
-        self.0.read(read).await
-    }
-
-    async fn watch(&self, range: KeyRange, from: Revision) -> Result<Watch> {
-        self.0.watch(range, from).await
-    }
-
-    async fn grant(&self, ttl: Duration) -> Result<Lease> {
-        self.0.grant(ttl).await
-    }
-
-    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
-        self.0.keep_alive(lease).await
-    }
-
-    async fn revoke(&self, lease: LeaseId) -> Result<()> {
-        self.0.revoke(lease).await
-    }
-
-    async fn compact(&self, upto: Revision) -> Result<()> {
-        self.0.compact(upto).await
-    }
-
-    async fn status(&self) -> Result<StoreStatus> {
-        self.0.status().await
-    }
 }
 
 fn folder() -> (tempfile::TempDir, SharedStore) {
@@ -232,7 +196,15 @@ async fn what_cannot_be_recorded_is_not_executed_any_further() {
     let order = order(&binary, &["endless", "passing"], policy());
     let ended = tokio::time::timeout(
         Duration::from_mins(2),
-        execute(Arc::new(NoResults(store)), order, Leave::ToFinish),
+        execute(
+            Arc::new(Refusing {
+                store,
+                range: KeyRange::prefix(keys::blocks(&RunId::new("run"))),
+                failure: || StoreError::Denied { what: "results".into(), reason: "no role".into() },
+            }),
+            order,
+            Leave::ToFinish,
+        ),
     );
     let error = ended.await.expect("the run waits for a test that nobody can record").unwrap_err();
     assert_eq!(error.to_string(), "the store denied results: no role");

@@ -139,7 +139,8 @@ async fn is_alive(store: &SharedStore, id: &RunId, by: &Steward) -> Result<bool>
     Ok(live.iter().any(|(worker, created)| worker.id == by.worker && created.0 == by.identity))
 }
 
-/// Writes the run's record anew, if it is as it was read, and does `with` it. Says whether it was written.
+/// Writes the run's record anew, if it is as it was read, and does this with it. Says whether it was
+/// written.
 async fn replace(
     store: &SharedStore,
     read: &KeyValue,

@@ -18,6 +18,7 @@ use super::journal::Journal;
 use super::membership::Duty;
 use super::pace::Pace;
 use super::plan::Plan;
+use crate::config::MaxFail;
 use crate::config::OutputWhen;
 use crate::model::{Attempt, Cancellation, Fence, Labels, Loss, Outcome, RunState, UnitIndex, UnitResult};
 use crate::store::{Key, Op};
@@ -41,6 +42,8 @@ pub struct Share {
     pub lanes: NonZeroUsize,
     /// Where results are kept until a store elsewhere has them.
     pub journal: Option<Arc<Journal>>,
+    /// After how many failures of all workers no more tests are begun.
+    pub max_fail: MaxFail,
 }
 
 /// What a worker asks of its recorder.
@@ -368,7 +371,8 @@ impl Recorder {
     async fn flush(&mut self) -> Result<()> {
         self.waiting.retain(|executed| self.claims.holds(executed.result.unit, executed.result.token));
         let mut units: Vec<_> = self.waiting.iter().map(|executed| executed.result.unit).collect();
-        let failed = self.waiting.iter().any(|executed| executed.result.outcome.is_failure());
+        let counts = self.share.max_fail != MaxFail::All;
+        let failed = counts && self.waiting.iter().any(|executed| executed.result.outcome.is_failure());
         let store = store(&mut self.claims, std::mem::take(&mut self.waiting), &self.running);
         match patiently(store, &self.share, &self.events).await {
             Ok(()) => {}

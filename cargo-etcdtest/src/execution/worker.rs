@@ -52,7 +52,8 @@ pub async fn execute(
     let (outbox, mut dealt) = mpsc::unbounded_channel();
     let mut recorder = JoinSet::new();
     let journal = work.journal.clone();
-    let share = Share { plan: work.plan.clone(), lanes: work.policy.lanes, journal };
+    let (lanes, max_fail) = (work.policy.lanes, work.policy.max_fail);
+    let share = Share { plan: work.plan.clone(), lanes, journal, max_fail };
     recorder.spawn(recorder::record(share, claims, inbox, outbox, events.clone()));
     // Attempts go as far as `leave` says, and no further once nothing can be recorded, or
     // the time of the run is over.

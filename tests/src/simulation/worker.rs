@@ -7,6 +7,7 @@ use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
 use std::time::Duration;
 
+use cargo_etcdtest::config::MaxFail;
 use cargo_etcdtest::environments::{Reservation, Reservations, Wanted};
 use cargo_etcdtest::execution::{
     Claims, Dealt, Ended, EventSink, Executed, Histories, History, Journal, JournalFolder, LocksHeld,
@@ -74,7 +75,9 @@ pub(super) async fn work(
             .journals
             .as_ref()
             .map(|journals| Arc::new(journals.begin(&membership).expect("the journal can be written")));
-        let share = Share { plan: Arc::new(plan.clone()), lanes, journal: journal.clone() };
+        // Failures are counted, and none is one too many.
+        let max_fail = MaxFail::After(NonZeroU32::MAX);
+        let share = Share { plan: Arc::new(plan.clone()), lanes, journal: journal.clone(), max_fail };
         let claims = Claims::new(membership).await?;
         let (requests, inbox) = mpsc::unbounded_channel();
         let (outbox, dealt) = mpsc::unbounded_channel();

@@ -7,7 +7,7 @@ use tokio::sync::watch;
 
 use super::attempt::{Leave, told};
 use crate::environments::{Reservation, ReservationError, Reservations, Wanted};
-use crate::model::{Holder, UnitIndex, WorkerId};
+use crate::model::{Fence, Holder, UnitIndex, WorkerId};
 
 /// What a worker locks resources with.
 #[derive(Clone, Debug)]
@@ -28,17 +28,18 @@ impl Resources {
     ///
     /// # Errors
     /// As the store fails.
-    pub(super) async fn lock(
+    pub async fn lock(
         &self,
         resource: &str,
         capacity: NonZeroUsize,
         unit: UnitIndex,
+        token: Fence,
         mut leave: watch::Receiver<Leave>,
     ) -> Result<Option<Reservation>, ReservationError> {
         let capacity =
             u32::try_from(capacity.get()).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
         let wanted = Wanted {
-            holder: Holder::Worker(format!("{}.{}", self.worker, unit.0)),
+            holder: Holder::Worker(format!("{}.{}.{}", self.worker, unit.0, token.0)),
             author: self.author.clone(),
             why: String::new(),
             environments: vec![(resource.to_owned(), capacity)],
@@ -57,14 +58,18 @@ impl Resources {
 /// Does something that goes no further than `say` says, as long as the lock is held: that is
 /// told what `leave` is, and to die at once when the lock is lost. Says whether it was, even if
 /// it turned out later that it was not.
-pub(super) async fn while_held<T>(
+pub async fn while_held<T>(
     lock: &Reservation,
     work: impl Future<Output = T>,
     mut leave: watch::Receiver<Leave>,
     say: watch::Sender<Leave>,
 ) -> (T, bool) {
     tokio::pin!(work);
-    let mut lost = false;
+    // This machine may have slept since the lock was its own.
+    let mut lost = lock.is_lost();
+    if lost {
+        say.send_replace(Leave::ToDie);
+    }
     loop {
         tokio::select! {
             biased;

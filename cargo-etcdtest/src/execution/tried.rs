@@ -116,7 +116,7 @@ impl Tried {
     ) -> std::result::Result<Locked, String> {
         let Some(resource) = &rules.exclusive else { return Ok(Locked::Held(None)) };
         let capacity = work.policy.resources.get(resource).copied().unwrap_or(NonZeroUsize::MIN);
-        match work.resources.lock(resource, capacity, self.index, leave).await {
+        match work.resources.lock(resource, capacity, self.index, self.token, leave).await {
             Ok(Some(lock)) => Ok(Locked::Held(Some(Box::new(lock)))),
             Ok(None) => Ok(Locked::Stopped),
             Err(ReservationError::Store(error)) if error.is_transient() => Ok(Locked::NotYet),

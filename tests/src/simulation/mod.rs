@@ -6,13 +6,16 @@
 
 mod guard;
 mod history;
+mod job;
 mod judge;
+mod lanes;
 mod machine;
 mod memory;
 mod network;
 mod seeds;
 mod trial;
 mod trouble;
+mod uses;
 mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

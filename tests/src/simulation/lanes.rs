@@ -137,6 +137,8 @@ impl Lanes<'_> {
             }
             let done = attempts.is_empty() && locks.is_empty() && waiting.is_empty();
             if done && (stopped || !more) {
+                // What is under way to it meanwhile it never hears.
+                sleep(Duration::from_millis(fastrand::u64(..20))).await;
                 return ended;
             }
             tokio::select! {

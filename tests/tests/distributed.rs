@@ -211,8 +211,9 @@ fn a_daemon_comes_back_to_a_run_whose_last_worker_died_before_its_end() {
     subject.write(".config/etcdtest.toml", NEEDS_GPU);
     let subject = committed(subject);
     let (store, runtime) = opened(&subject);
+    let mut queue = subject.start(&["run", "gate::", "--queue", "--run-id", "left", "--format", "json"]);
+    queue.line_with("run-queued").unwrap();
     let daemon = subject.start(&["worker", "--daemon", "--format", "json"]);
-    let queue = subject.start(&["run", "gate::", "--queue", "--run-id", "left", "--format", "json"]);
     wait_until_left(&store, &runtime, "left", 10);
     // One that has what the rest needs executes all of that, and dies before it can finish the run.
     runtime.block_on(async {
@@ -243,22 +244,6 @@ fn a_daemon_comes_back_to_a_run_whose_last_worker_died_before_its_end() {
     assert_eq!(daemon.end().code, Some(0));
     let counts = &shown(&subject, "left")["counts"];
     assert_eq!((&counts["passed"], &counts["not_run"]), (&Value::from(20), &Value::from(0)));
-}
-
-#[test]
-fn a_failure_ends_the_run_even_if_its_worker_has_nothing_more_to_do_there() {
-    let subject = Subject::new();
-    let gpu = "[[profile.default.overrides]]\nfilter = 'test(gate::early)'\nneeds = [\"gpu\"]\n";
-    subject.write(".config/etcdtest.toml", gpu);
-    let subject = committed(subject);
-    let daemon = subject.start(&["worker", "--daemon", "--format", "json"]);
-    let tests = "test(gate::early) | binary(annotated) & test(=outcomes::panics)";
-    let queue = subject.etcdtest(&["run", "-E", tests, "--queue", "--run-id", "failing", "--format", "json"]);
-    assert_eq!(queue.code, Some(100), "{queue:?}");
-    daemon.signal(Signal::TERM);
-    assert_eq!(daemon.end().code, Some(0));
-    let counts = &shown(&subject, "failing")["counts"];
-    assert_eq!((&counts["failed"], &counts["not_run"]), (&Value::from(1), &Value::from(10)));
 }
 
 #[test]

@@ -38,8 +38,8 @@ impl Seen {
     }
 }
 
-/// Waits for a run of the code in a folder that goes on, or that was left before its end, and is
-/// not as it was when it was `passed` over: the oldest one. With it comes how it was found.
+/// Waits for a run of the code in a folder that is planned, goes on or was left before its end, and
+/// is not as it was when it was `passed` over: the oldest one. With it comes how it was found.
 ///
 /// A run is of that code where both are the same commit of the same folder, without changes
 /// beside it; where neither is in a repository, whoever joins finds out by its tests.
@@ -69,9 +69,8 @@ pub async fn next_joinable(
         for (run, pair) in open {
             let deserted = patience.lasts(|| deserted(store.as_ref(), &run)).await?;
             let seen = Seen { modified: pair.modified, deserted };
-            let goes_on = matches!(run.state, RunState::Planning { .. } | RunState::Running);
-            let is_new = passed.get(&run.id).is_none_or(|before| seen.wants_again(*before));
-            if is_new && (goes_on || deserted.is_some()) {
+            let goes_on = run.state == RunState::Running || deserted.is_some();
+            if goes_on && passed.get(&run.id).is_none_or(|before| seen.wants_again(*before)) {
                 return Ok((run.id, seen));
             }
         }

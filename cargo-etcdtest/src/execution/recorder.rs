@@ -243,10 +243,6 @@ impl Recorder {
                 Claimed::Wait(again) => {
                     self.tell_needs();
                     if self.claims.is_unneeded() {
-                        // What failed may end the run, and a worker that goes hears of nothing.
-                        if !self.waiting.is_empty() {
-                            self.flush().await?;
-                        }
                         let _ = self.answers.send(Dealt::Unneeded);
                     }
                     self.again = again.map(|again| Instant::now() + again);

@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::lines::Lines;
-use super::reservation_text::waiting_text;
+use super::reservation_text::{resource_text, waiting_text};
 use super::style::{FAINT, Label, STRONG, WARNING, painted};
 use crate::config::{OutputWhen, StatusLevel};
 use crate::environments::Waiting;
@@ -390,6 +390,17 @@ impl Display for Progress {
                     let label = painted(WARNING, format_args!("{:>COLUMN$}", "SLOW"));
                     let title = self.title(&unit);
                     writeln!(out, "{label} [>{:>8}] {title}", super::style::seconds(elapsed))
+                })
+            }
+            RunEvent::ResourceWaiting { unit, resource, waiting } => {
+                if !self.lines.tell(StatusLevel::Slow) {
+                    return Ok(());
+                }
+                self.print(|out| {
+                    let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));
+                    let title = self.title(&unit);
+                    let text = resource_text(&resource, waiting.as_ref(), Timestamp::now());
+                    writeln!(out, "{label} {title} {text}")
                 })
             }
             RunEvent::AttemptFailed { unit, attempt, output, of, wait, shown } => {

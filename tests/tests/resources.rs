@@ -10,6 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use whole_program::etcd::Etcd;
+use whole_program::root;
 use whole_program::subject::{Running, Subject};
 
 /// Tests that want the printer for themselves: one that waits behind a gate, some that end at once,
@@ -86,7 +87,8 @@ fn who_waits_for_a_resource_leaves_its_lane_to_others_and_says_what_it_waits_for
         }
     }
     free.sort();
-    let names: Vec<_> = (5..10).map(|number| format!("subject::annotated::gate::early::c0{number}")).collect();
+    let names: Vec<_> =
+        (5..10).map(|number| format!("subject::annotated::gate::early::c0{number}")).collect();
     assert_eq!(free, names, "those that need no printer end while others have it");
     fs::write(shared.subject.meeting("go"), "").unwrap();
     let (ran, holder) = (run.end(), shared.holder.end());
@@ -101,6 +103,11 @@ fn who_waits_for_a_resource_leaves_its_lane_to_others_and_says_what_it_waits_for
     let holders = waiting["holders"].as_array().unwrap();
     assert_eq!(holders.len(), 1, "{waiting}");
     assert_eq!(holders[0]["why"], "subject::annotated::gate::late::c10 in run holder");
+    let documented = fs::read_to_string(root().join("docs/machine-output.md")).unwrap();
+    let row = documented.lines().find(|line| line.starts_with("| `resource-waiting` |")).unwrap();
+    for field in ["resource", "holders", "ahead"] {
+        assert!(waiting.get(field).is_some() && row.contains(&format!("`{field}`")), "{field}: {waiting}");
+    }
     assert!(!names.contains(&waiting["id"].as_str().unwrap().to_owned()), "{waiting}");
 
     let (_, released) = times(of(&holder.events(), "unit-finished")[0])[0];

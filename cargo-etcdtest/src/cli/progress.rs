@@ -124,6 +124,18 @@ impl Progress {
         Ok(())
     }
 
+    /// What a test waits for.
+    fn resource_waiting(&self, unit: &Unit, resource: &str, waiting: Option<&Waiting>) -> io::Result<()> {
+        if !self.lines.tell(StatusLevel::Slow) {
+            return Ok(());
+        }
+        self.print(|out| {
+            let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));
+            let text = resource_text(resource, waiting, Timestamp::now());
+            writeln!(out, "{label} {} {text}", self.title(unit))
+        })
+    }
+
     fn reserved(&mut self, environments: &[String], waited: Duration) -> io::Result<()> {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
@@ -393,15 +405,7 @@ impl Display for Progress {
                 })
             }
             RunEvent::ResourceWaiting { unit, resource, waiting } => {
-                if !self.lines.tell(StatusLevel::Slow) {
-                    return Ok(());
-                }
-                self.print(|out| {
-                    let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));
-                    let title = self.title(&unit);
-                    let text = resource_text(&resource, waiting.as_ref(), Timestamp::now());
-                    writeln!(out, "{label} {title} {text}")
-                })
+                self.resource_waiting(&unit, &resource, waiting.as_ref())
             }
             RunEvent::AttemptFailed { unit, attempt, output, of, wait, shown } => {
                 self.attempt_failed(&unit, &attempt, &output, of, wait, shown)

@@ -63,7 +63,7 @@ pub(super) struct Lanes<T> {
 struct Waiting<T> {
     needs: Needs,
     resource: Resource,
-    waiting: T,
+    who: T,
 }
 
 /// Whether somebody has the resource that it needs, if it needs one.
@@ -90,12 +90,12 @@ impl<T> Lanes<T> {
 
     /// Lets something wait behind all others.
     pub(super) fn push(&mut self, needs: Needs, waiting: T) {
-        self.queue.push_back(Waiting { needs, resource: Resource::Wanted, waiting });
+        self.queue.push_back(Waiting { needs, resource: Resource::Wanted, who: waiting });
     }
 
     /// Lets something wait before all others.
     pub(super) fn push_first(&mut self, needs: Needs, waiting: T) {
-        self.queue.push_front(Waiting { needs, resource: Resource::Wanted, waiting });
+        self.queue.push_front(Waiting { needs, resource: Resource::Wanted, who: waiting });
     }
 
     /// Lets something wait until it is said to be ready, that gave its lanes back and keeps its
@@ -104,12 +104,12 @@ impl<T> Lanes<T> {
         if let Some(resource) = &needs.resource {
             *self.used.entry(resource.clone()).or_default() += 1;
         }
-        self.queue.push_back(Waiting { needs, resource: Resource::Kept, waiting });
+        self.queue.push_back(Waiting { needs, resource: Resource::Kept, who: waiting });
     }
 
     /// Lets the one that kept its resource, and is this one, begin before all others.
     pub(super) fn make_ready(&mut self, is: impl Fn(&T) -> bool) {
-        let kept = |next: &Waiting<T>| next.resource == Resource::Kept && is(&next.waiting);
+        let kept = |next: &Waiting<T>| next.resource == Resource::Kept && is(&next.who);
         if let Some(ready) = self.queue.iter().position(kept).and_then(|index| self.queue.remove(index)) {
             self.queue.push_front(Waiting { resource: Resource::Had, ..ready });
         }
@@ -121,23 +121,23 @@ impl<T> Lanes<T> {
         if self.queue[index].needs.threads.cast_signed() > self.free {
             return None;
         }
-        let Waiting { needs, resource, waiting } = self.queue.remove(index)?;
+        let Waiting { needs, resource, who } = self.queue.remove(index)?;
         self.free -= needs.threads.cast_signed();
         if let (Resource::Wanted, Some(resource)) = (resource, &needs.resource) {
             *self.used.entry(resource.clone()).or_default() += 1;
         }
-        Some((needs, waiting))
+        Some((needs, who))
     }
 
     /// The first of all that wait, where it needs a lane alone and is `wanted`: it begins as
     /// the next lane comes free, whatever else waits.
     pub(super) fn begin_early(&mut self, wanted: impl FnOnce(&T) -> bool) -> Option<(Needs, T)> {
         let first = self.queue.front()?;
-        if first.needs != Needs::LANE || !wanted(&first.waiting) {
+        if first.needs != Needs::LANE || !wanted(&first.who) {
             return None;
         }
         self.free -= 1;
-        self.queue.pop_front().map(|first| (first.needs, first.waiting))
+        self.queue.pop_front().map(|first| (first.needs, first.who))
     }
 
     /// Takes back what something held.
@@ -153,7 +153,7 @@ impl<T> Lanes<T> {
 
     /// Those who wait, the first first.
     pub(super) fn waiting(&self) -> impl ExactSizeIterator<Item = &T> {
-        self.queue.iter().map(|next| &next.waiting)
+        self.queue.iter().map(|next| &next.who)
     }
 
     /// Whether any of them waits for nothing but lanes.
@@ -165,7 +165,7 @@ impl<T> Lanes<T> {
     pub(super) fn retain(&mut self, wanted: impl Fn(&T) -> bool) {
         let used = &mut self.used;
         self.queue.retain(|next| {
-            let wanted = wanted(&next.waiting);
+            let wanted = wanted(&next.who);
             if !wanted && next.resource != Resource::Wanted {
                 give_back(used, &next.needs);
             }

@@ -19,7 +19,7 @@ use super::services::Supplied;
 use super::work::{Seat, Work};
 use crate::config::{OutputWhen, PassOrFail};
 use crate::environments::{Reservation, ReservationError};
-use crate::model::{Attempt, Fence, Outcome, TestKind, UnitIndex, UnitResult};
+use crate::model::{Attempt, Fence, Outcome, Place, TestKind, UnitIndex, UnitResult};
 use crate::testcases::{Binary, ListedTest};
 
 /// How long a unit that asks for a resource keeps its lane while others have it.
@@ -276,11 +276,7 @@ impl Tried {
             Progress::Passed => on(Opening::Lane),
         };
         let (ran, lost) = match &lock {
-            Err(reason) => {
-                let attempt =
-                    Attempt { message: Some(reason.clone()), ..Attempt::begun(number, Outcome::Failed) };
-                (Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default()))), false)
-            }
+            Err(reason) => (failed(number, reason.clone(), None), false),
             Ok(None) => {
                 let ran =
                     execute_attempt(work, &seat, &unit, test, &rules, self.token, number, turn, &leave, on);
@@ -377,11 +373,7 @@ async fn execute_attempt(
     };
     let supplied = match supplied {
         Some(Ok(supplied)) => supplied,
-        Some(Err(reason)) => {
-            let begun = Attempt::begun(number, Outcome::Failed);
-            let attempt = Attempt { message: Some(reason), place: Some(seat.place()), ..begun };
-            return Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())));
-        }
+        Some(Err(reason)) => return failed(number, reason, Some(seat.place())),
         None => return Ran::Stopped,
     };
     let launch = launch(work, seat, unit, &supplied, test, rules, token, number, turn);
@@ -393,6 +385,12 @@ async fn execute_attempt(
     }
     supplied.stop(leave).await;
     ran
+}
+
+/// An attempt that failed before there was a process.
+fn failed(number: u32, message: String, place: Option<Place>) -> Ran {
+    let attempt = Attempt { message: Some(message), place, ..Attempt::begun(number, Outcome::Failed) };
+    Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())))
 }
 
 /// The process of one attempt.

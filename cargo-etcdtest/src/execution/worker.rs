@@ -24,6 +24,10 @@ use crate::model::Cancellation;
 /// it does by itself after a while.
 const RELEASED: Duration = Duration::from_secs(1);
 
+/// How many units a worker has at the most that wait for something else than a lane, and takes
+/// more for its lanes all the same.
+const AHEAD: usize = 500;
+
 /// Why a worker executes no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -142,7 +146,8 @@ pub async fn execute(
             attempts.spawn(attempt(needs, unit, lane, Turn { more, after: None }, hear.clone()));
         }
         let idle = lanes.idle();
-        let few = idle > 0 || lanes.waiting().len() < policy.lanes.get();
+        let waiting = lanes.waiting().len();
+        let few = waiting < if idle > 0 { AHEAD } else { policy.lanes.get() };
         if !stopped && !suspended && more && !asked && few && (idle > 0 || !later) {
             let running = running.iter().copied().collect();
             asked = requests.send(Request::Claim { running, idle }).is_ok();
@@ -164,18 +169,17 @@ pub async fn execute(
                 }
                 later = false;
                 match next {
+                    // It is begun again: what had to be announced for that still is.
+                    Next::Stopped(unit) if suspended && !stopped => lanes.push_first(unit.needs(work), unit),
                     Next::Stopped(unit) => {
                         running.remove(&unit.index);
-                        if suspended && !stopped {
-                            lanes.push_first(unit.needs(work), unit);
-                        }
                     }
                     Next::NotYet(unit) => {
                         running.remove(&unit.index);
                         lanes.push_first(unit.needs(work), unit);
                     }
                     // Others took it over meanwhile.
-                    Next::Waits(unit) if !running.contains(&unit.index) => {}
+                    Next::Waits(unit) | Next::Again(unit, _) if !running.contains(&unit.index) => {}
                     Next::Waits(unit) => {
                         // It has not begun, but what is to be announced before that still is.
                         if unit.is_fresh() && !unit.is_announced() {

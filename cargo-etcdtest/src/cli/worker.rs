@@ -109,8 +109,8 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
         let next = execution::next_joinable(store, &session.root, &passed, session.settings.store_timeout);
         // Whoever waits has nothing to end first.
         let Ok(next) = unless_interrupted(async { Ok(next.await) }).await else { break };
-        let (id, modified) = next.map_err(|error| failure_of(error, &RunId::new("")))?;
-        passed.insert(id.clone(), modified);
+        let (id, seen) = next.map_err(|error| failure_of(error, &RunId::new("")))?;
+        passed.insert(id.clone(), seen);
         if let Err(failure) = join(&id, session, store, cargo.clone(), Entry::JoinWhileNeeded).await {
             failure.print();
         }

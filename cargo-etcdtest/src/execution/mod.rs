@@ -58,7 +58,7 @@ pub use events::{AttemptOutput, EventSink, RunEvent, Unit};
 pub use executed::Executed;
 pub use finish::conclude;
 pub use history::{Histories, History};
-pub use joinable::{next_joinable, planned};
+pub use joinable::{Seen, next_joinable, planned};
 pub use journal::{Header, Journal, JournalError, JournalFolder, Kept, LeftBehind, StoreName, Unreadable};
 #[cfg(target_os = "linux")]
 pub use keeper::serve_as_keeper;
@@ -72,7 +72,7 @@ pub use plan::Plan;
 pub use policy::{Policy, TestPolicy};
 pub use recorder::{Dealt, LocksHeld, Request, Share, record};
 pub use requirements::{Requirements, Unmet, requirements};
-pub use resources::{Resources, while_held};
+pub use resources::{Asked, Resources, while_held};
 pub use run::{end_part, run};
 pub use services::{Ground, NotReady, Part, ServiceLog, Supplied, Supply, check};
 pub use sync::{Superseded, Synced, sync};

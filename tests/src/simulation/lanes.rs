@@ -20,16 +20,16 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use super::job::Job;
+use super::job::{Job, Resource};
 use super::judge::{Promise, Wrong};
 use super::machine::Machine;
+use super::said::Said;
+use super::slots::{Slots, Wanted};
 use super::trial::{LOCK_LOST, World};
 use super::uses::{self, Use};
 use super::worker::Fate;
 
-/// After how long a resource is asked for again where the store did not answer.
-const STORE_AWAY: Duration = Duration::from_secs(1);
-
+/// A worker that executes units.
 pub(super) struct Lanes<'a> {
     pub(super) world: &'a World,
     pub(super) machine: &'a Arc<Machine>,
@@ -37,13 +37,13 @@ pub(super) struct Lanes<'a> {
     pub(super) plan: &'a Plan,
     pub(super) count: NonZeroUsize,
     pub(super) resources: Resources,
-    pub(super) requests: mpsc::UnboundedSender<Request>,
+    pub(super) slots: Slots,
     pub(super) journal: Option<&'a Journal>,
     pub(super) events: &'a EventSink,
 }
 
 /// A unit that was dealt.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 struct Unit {
     index: UnitIndex,
     token: Fence,
@@ -51,14 +51,8 @@ struct Unit {
     lanes: usize,
     /// The attempts at it until now.
     attempts: Vec<Attempt>,
-}
-
-/// The resource of a unit, for it alone.
-#[derive(Debug)]
-struct Held {
-    lock: Reservation,
-    /// Since when it was waited for.
-    asked: Instant,
+    /// What it has asked for, if it needs something for itself.
+    wanted: Option<Wanted>,
 }
 
 /// What came of a unit's turn.
@@ -71,38 +65,18 @@ enum Next {
     Stopped,
 }
 
-/// What attempts are told, each by a channel of its own: one channel wakes those who hear in a
-/// random order.
-#[derive(Debug, Default)]
-struct Said {
-    all: Vec<watch::Sender<Leave>>,
-    ends: bool,
-}
-
-impl Said {
-    /// For one more.
-    fn hear(&mut self) -> watch::Receiver<Leave> {
-        self.all.retain(|say| !say.is_closed());
-        let (say, hear) = watch::channel(if self.ends { Leave::ToEnd } else { Leave::ToFinish });
-        self.all.push(say);
-        hear
-    }
-
-    /// All are to end.
-    fn to_end(&mut self) {
-        self.ends = true;
-        for say in &self.all {
-            say.send_replace(Leave::ToEnd);
-        }
-    }
-}
-
 impl Lanes<'_> {
     /// Executes what is dealt, until there is no more.
-    pub(super) async fn work(self, mut dealt: mpsc::UnboundedReceiver<Dealt>, fate: &Fate) -> Ended {
-        let mut new: Vec<Unit> = Vec::new();
-        let mut waiting: VecDeque<(Unit, Option<Held>)> = VecDeque::new();
-        let (mut attempts, mut locks) = (FuturesUnordered::new(), FuturesUnordered::new());
+    pub(super) async fn work(
+        self,
+        requests: mpsc::UnboundedSender<Request>,
+        mut dealt: mpsc::UnboundedReceiver<Dealt>,
+        fate: &Fate,
+    ) -> Ended {
+        let mut waiting: VecDeque<Unit> = VecDeque::new();
+        let mut attempts = FuturesUnordered::new();
+        // The locks of units until they are given up, and those units that wait for one.
+        let (mut locks, mut wanting) = (FuturesUnordered::new(), FuturesUnordered::new());
         // What is said to be executed: what waits for its resource may be, any moment.
         let mut running = BTreeSet::new();
         let (mut asked, mut more, mut stopped, mut heard) = (false, true, false, true);
@@ -111,34 +85,30 @@ impl Lanes<'_> {
         let mut said = Said::default();
         loop {
             if stopped {
-                new.clear();
-                give_back(waiting.drain(..)).await;
+                waiting.clear();
             }
-            for unit in new.drain(..) {
-                if self.job.test(self.plan, unit.index).resource.is_some() {
-                    running.insert(unit.index);
-                    locks.push(self.lock(unit, said.hear()));
-                } else {
-                    waiting.push_back((unit, None));
-                }
-            }
-            while waiting.front().is_some_and(|(unit, _)| used + unit.lanes <= self.count.get())
-                && let Some((unit, held)) = waiting.pop_front()
-            {
+            while let Some(mut unit) = self.next(&mut waiting, used) {
                 running.insert(unit.index);
-                used += unit.lanes;
-                attempts.push(self.attempt(unit, held, said.hear()));
+                if let Some(lock) = self.ask(&mut unit) {
+                    locks.push(lock);
+                    wanting.push(decided(unit, said.hear()));
+                } else {
+                    used += unit.lanes;
+                    attempts.push(self.attempt(unit, said.hear()));
+                }
             }
             let idle = self.count.get().saturating_sub(used);
             if !stopped && more && !asked && waiting.len() < self.count.get() && (idle > 0 || !later) {
                 let running = running.iter().copied().collect();
-                asked = self.requests.send(Request::Claim { running, idle }).is_ok();
+                asked = requests.send(Request::Claim { running, idle }).is_ok();
                 more = asked;
             }
-            let done = attempts.is_empty() && locks.is_empty() && waiting.is_empty();
+            let done = attempts.is_empty() && wanting.is_empty() && waiting.is_empty();
             if done && (stopped || !more) {
                 // What is under way to it meanwhile it never hears.
                 sleep(Duration::from_millis(fastrand::u64(..20))).await;
+                drop(requests);
+                while locks.next().await.is_some() {}
                 return ended;
             }
             tokio::select! {
@@ -152,37 +122,37 @@ impl Lanes<'_> {
                             running.remove(&unit.index);
                             failures += u32::from(executed.result.outcome.is_failure());
                             // A recorder that has ended says why itself.
-                            let _ = self.requests.send(Request::Store(executed));
+                            let _ = requests.send(Request::Store(executed));
                         }
-                        Next::Again => new.push(unit),
+                        Next::Again => waiting.push_front(unit),
                         Next::Stopped => drop(running.remove(&unit.index)),
                     }
                     if !stopped && self.job.max_fail.is_some_and(|most| failures >= most) {
                         (stopped, ended) = (true, Ended::Stopped);
                         let (reason, ends_tests) = ("a test failed".into(), false);
-                        let _ = self.requests.send(Request::Stop(Cancellation { reason, ends_tests }));
+                        let _ = requests.send(Request::Stop(Cancellation { reason, ends_tests }));
                     }
                 }
-                Some((unit, held)) = locks.next() => match held {
-                    Some(held) => waiting.push_front((unit, Some(held))),
-                    None => drop(running.remove(&unit.index)),
+                Some(()) = locks.next() => {}
+                Some((unit, error)) = wanting.next() => match error.as_deref() {
+                    None => waiting.push_front(unit),
+                    Some(ReservationError::Interrupted { .. }) => drop(running.remove(&unit.index)),
+                    Some(error) => {
+                        let how = format!("{} cannot lock what it needs: {error}", self.machine.name());
+                        self.world.tell(Wrong::new(Promise::Ends, how));
+                    }
                 },
                 answer = dealt.recv(), if heard => match answer {
                     Some(Dealt::Units(units, token)) => {
                         asked = false;
-                        new.extend(units.into_iter().map(|index| Unit { index, token, lanes: 1, attempts: Vec::new() }));
+                        waiting.extend(units.into_iter().map(|index| Unit::new(index, token, 1)));
                     }
                     Some(Dealt::Alone(index, token)) => {
                         asked = false;
-                        let lanes = self.count.get();
-                        new.push(Unit { index, token, lanes, attempts: Vec::new() });
+                        // It takes all lanes.
+                        waiting.push_back(Unit::new(index, token, self.count.get()));
                     }
-                    Some(Dealt::Withdrawn(units)) => {
-                        let gone = |(unit, _): &(Unit, _)| units.contains(&unit.index);
-                        let (gone, kept): (VecDeque<_>, _) = waiting.drain(..).partition(gone);
-                        waiting = kept;
-                        give_back(gone.into_iter()).await;
-                    }
+                    Some(Dealt::Withdrawn(units)) => waiting.retain(|unit| !units.contains(&unit.index)),
                     Some(Dealt::Unneeded) if fate.while_needed => {
                         (asked, more, ended) = (false, false, Ended::Unneeded);
                     }
@@ -204,57 +174,55 @@ impl Lanes<'_> {
                 () = &mut leaves, if more && !stopped => {
                     (stopped, ended) = (true, Ended::Left);
                     said.to_end();
-                    let _ = self.requests.send(Request::Leave);
+                    let _ = requests.send(Request::Leave);
                 }
             }
         }
     }
 
-    /// Waits for the resource that a unit needs; `None` where it was told to leave.
-    async fn lock(&self, unit: Unit, hear: watch::Receiver<Leave>) -> (Unit, Option<Held>) {
-        let Some(resource) = self.job.test(self.plan, unit.index).resource else { return (unit, None) };
-        let asked = Instant::now();
-        loop {
-            let lock =
-                self.resources.lock(resource.name, resource.capacity, unit.index, unit.token, hear.clone());
-            match lock.await {
-                Ok(lock) => return (unit, lock.map(|lock| Held { lock, asked })),
-                Err(ReservationError::Store(error)) if error.is_transient() => sleep(STORE_AWAY).await,
-                Err(error) => {
-                    let how = format!("{} cannot lock {}: {error}", self.machine.name(), resource.name);
-                    self.world.tell(Wrong::new(Promise::Ends, how));
-                    return (unit, None);
-                }
-            }
-        }
+    /// The next unit that may begin: those whose resource others of this worker want let the next
+    /// ones pass.
+    fn next(&self, waiting: &mut VecDeque<Unit>, used: usize) -> Option<Unit> {
+        let may_ask = |unit: &Unit| {
+            unit.wanted.is_some() || self.resource(unit).is_none_or(|resource| self.slots.is_free(resource))
+        };
+        let index = waiting.iter().position(may_ask)?;
+        if used + waiting[index].lanes > self.count.get() { None } else { waiting.remove(index) }
+    }
+
+    fn resource(&self, unit: &Unit) -> Option<Resource> {
+        self.job.test(self.plan, unit.index).resource
+    }
+
+    /// Asks for the resource that a unit needs for itself, if it needs one and has not asked before;
+    /// what it gives is all that happens to the lock.
+    fn ask(&self, unit: &mut Unit) -> Option<impl Future<Output = ()> + use<>> {
+        let resource = self.resource(unit).filter(|_| unit.wanted.is_none())?;
+        let (of, why) = ((unit.index, unit.token), "a trial".to_owned());
+        let (asked, lock) = self.resources.ask(resource.name, resource.capacity, of, why, || {});
+        unit.wanted = Some(self.slots.take(resource, asked));
+        Some(lock)
     }
 
     /// A unit's turn, with its resource where it needs one. One that failed for the first time is
     /// tried again, now and then.
-    async fn attempt(
-        &self,
-        mut unit: Unit,
-        held: Option<Held>,
-        hear: watch::Receiver<Leave>,
-    ) -> (Unit, Next) {
-        let attempt = match held {
+    async fn attempt(&self, mut unit: Unit, hear: watch::Receiver<Leave>) -> (Unit, Next) {
+        let attempt = match unit.wanted.take() {
             None => self.execute(&unit, hear).await,
-            Some(held) => {
+            Some(mut wanted) => {
+                let lock = wanted.asked.decided().await.expect("its turn begins when it is held");
                 let (say, told) = watch::channel(*hear.borrow());
-                let (used, lost) =
-                    while_held(&held.lock, self.use_it(&unit, &held, told), hear.clone(), say).await;
-                let valid = used.filter(|_| !lost);
-                if let Some((number, _)) = &valid {
-                    self.world.uses.end(*number);
-                }
-                held.lock.release().await;
+                let used = self.use_it(&unit, &lock, wanted.since, told);
+                let (used, lost) = while_held(&lock, used, hear.clone(), say).await;
                 if lost {
                     self.world.count(LOCK_LOST);
+                    let goes_on = *hear.borrow() == Leave::ToFinish;
+                    return (unit, if goes_on { Next::Again } else { Next::Stopped });
                 }
-                if lost && *hear.borrow() == Leave::ToFinish {
-                    return (unit, Next::Again);
-                }
-                valid.map(|(_, attempt)| attempt)
+                used.map(|(number, attempt)| {
+                    self.world.uses.end(number);
+                    attempt
+                })
             }
         };
         let Some(attempt) = attempt else { return (unit, Next::Stopped) };
@@ -272,16 +240,17 @@ impl Lanes<'_> {
     async fn use_it(
         &self,
         unit: &Unit,
-        held: &Held,
+        lock: &Reservation,
+        asked: Instant,
         told: watch::Receiver<Leave>,
     ) -> Option<(usize, Attempt)> {
         if *told.borrow() > Leave::ToFinish {
             return None;
         }
-        let resource = self.job.test(self.plan, unit.index).resource?;
-        let lease = held.lock.lock().lease;
+        let resource = self.resource(unit)?;
+        let lease = lock.lock().lease;
         let excused = self.world.was_revoked(lease);
-        if let Some(wrong) = uses::fault(self.world.network.store(), resource, &held.lock, excused).await {
+        if let Some(wrong) = uses::fault(self.world.network.store(), resource, lock, excused).await {
             self.world.tell(wrong);
         }
         let of = uses::Unit {
@@ -290,7 +259,7 @@ impl Lanes<'_> {
             worker: WorkerId::new(self.machine.name()),
             token: unit.token,
         };
-        let begun = Use { resource, unit: of, lease, asked: held.asked, from: Instant::now(), to: None };
+        let begun = Use { resource, unit: of, lease, asked, from: Instant::now(), to: None };
         let number = self.world.uses.begin(begun);
         Some((number, self.execute(unit, told).await?))
     }
@@ -314,7 +283,7 @@ impl Lanes<'_> {
 
     /// A unit with its result; every third has said something at its last attempt.
     fn done(&self, unit: &Unit, outcome: Outcome) -> Executed {
-        let Unit { index, token, mut attempts, .. } = unit.clone();
+        let (index, token, mut attempts) = (unit.index, unit.token, unit.attempts.clone());
         let mut output = Vec::new();
         if let Some(last) = attempts.last_mut().filter(|_| index.0.is_multiple_of(3)) {
             output = encode_output(&self.job.run.id, index, token, last.number, "output", b"said");
@@ -329,9 +298,21 @@ impl Lanes<'_> {
     }
 }
 
-/// Gives up what units hold that are not begun any more.
-async fn give_back(units: impl Iterator<Item = (Unit, Option<Held>)>) {
-    for held in units.filter_map(|(_, held)| held) {
-        held.lock.release().await;
+impl Unit {
+    fn new(index: UnitIndex, token: Fence, lanes: usize) -> Self {
+        Self { index, token, lanes, attempts: Vec::new(), wanted: None }
     }
+}
+
+/// Waits until a unit has what it has asked for, or is told to end.
+async fn decided(mut unit: Unit, mut told: watch::Receiver<Leave>) -> (Unit, Option<Arc<ReservationError>>) {
+    let Some(wanted) = &mut unit.wanted else { return (unit, None) };
+    let error = tokio::select! {
+        biased;
+        _ = told.wait_for(|leave| *leave > Leave::ToFinish) => {
+            Some(Arc::new(ReservationError::Interrupted { waiting: None }))
+        }
+        decided = wanted.asked.decided() => decided.err(),
+    };
+    (unit, error)
 }

@@ -20,6 +20,7 @@ use tokio::sync::mpsc;
 use super::job::Job;
 use super::lanes::Lanes;
 use super::machine::Machine;
+use super::slots::Slots;
 use super::trial::World;
 
 /// Longer than any outage of a trial.
@@ -80,10 +81,10 @@ pub(super) async fn work(
         let (outbox, dealt) = mpsc::unbounded_channel();
         let recording = record(share, claims, inbox, outbox, events.clone());
         let kept = journal.as_deref();
-        let count = lanes;
+        let (count, slots) = (lanes, Slots::default());
         let lanes =
-            Lanes { world, machine, job, plan: &plan, count, resources, requests, journal: kept, events };
-        let (done, ended) = tokio::join!(recording, lanes.work(dealt, fate));
+            Lanes { world, machine, job, plan: &plan, count, resources, slots, journal: kept, events };
+        let (done, ended) = tokio::join!(recording, lanes.work(requests, dealt, fate));
         let (claims, LocksHeld(held)) = done?;
         let ended = end_part(claims, if held { ended } else { Ended::Lost }, &plan, events).await;
         if let Some(journal) = journal {

@@ -47,7 +47,7 @@ pub(super) struct Lanes<'a> {
 struct Unit {
     index: UnitIndex,
     token: Fence,
-    /// How many lanes it takes.
+    /// How many lanes it takes: all, where it is executed alone.
     lanes: usize,
     /// The attempts at it until now.
     attempts: Vec<Attempt>,
@@ -76,13 +76,12 @@ impl Lanes<'_> {
         let mut waiting: VecDeque<Unit> = VecDeque::new();
         let mut attempts = FuturesUnordered::new();
         // The locks of units until they are given up, and those units that wait for one.
-        let (mut locks, mut wanting) = (FuturesUnordered::new(), FuturesUnordered::new());
+        let (mut locks, mut asking) = (FuturesUnordered::new(), FuturesUnordered::new());
         // What is said to be executed: what waits for its resource may be, any moment.
-        let mut running = BTreeSet::new();
+        let (mut running, mut said) = (BTreeSet::new(), Said::default());
         let (mut asked, mut more, mut stopped, mut heard) = (false, true, false, true);
         let (mut used, mut later, mut failures, mut ended) = (0, false, 0, Ended::Complete);
         let mut leaves = pin!(sleep(fate.leaves.unwrap_or(Duration::MAX)));
-        let mut said = Said::default();
         loop {
             if stopped {
                 waiting.clear();
@@ -91,7 +90,7 @@ impl Lanes<'_> {
                 running.insert(unit.index);
                 if let Some(lock) = self.ask(&mut unit) {
                     locks.push(lock);
-                    wanting.push(decided(unit, said.hear()));
+                    asking.push(decided(unit, said.hear()));
                 } else {
                     used += unit.lanes;
                     attempts.push(self.attempt(unit, said.hear()));
@@ -103,7 +102,7 @@ impl Lanes<'_> {
                 asked = requests.send(Request::Claim { running, idle }).is_ok();
                 more = asked;
             }
-            let done = attempts.is_empty() && wanting.is_empty() && waiting.is_empty();
+            let done = attempts.is_empty() && asking.is_empty() && waiting.is_empty();
             if done && (stopped || !more) {
                 // What is under way to it meanwhile it never hears.
                 sleep(Duration::from_millis(fastrand::u64(..20))).await;
@@ -134,11 +133,11 @@ impl Lanes<'_> {
                     }
                 }
                 Some(()) = locks.next() => {}
-                Some((unit, error)) = wanting.next() => match error.as_deref() {
+                Some((unit, error)) = asking.next() => match error.as_deref() {
                     None => waiting.push_front(unit),
                     Some(ReservationError::Interrupted { .. }) => drop(running.remove(&unit.index)),
                     Some(error) => {
-                        let how = format!("{} cannot lock what it needs: {error}", self.machine.name());
+                        let how = format!("{} cannot lock: {error}", self.machine.name());
                         self.world.tell(Wrong::new(Promise::Ends, how));
                     }
                 },
@@ -149,7 +148,6 @@ impl Lanes<'_> {
                     }
                     Some(Dealt::Alone(index, token)) => {
                         asked = false;
-                        // It takes all lanes.
                         waiting.push_back(Unit::new(index, token, self.count.get()));
                     }
                     Some(Dealt::Withdrawn(units)) => waiting.retain(|unit| !units.contains(&unit.index)),
@@ -162,18 +160,18 @@ impl Lanes<'_> {
                     Some(Dealt::Cancelled { ends_tests }) => {
                         (asked, stopped, ended) = (false, true, Ended::Stopped);
                         if ends_tests {
-                            said.to_end();
+                            said.end();
                         }
                     }
                     None => {
                         // What is still being executed would be for nothing.
                         (heard, stopped) = (false, true);
-                        said.to_end();
+                        said.end();
                     }
                 },
                 () = &mut leaves, if more && !stopped => {
                     (stopped, ended) = (true, Ended::Left);
-                    said.to_end();
+                    said.end();
                     let _ = requests.send(Request::Leave);
                 }
             }

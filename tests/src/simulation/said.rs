@@ -20,7 +20,7 @@ impl Said {
     }
 
     /// All are to end.
-    pub(super) fn to_end(&mut self) {
+    pub(super) fn end(&mut self) {
         self.ends = true;
         for say in &self.all {
             say.send_replace(Leave::ToEnd);

@@ -217,7 +217,8 @@ fn a_daemon_comes_back_to_a_run_whose_last_worker_died_before_its_end() {
     wait_until_left(&store, &runtime, "left", 10);
     // One that has what the rest needs executes all of that, and dies before it can finish the run.
     runtime.block_on(async {
-        let (run, _) = get_record::<Run>(store.as_ref(), keys::run(&RunId::new("left"))).await.unwrap().unwrap();
+        let (run, _) =
+            get_record::<Run>(store.as_ref(), keys::run(&RunId::new("left"))).await.unwrap().unwrap();
         let worker = Worker::new(WorkerId::new("other-1"), "other", run.id.clone());
         let worker = Worker { lanes: 1, labels: "gpu".parse().unwrap(), ..worker };
         let joined = Membership::join(store.clone(), worker, run, Duration::from_mins(1)).await;

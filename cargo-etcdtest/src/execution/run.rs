@@ -319,8 +319,8 @@ fn begin_journal(
 ///
 /// # Errors
 /// [`RunError::Left`] where others go on without this one, [`RunError::Unneeded`] where what is left
-/// is not for it, [`RunError::Unfinished`] where the store
-/// went away after all was stored; what it said, where it failed for good.
+/// is not for it, [`RunError::Unfinished`] where the store went away after all was stored; what it
+/// said, where it failed for good.
 pub async fn end_part(
     mut claims: Claims,
     ended: Ended,
@@ -344,7 +344,7 @@ pub async fn end_part(
         membership.leave().await;
         return Ok(None);
     }
-    if ended == Ended::Unneeded {
+    if ended == Ended::Unneeded && membership.run().state == RunState::Running {
         let run = membership.id().clone();
         membership.leave().await;
         return Err(RunError::Unneeded(run));

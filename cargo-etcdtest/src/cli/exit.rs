@@ -31,12 +31,13 @@ pub enum Exit {
 pub struct Failure {
     exit: Exit,
     report: miette::Report,
+    passing: bool,
 }
 
 impl Failure {
     /// A failure of this kind.
     pub fn new(exit: Exit, report: impl Into<miette::Report>) -> Self {
-        Self { exit, report: report.into() }
+        Self { exit, report: report.into(), passing: false }
     }
 
     /// Wrong usage or configuration.
@@ -48,7 +49,19 @@ impl Failure {
     #[must_use]
     pub fn with_help(self, first: &str) -> Self {
         let then = self.report.help().map(|help| format!("; {help}")).unwrap_or_default();
-        Self::new(self.exit, miette::miette!(help = format!("{first}{then}"), "{}", self.report))
+        let report = miette::miette!(help = format!("{first}{then}"), "{}", self.report);
+        Self { report, ..self }
+    }
+
+    /// The same, where the store did not answer: it may go well once it does.
+    #[must_use]
+    pub fn passing(self) -> Self {
+        Self { passing: true, ..self }
+    }
+
+    /// Whether it may go well by itself once the store answers.
+    pub fn is_passing(&self) -> bool {
+        self.passing
     }
 
     /// A signal came first.
@@ -96,7 +109,7 @@ impl From<StoreError> for Failure {
             Some(help) => miette::miette!(help = help, "{error}"),
             None => miette::miette!("{error}"),
         };
-        Self::new(exit, report)
+        Self { passing: error.is_transient(), ..Self::new(exit, report) }
     }
 }
 

@@ -4,10 +4,10 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 
 use rustix::process::Signal;
 use serde_json::Value;
+use whole_program::commit_all;
 use whole_program::subject::{Ran, Subject};
 
 /// Some tests of the module `gate` need a worker with the label `gpu`.
@@ -17,14 +17,7 @@ const NEEDS_GPU: &str = "[[profile.default.overrides]]\nfilter = 'test(gate::lat
 fn committed(subject: Subject) -> Subject {
     // Cargo writes the lock file of what it builds.
     assert_eq!(subject.etcdtest(&["list"]).code, Some(0));
-    for arguments in [
-        &["init", "--quiet"][..],
-        &["add", "--all"],
-        &["-c", "user.name=Ann", "-c", "user.email=ann@desk", "commit", "--quiet", "--message", "all"],
-    ] {
-        let status = Command::new("git").current_dir(subject.path()).args(arguments).status().unwrap();
-        assert!(status.success(), "git {arguments:?}");
-    }
+    commit_all(subject.path());
     subject
 }
 

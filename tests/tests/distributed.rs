@@ -4,11 +4,18 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::time::Duration;
 
+use cargo_etcdtest::execution::{Claimed, Claims, Hand, Membership, Pace};
+use cargo_etcdtest::model::{Outcome, Run, RunId, UnitResult, Worker, WorkerId};
+use cargo_etcdtest::store::local::LocalStore;
+use cargo_etcdtest::store::{KeyRange, SharedStore, decode_block, get_record, keys, list};
 use rustix::process::Signal;
 use serde_json::Value;
+use tokio::runtime::Runtime;
 use whole_program::commit_all;
 use whole_program::etcd::Etcd;
+use whole_program::processes::eventually;
 use whole_program::subject::{Ran, Subject};
 
 /// Some tests of the module `gate` need a worker with the label `gpu`.
@@ -174,6 +181,70 @@ fn the_failures_of_all_workers_count_together_and_anew_where_the_run_is_resumed(
     assert_eq!(shown(&subject, "both")["counts"]["not_run"], 0);
 }
 
+/// The store of a project, and something to speak with it.
+fn opened(subject: &Subject) -> (SharedStore, Runtime) {
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+    let entered = runtime.enter();
+    let store = LocalStore::open(&subject.path().join(".etcdtest")).unwrap();
+    drop(entered);
+    (std::sync::Arc::new(store), runtime)
+}
+
+/// Waits until workers have come to this run and left it, with so many results.
+fn wait_until_left(store: &SharedStore, runtime: &Runtime, run: &str, results: usize) {
+    let id = RunId::new(run);
+    let left = || {
+        let blocks = KeyRange::prefix(keys::blocks(&id));
+        let blocks = runtime.block_on(list(store.as_ref(), blocks)).unwrap().pairs;
+        let stored: usize = blocks.iter().map(|pair| decode_block(pair).unwrap().results.len()).sum();
+        let workers = runtime.block_on(list(store.as_ref(), KeyRange::prefix(keys::WORKERS))).unwrap();
+        (stored == results && workers.pairs.is_empty()).then_some(())
+    };
+    eventually(left, "the end of all workers");
+}
+
+#[test]
+fn a_daemon_comes_back_to_a_run_whose_last_worker_died_before_its_end() {
+    let subject = Subject::new();
+    subject.write(".config/etcdtest.toml", NEEDS_GPU);
+    let subject = committed(subject);
+    let (store, runtime) = opened(&subject);
+    let mut queue = subject.start(&["run", "gate::", "--queue", "--run-id", "left", "--format", "json"]);
+    queue.line_with("run-queued").unwrap();
+    let daemon = subject.start(&["worker", "--daemon", "--format", "json"]);
+    wait_until_left(&store, &runtime, "left", 10);
+    // One that has what the rest needs executes all of that, and dies before it can finish the run.
+    runtime.block_on(async {
+        let (run, _) =
+            get_record::<Run>(store.as_ref(), keys::run(&RunId::new("left"))).await.unwrap().unwrap();
+        let worker = Worker::new(WorkerId::new("other-1"), "other", run.id.clone());
+        let worker = Worker { lanes: 1, labels: "gpu".parse().unwrap(), ..worker };
+        let joined = Membership::join(store.clone(), worker, run, Duration::from_mins(1)).await;
+        let (membership, plan) = joined.unwrap();
+        let mut claims = Claims::new(membership).await.unwrap();
+        let hand = Hand { idle: 100, empty: true };
+        let claimed = claims.claim(&plan, &Pace::new(&plan), hand, &[]).await.unwrap();
+        let Claimed::Units(units, token) = claimed else { panic!("{claimed:?}") };
+        assert_eq!(units.len(), 10);
+        let result = |unit| UnitResult {
+            unit,
+            outcome: Outcome::Passed,
+            reason: None,
+            attempts: vec![],
+            worker: WorkerId::new("other-1"),
+            token,
+        };
+        claims.flush(units.into_iter().map(result).collect(), &[]).await.unwrap();
+        claims.into_membership().leave().await;
+    });
+    let queue = queue.end();
+    assert_eq!(queue.code, Some(0), "{queue:?}");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.end().code, Some(0));
+    let counts = &shown(&subject, "left")["counts"];
+    assert_eq!((&counts["passed"], &counts["not_run"]), (&Value::from(20), &Value::from(0)));
+}
+
 #[test]
 fn a_daemon_leaves_what_needs_other_labels_to_others_and_takes_the_next_run() {
     let subject = Subject::new();
@@ -182,7 +253,8 @@ fn a_daemon_leaves_what_needs_other_labels_to_others_and_takes_the_next_run() {
     fs::write(subject.meeting("go"), "").unwrap();
     let daemon = subject.start(&["worker", "--daemon", "--format", "json"]);
     let mut queue = subject.start(&["run", "gate::", "--queue", "--run-id", "picky", "--format", "json"]);
-    let waiting = "10 tests wait for a worker with the label `gpu`: `cargo etcdtest worker --run picky --labels gpu`";
+    let waiting =
+        "10 tests wait for a worker with the label `gpu`: `cargo etcdtest worker --run picky --labels gpu`";
     assert!(queue.line_with("notice").unwrap().contains(waiting));
     let shown = subject.etcdtest(&["runs", "show", "picky"]).stdout;
     assert!(shown.contains(waiting), "{shown}");
@@ -221,7 +293,8 @@ fn a_daemon_waits_for_its_store_sends_what_it_has_and_works_for_the_same_run_aga
     daemon.signal(Signal::TERM);
     let daemon = daemon.end();
     assert_eq!(daemon.code, Some(0), "{daemon:?}");
-    let [ended, sent] = ["ended before its results were stored", "of away"].map(|text| daemon.stderr.find(text));
+    let [ended, sent] =
+        ["ended before its results were stored", "of away"].map(|text| daemon.stderr.find(text));
     assert!(ended.is_some() && ended < sent, "{daemon:?}");
     // What was sent is not executed again.
     let begun = daemon.events().into_iter().filter(|event| event["event"] == "attempt-started");

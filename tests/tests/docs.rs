@@ -171,8 +171,10 @@ impl<'a> Terminal<'a> {
             ),
             (true, fails) => {
                 let log = format!("target/terminal-{number}.log");
-                let how = if self.interrupted { "interrupted" } else { ["well", "badly"][usize::from(fails)] };
-                let seen = self.until.map(|word| format!("grep -q {word} < <(tail --pid=$! -n +1 -f {log})\n"));
+                let how =
+                    if self.interrupted { "interrupted" } else { ["well", "badly"][usize::from(fails)] };
+                let seen =
+                    self.until.map(|word| format!("grep -q {word} < <(tail --pid=$! -n +1 -f {log})\n"));
                 format!(
                     ": >{log}\n{command} > >(tee -a {log}) 2>&1 & others+=($!:{how})\n{}",
                     seen.unwrap_or_default()

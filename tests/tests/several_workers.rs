@@ -259,6 +259,44 @@ fn a_run_without_workers_is_stalled_and_can_be_cancelled_all_the_same() {
 }
 
 #[test]
+fn a_failure_ends_the_run_where_another_worker_holds_all_that_is_not_begun() {
+    let subject = Subject::new();
+    let rules = "[[profile.default.overrides]]\nfilter = 'test(gate::late)'\nneeds = [\"slow\"]\n\
+                 threads-required = 2\n\
+                 [[profile.default.overrides]]\nfilter = 'test(outcomes::panics)'\nneeds = [\"broken\"]\n";
+    subject.write(".config/etcdtest.toml", rules);
+    let tests = "test(gate::late::c10) | test(gate::late::c11) | binary(annotated) & test(=outcomes::panics)";
+    let first = ["run", "-E", tests, "--run-id", "failing", "-j2", "--labels", "slow", "--format", "json"];
+    let mut first = subject.start(&first);
+    // Two lanes are idle, so it takes both at once, and can begin but one.
+    first.line_with("attempt-started").unwrap();
+    let second = ["worker", "--run", "failing", "--labels", "broken", "--format", "json"];
+    let mut second = subject.start(&second);
+    for worker in [&mut second, &mut first] {
+        let Some(cancelled) = worker.line_with("run-cancelled") else { panic!("{worker}") };
+        assert!(cancelled.contains("a test failed"), "{cancelled}");
+    }
+    fs::write(subject.meeting("go"), "").unwrap();
+    assert_eq!((first.end().code, second.end().code), (Some(100), Some(100)));
+    let counts = &show(&subject, "failing")["counts"];
+    assert_eq!((&counts["passed"], &counts["failed"], &counts["not_run"]), (&json!(1), &json!(1), &json!(1)));
+}
+
+#[test]
+fn a_worker_whose_run_is_deleted_ends_and_is_gone_with_it() {
+    let subject = Subject::new();
+    let mut run = worker(&subject, "deleted", &[]);
+    run.line_with("gate::late").unwrap();
+    expire(&subject, "/runs/deleted");
+    let ran = run.end();
+    ran.refuses(2, &["the run `deleted` was deleted from the store while it was running"]);
+    let store = local(&subject);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let workers = runtime.block_on(list(store.as_ref(), KeyRange::prefix(keys::WORKERS))).unwrap();
+    assert_eq!(workers.pairs, []);
+}
+
+#[test]
 fn what_tests_have_for_themselves_no_other_run_uses_meanwhile() {
     let subject = Subject::new();
     let rules = "[[profile.default.overrides]]\nfilter = 'all()'\nexclusive = 'printer'\n";

@@ -90,19 +90,19 @@ pub(super) async fn run(args: &SyncArgs, session: &Session) -> Result<Exit, Fail
     Ok(exit)
 }
 
-/// Sends what earlier lives of this process have left behind for this store, and tells people what
-/// came of it. What cannot be sent stays for [`run`], which says why.
-pub(super) async fn send_left_behind(session: &Session, store: &SharedStore) {
-    let Some(journals) = session.journals(&**store) else { return };
+/// Sends what workers on this machine have left behind for this store, and tells people what came of
+/// it.
+///
+/// # Errors
+/// Something could not be sent: it is kept, as is what comes after it.
+pub(super) async fn send_left_behind(session: &Session, store: &SharedStore) -> Result<(), Failure> {
+    let Some(journals) = session.journals(&**store) else { return Ok(()) };
     let left = journals.left_behind().into_iter().flatten();
     for left in left.filter(|left| left.header().store.is(journals.store())) {
-        match send(left, store, journals.store(), session, false).await {
-            Ok(told) => anstream::eprint!("{}", text(&told)),
-            Err(failure) => {
-                failure.print();
-            }
-        }
+        let told = send(left, store, journals.store(), session, false).await?;
+        anstream::eprint!("{}", text(&told));
     }
+    Ok(())
 }
 
 /// Sends one journal to this store, if it is for that.

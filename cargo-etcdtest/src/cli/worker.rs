@@ -111,7 +111,7 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
         let next = execution::next_joinable(store, &session.root, &passed, session.settings.store_timeout);
         // Whoever waits has nothing to end first.
         let Ok(next) = unless_interrupted(async { Ok(next.await) }).await else { break };
-        let (id, modified) = match next {
+        let (id, seen) = match next {
             Err(RunError::Store(error)) if error.is_transient() => {
                 until_it_answers(store).await?;
                 continue;
@@ -119,23 +119,25 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
             next => next.map_err(|error| failure_of(error, &RunId::new("")))?,
         };
         anstream::eprintln!("{} for run {id}", painted(STRONG, format_args!("{:>12}", "Working")));
-        match join(&id, session, store, cargo.clone(), Entry::JoinWhileNeeded).await {
-            Err(failure) if failure.is_passing() => {
-                // It has not ended for this worker: the same run is taken again.
-                failure.print();
-                until_it_answers(store).await?;
-                let send = async { Ok(send_left_behind(session, store).await) };
-                let _ = unless_interrupted(send).await;
-                continue;
-            }
-            Err(failure) => {
-                failure.print();
-            }
-            Ok(_) => {}
+        let joined = join(&id, session, store, cargo.clone(), Entry::JoinWhileNeeded).await;
+        if joined.as_ref().is_err_and(Failure::is_passing) {
+            tell(joined);
+            until_it_answers(store).await?;
+            tell(unless_interrupted(Box::pin(send_left_behind(session, store))).await);
+            // The run has not ended for this worker: it is found again.
+        } else {
+            tell(joined);
+            passed.insert(id, seen);
         }
-        passed.insert(id, modified);
     }
     Ok(Exit::Passed)
+}
+
+/// Says what went wrong, where something did.
+fn tell<T>(result: Result<T, Failure>) {
+    if let Err(failure) = result {
+        failure.print();
+    }
 }
 
 /// Waits for a store that does not answer, for as long as it takes, or until a signal comes.

@@ -17,9 +17,7 @@ use super::error::Result;
 use super::membership::Membership;
 use super::pace::Pace;
 use super::plan::Plan;
-use crate::model::{
-    Block, Claim, Failures, Fence, Loss, NextPosition, RunState, UnitIndex, UnitResult,
-};
+use crate::model::{Block, Claim, Failures, Fence, Loss, NextPosition, RunState, UnitIndex, UnitResult};
 use crate::reports::Unserved;
 use crate::store::{
     Commit, Compare, Key, KeyRange, KeyValue, Op, Page, Read, Revision, Txn, Wake, commit, compress, decode,
@@ -266,7 +264,7 @@ impl Claims {
     }
 
     /// Whether every unit has been dealt, to whomever.
-    pub(super) fn is_dealt(&self, plan: &Plan) -> bool {
+    fn is_dealt(&self, plan: &Plan) -> bool {
         let mut stripes = self.next.iter().enumerate();
         stripes.all(|(stripe, (dealt, _))| plan.dealt(stripe, *dealt).is_none())
     }
@@ -437,14 +435,27 @@ impl Claims {
     }
 
     /// How many units of the run failed since it was begun or resumed, on whichever worker, as far
-    /// as it is stored.
+    /// as it is stored; and whether there are some, beside those of this worker, that nobody has
+    /// said to have begun.
     ///
     /// # Errors
     /// As for any read of the store.
-    pub async fn failures(&self) -> Result<u32> {
-        let page =
-            self.membership.read(KeyRange::prefix(keys::failures(self.membership.id())).into()).await?;
-        page.pairs.iter().map(|pair| Ok(decode::<Failures>(pair)?.failed)).sum()
+    pub async fn failures(&mut self, plan: &Plan) -> Result<(u32, bool)> {
+        let id = self.membership.id();
+        let ranges = [keys::failures(id), keys::next_positions(id), keys::claims(id)];
+        let read = ranges.map(|prefix| Op::Get(KeyRange::prefix(prefix).into()));
+        let mut pages = self.membership.ask(read.into()).await?.pages();
+        let failed = pages.next().unwrap_or_default();
+        let failed = failed.pairs.iter().map(|pair| Ok(decode::<Failures>(pair)?.failed));
+        let failed = failed.sum::<Result<u32>>()?;
+        self.next = positions(&pages.next().unwrap_or_default())?;
+        let mut unbegun = !self.is_dealt(plan);
+        let (claims, own) = (pages.next().unwrap_or_default(), self.key());
+        for pair in claims.pairs.iter().filter(|pair| pair.key != own) {
+            let Claim { units, running, .. } = decode(pair)?;
+            unbegun |= units.iter().any(|unit| !running.contains(unit));
+        }
+        Ok((failed, unbegun))
     }
 
     /// What every move of units compares: the run, the worker, and the claim record.

@@ -4,18 +4,42 @@ use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::Duration;
 
-use backon::Retryable;
-
 use super::code::commit_of;
 use super::error::{Result, RunError};
-use crate::model::{Commit, Run, RunId, RunState};
+use crate::model::{Claim, Commit, NextPosition, Run, RunId, RunState};
 use crate::reports::history::live_workers;
 use crate::store::{
-    KeyRange, Revision, SharedStore, StoreError, Wake, decode, get_record, keys, list, pauses,
+    KeyRange, Patience, Revision, SharedStore, Store, StoreError, Wake, decode, get_record, keys, list,
 };
 
-/// Waits for a run of the code in a folder that goes on, and is not as it was when it was
-/// `passed` over: the oldest one. With it comes where its record was last written.
+/// A run as a worker found it that wanted something to do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// Where its record was last written.
+    modified: Revision,
+    /// How far it had come, where nobody works for it.
+    deserted: Option<Progress>,
+}
+
+/// How far a run is that no live worker works for: others change that, and nothing else does.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Progress {
+    /// How many of its units have been dealt.
+    dealt: u32,
+    /// How many of those are without a result.
+    held: usize,
+}
+
+impl Seen {
+    /// Whether there may be something to do now for a worker that has passed it over.
+    fn wants_again(self, before: Self) -> bool {
+        let again = self.deserted.is_some() && self.deserted != before.deserted;
+        again || self.modified != before.modified
+    }
+}
+
+/// Waits for a run of the code in a folder that is planned, goes on or was left before its end, and
+/// is not as it was when it was `passed` over: the oldest one. With it comes how it was found.
 ///
 /// A run is of that code where both are the same commit of the same folder, without changes
 /// beside it; where neither is in a repository, whoever joins finds out by its tests.
@@ -25,35 +49,51 @@ use crate::store::{
 pub async fn next_joinable(
     store: &SharedStore,
     root: &Path,
-    passed: &BTreeMap<RunId, Revision>,
+    passed: &BTreeMap<RunId, Seen>,
     patience: Duration,
-) -> Result<(RunId, Revision)> {
-    let range = KeyRange::prefix(keys::RUNS);
-    let mut wake = None;
+) -> Result<(RunId, Seen)> {
+    let (runs, workers) = (KeyRange::prefix(keys::RUNS), KeyRange::prefix(keys::WORKERS));
+    let patience = Patience::from(patience);
     loop {
-        let read = || list(store.as_ref(), range.clone());
-        let page =
-            read.retry(pauses().with_total_delay(Some(patience))).when(StoreError::is_transient).await?;
-        let after = Revision(page.revision.0 + 1);
-        if wake.is_none() {
-            wake = Some(Wake::new(store.as_ref(), [range.clone()], after).await?);
-        }
+        let page = patience.lasts(|| list(store.as_ref(), runs.clone())).await?;
         let folder = root.to_owned();
         let commit = tokio::task::spawn_blocking(move || commit_of(&folder)).await.unwrap_or_default();
-        let goes_on = |run: &Run| matches!(run.state, RunState::Planning { .. } | RunState::Running);
-        let runs = page.pairs.iter().filter_map(|pair| Some((decode::<Run>(pair).ok()?, pair)));
-        let wanted = runs.filter(|(run, pair)| {
-            goes_on(run)
-                && is_same_code(commit.as_ref(), run.commit.as_ref())
-                && passed.get(&run.id) != Some(&pair.modified)
-        });
-        if let Some((run, pair)) = wanted.min_by_key(|(_, pair)| pair.created) {
-            return Ok((run.id, pair.modified));
+        let open = page.pairs.iter().filter_map(|pair| Some((decode::<Run>(pair).ok()?, pair)));
+        let open = open.filter(|(run, _)| !run.is_over());
+        let mut open: Vec<_> =
+            open.filter(|(run, _)| is_same_code(commit.as_ref(), run.commit.as_ref())).collect();
+        open.sort_by_key(|(_, pair)| pair.created);
+        let mut ranges = vec![runs.clone()];
+        // Who dies may leave such a run to this worker.
+        ranges.extend((!open.is_empty()).then(|| workers.clone()));
+        for (run, pair) in open {
+            let deserted = patience.lasts(|| deserted(store.as_ref(), &run)).await?;
+            let seen = Seen { modified: pair.modified, deserted };
+            let goes_on = run.state == RunState::Running || deserted.is_some();
+            if goes_on && passed.get(&run.id).is_none_or(|before| seen.wants_again(*before)) {
+                return Ok((run.id, seen));
+            }
         }
-        if let Some(wake) = &mut wake {
-            wake.changed().await?;
-        }
+        let after = Revision(page.revision.0 + 1);
+        Wake::new(store.as_ref(), ranges, after).await?.changed().await?;
     }
+}
+
+/// How far a run is, if no live worker works for it. One that was never planned nobody can go on
+/// with.
+async fn deserted(store: &dyn Store, run: &Run) -> std::result::Result<Option<Progress>, StoreError> {
+    if matches!(run.state, RunState::Planning { .. }) || !live_workers(store, &run.id).await?.is_empty() {
+        return Ok(None);
+    }
+    let next = list(store, KeyRange::prefix(keys::next_positions(&run.id))).await?;
+    let claims = list(store, KeyRange::prefix(keys::claims(&run.id))).await?;
+    // What cannot be read is told by whoever joins.
+    let dealt = next.pairs.iter().filter_map(|pair| decode::<NextPosition>(pair).ok());
+    let held = claims.pairs.iter().filter_map(|pair| decode::<Claim>(pair).ok());
+    Ok(Some(Progress {
+        dealt: dealt.map(|next| next.dealt).sum(),
+        held: held.map(|claim| claim.units.len()).sum(),
+    }))
 }
 
 /// Waits until a run is planned, and gives its record.
@@ -87,6 +127,19 @@ fn is_same_code(here: Option<&Commit>, there: Option<&Commit>) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_that_was_passed_over_is_wanted_again_where_its_record_changed_or_others_left_it() {
+        let seen = |modified, dealt: Option<u32>| Seen {
+            modified: Revision(modified),
+            deserted: dealt.map(|dealt| Progress { dealt, held: 0 }),
+        };
+        assert!(seen(2, None).wants_again(seen(1, None)));
+        assert!(seen(1, Some(5)).wants_again(seen(1, None)));
+        assert!(seen(1, Some(6)).wants_again(seen(1, Some(5))), "others came, and went");
+        assert!(!seen(1, Some(5)).wants_again(seen(1, Some(5))));
+        assert!(!seen(1, None).wants_again(seen(1, Some(5))), "others work for it");
+    }
 
     #[test]
     fn the_same_code_is_the_same_commit_of_the_same_folder_without_changes() {

@@ -58,7 +58,7 @@ pub use events::{AttemptOutput, EventSink, RunEvent, Unit};
 pub use executed::Executed;
 pub use finish::conclude;
 pub use history::{Histories, History};
-pub use joinable::{next_joinable, planned};
+pub use joinable::{Seen, next_joinable, planned};
 pub use journal::{Header, Journal, JournalError, JournalFolder, Kept, LeftBehind, StoreName, Unreadable};
 #[cfg(target_os = "linux")]
 pub use keeper::serve_as_keeper;

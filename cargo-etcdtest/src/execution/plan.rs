@@ -318,7 +318,7 @@ mod tests {
             let plan = Plan::new(units.clone(), &Histories::default(), seed);
             let mut dealt = Vec::new();
             for stripe in 0..plan.stripes() {
-                let places = (0..).take_while(|place| plan.dealt(stripe, *place).is_some()).count();
+                let places = (0..1000).filter(|place| plan.dealt(stripe, *place).is_some()).count();
                 assert_eq!((plan.left(stripe, 0), plan.left(stripe, 1)), (places, places - 1));
                 for index in (0..).map_while(|place| plan.dealt(stripe, place)) {
                     assert_eq!(Some(&plan.unit(index).unwrap().needs), plan.needs(stripe));

@@ -81,8 +81,8 @@ pub enum Dealt {
     Failed {
         /// How many.
         all: u32,
-        /// Some are not dealt yet, to whomever.
-        undealt: bool,
+        /// Others have some that they may not have begun, or will be dealt some.
+        unbegun: bool,
     },
     /// What is left of the run needs labels that this worker does not have. It is answered all the
     /// same when that changes.
@@ -118,6 +118,8 @@ struct Recorder {
     cancelled: bool,
     /// What was told that tests wait for.
     needs: BTreeSet<Labels>,
+    /// How many units of the run had failed when that was last read.
+    failures: u32,
     answers: mpsc::UnboundedSender<Dealt>,
     events: EventSink,
     pace: Pace,
@@ -147,6 +149,7 @@ pub async fn record(
         again: None,
         cancelled: false,
         needs: BTreeSet::new(),
+        failures: 0,
         answers,
         events,
         pace,
@@ -170,8 +173,11 @@ impl Recorder {
                         self.answer().await?;
                     }
                     Some(Request::Store(executed)) => {
+                        let failed = executed.result.outcome.is_failure();
                         self.take(executed);
-                        due.get_or_insert_with(|| Instant::now() + LINGER);
+                        let linger = if failed && self.bears_no_more() { Duration::ZERO } else { LINGER };
+                        let latest = Instant::now() + linger;
+                        due = Some(due.map_or(latest, |due| due.min(latest)));
                         // Nobody may be waiting for more than this to be stored.
                         if self.asked && self.dealt.is_empty() {
                             due = None;
@@ -205,6 +211,13 @@ impl Recorder {
         self.running.retain(|running| *running != unit);
         self.dealt.remove(&unit);
         self.waiting.push(executed);
+    }
+
+    /// Whether so many have failed that others are not to begin any more.
+    fn bears_no_more(&self) -> bool {
+        let failed = self.waiting.iter().filter(|executed| executed.result.outcome.is_failure()).count();
+        let all = self.failures.saturating_add(u32::try_from(failed).unwrap_or(u32::MAX));
+        self.share.max_fail.is_reached(all)
     }
 
     /// Answers the worker's claim, if there is something to answer it with.
@@ -384,9 +397,10 @@ impl Recorder {
         let _ = self.events.send(RunEvent::Stored { units });
         // Whoever stores the last of them that the run bears, sees all of them.
         if failed {
-            let all = patiently(self.claims.failures(), &self.share, &self.events).await?;
-            let undealt = !self.claims.is_dealt(&self.share.plan);
-            let _ = self.answers.send(Dealt::Failed { all, undealt });
+            let failures = self.claims.failures(&self.share.plan);
+            let (all, unbegun) = patiently(failures, &self.share, &self.events).await?;
+            self.failures = all;
+            let _ = self.answers.send(Dealt::Failed { all, unbegun });
         }
         Ok(())
     }

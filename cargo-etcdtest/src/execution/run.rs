@@ -4,10 +4,11 @@ use std::collections::HashSet;
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::attempt::{Leave, told};
 use super::claims::Claims;
@@ -36,7 +37,10 @@ use crate::model::{
 };
 use crate::reports::RunDetails;
 use crate::reports::history::{self, environments_of};
-use crate::store::{SharedStore, get_record, keys};
+use crate::store::{KeyRange, Op, SharedStore, Txn, get_record, keys};
+
+/// How long the store may take to forget a worker that failed.
+const FAREWELL: Duration = Duration::from_secs(1);
 
 /// Creates a run, or joins it, executes what falls to this worker, and sees it to its end.
 /// `leave` says how far tests under way may go; `events` hears what happens. A run that is over
@@ -95,6 +99,9 @@ async fn take_part(
     let reserved = run_reserved(store, order, reservation.clone(), leave, &journal, started, events);
     let reserved = Box::pin(reserved);
     let result = unless(Leave::ToQuit, quit, &id, reserved).await;
+    if result.as_ref().is_err_and(|error| !matches!(error, RunError::Interrupted(_))) {
+        forget(store, &worker).await;
+    }
     if let Some(reservation) = reservation {
         // It is the run's, not this worker's: whoever is left keeps it.
         if matches!(result, Ok(Some(_))) || !is_worked_for(store, &id, &worker).await {
@@ -125,6 +132,13 @@ async fn over(store: &SharedStore, order: &Order) -> Result<Option<RunDetails>> 
         check(order, "", &details.run, planned, &details.environments)?;
     }
     Ok(Some(details))
+}
+
+/// Deletes the key of a worker that failed on the way, where it still has one: others need not
+/// wait for the end of its lease. A store that does not answer is not waited for.
+async fn forget(store: &SharedStore, worker: &WorkerId) {
+    let key = Op::Delete(KeyRange::key(keys::worker(worker)));
+    let _ = timeout(FAREWELL, store.txn(Txn { then: vec![key], ..Txn::default() })).await;
 }
 
 /// Whether a live worker other than this one works for a run.

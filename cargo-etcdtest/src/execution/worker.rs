@@ -66,8 +66,8 @@ pub async fn execute(
     let mut running = BTreeSet::new();
     let (mut asked, mut more, mut stopped, mut heard, mut failures) = (false, true, false, true, 0);
     let (mut lost, mut left, mut later) = (false, false, false);
-    // Others may still be dealt units that nobody has begun.
-    let mut undealt = false;
+    // Others may still begin units.
+    let mut unbegun = false;
     let mut unneeded = false;
     // Nothing is begun while it is not known whether the reservation is held.
     let mut suspended = false;
@@ -98,7 +98,7 @@ pub async fn execute(
     };
     loop {
         // A run is cancelled only where something is left that will not run.
-        let is_left = undealt || lanes.waiting().any(Tried::is_fresh);
+        let is_left = unbegun || lanes.waiting().any(Tried::is_fresh);
         if !stopped && policy.max_fail.is_reached(failures) && is_left {
             stopped = true;
             let reason =
@@ -220,8 +220,8 @@ pub async fn execute(
                     Some(Dealt::Withdrawn(units)) => {
                         lanes.retain(|unit| !units.contains(&unit.index));
                     }
-                    Some(Dealt::Failed { all, undealt: some }) => {
-                        (failures, undealt) = (failures.max(all), some);
+                    Some(Dealt::Failed { all, unbegun: some }) => {
+                        (failures, unbegun) = (failures.max(all), some);
                     }
                     Some(Dealt::Unneeded) if work.while_needed => {
                         (asked, more, unneeded) = (false, false, true);

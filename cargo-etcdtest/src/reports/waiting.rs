@@ -100,7 +100,8 @@ mod tests {
         ];
         let run = Run::new(RunId::new("nightly"), "ann@desk");
         let stalled = states.map(|state| stalled_text(&Run { state, ..run.clone() }));
-        let unserved = [("gpu", 1), ("fast,gpu", 9)].map(|(needs, units)| unserved_text(&run.id, &labels(needs), units));
+        let unserved =
+            [("gpu", 1), ("fast,gpu", 9)].map(|(needs, units)| unserved_text(&run.id, &labels(needs), units));
         insta::assert_snapshot!([&stalled[..], &unserved[..]].concat().join("\n"));
     }
 }

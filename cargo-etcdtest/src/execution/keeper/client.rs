@@ -1,7 +1,7 @@
 //! The runner's side of the keeper: requests go out, ends of processes come in; and when a
 //! test has killed the keeper, the runner reaps what it left and starts another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, IoSlice};
 use std::mem::MaybeUninit;
@@ -15,7 +15,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use etcdtest::protocol::ATTEMPT_VARIABLE;
-use rustix::io::{Errno, ioctl_fionbio};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, ioctl_fionbio, ioctl_fionread};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
     SocketType, recv, send, sendmsg, shutdown, socketpair,
@@ -33,7 +34,7 @@ use tokio::time::{sleep, timeout};
 
 use super::ARGUMENT;
 use super::message::{REPLY, Reply, Request};
-use super::orphans::{child_that_holds, children, end_all_children, has_variable};
+use super::orphans::{child_started_with, children, end_all_children, has_variable};
 use crate::config::CREDENTIALS;
 use crate::execution::process::Started;
 
@@ -82,7 +83,11 @@ struct State {
     starting: HashMap<u64, oneshot::Sender<io::Result<Started>>>,
     running: HashMap<i32, oneshot::Sender<ExitStatus>>,
     unclaimed: HashMap<i32, (Instant, ExitStatus)>,
+    /// Whose end was told last.
+    last_ended: Option<Pid>,
     gone: bool,
+    /// What was running when it died.
+    known: HashSet<i32>,
 }
 
 impl Keeper {
@@ -120,7 +125,7 @@ impl Keeper {
             Some(Ok(started)) => Ok(Some(started)),
             Some(Err(error)) if Errno::from_io_error(&error) != Some(Errno::CANCELED) => Err(error),
             Some(Err(_)) => Ok(None),
-            None => Ok(left_running(&streams)),
+            None => life.left_running(streams),
         }
     }
 
@@ -135,7 +140,7 @@ impl Keeper {
             if let Some(answer) = life.spawn(command, streams, None).await? {
                 return answer.map(|started| (started, life));
             }
-            if let Some(started) = left_running(&streams) {
+            if let Some(started) = life.left_running(streams)? {
                 return Ok((started, life));
             }
         }
@@ -148,24 +153,31 @@ impl Keeper {
         let Some(life) = self.current.lock().await.as_ref().map(|(life, _)| Arc::clone(life)) else {
             return false;
         };
-        let left = || {
+        let left = async || {
             let mut left = life.left();
+            // In between, its children are neither its own nor this process's.
+            while life.is_dying() {
+                sleep(LOOK).await;
+            }
             if life.locked().gone || self.orphaned.load(Ordering::Relaxed) {
                 left.extend(children());
             }
             left.retain(|process| has_variable(*process, ATTEMPT_VARIABLE, attempt));
             left
         };
-        let mut some = left();
-        let any = !some.is_empty();
+        let mut any = false;
         let ending = async {
-            // What those started comes here once they have ended.
-            while !some.is_empty() {
+            loop {
+                let some = left().await;
+                if some.is_empty() {
+                    break;
+                }
+                any = true;
                 for process in &some {
                     let _ = kill_process(*process, Signal::KILL);
                 }
+                // What those started comes here once they have ended.
                 sleep(LOOK).await;
-                some = left();
             }
         };
         let _ = timeout(LAST_WORK, ending).await;
@@ -293,12 +305,45 @@ impl Life {
 
     /// The keeper's children that it was not asked for: what others have left to it.
     fn left(&self) -> Vec<Pid> {
-        let mut list = [0; CHILDREN];
-        let length = self.children.as_ref().and_then(|file| file.read_at(&mut list, 0).ok());
-        let numbers = list[..length.unwrap_or_default()].split(|byte| *byte == b' ');
-        let numbers = numbers.filter_map(|number| std::str::from_utf8(number).ok()?.parse().ok());
+        let mut numbers = HashSet::new();
+        // Where a child is reaped just then, the system may leave out the one behind it.
+        for _ in 0..2 {
+            let mut list = [0; CHILDREN];
+            let length = self.children.as_ref().and_then(|file| file.read_at(&mut list, 0).ok());
+            let texts = list[..length.unwrap_or_default()].split(|byte| *byte == b' ');
+            numbers.extend(texts.filter_map(|text| std::str::from_utf8(text).ok()?.parse::<i32>().ok()));
+        }
         let state = self.locked();
-        numbers.filter(|child| !state.running.contains_key(child)).filter_map(Pid::from_raw).collect()
+        numbers.retain(|child| !state.running.contains_key(child));
+        numbers.into_iter().filter_map(Pid::from_raw).collect()
+    }
+
+    /// Whether it has let go of its socket, and its children may not have come to this process.
+    fn is_dying(&self) -> bool {
+        let mut hung_up = [PollFd::new(&self.socket, PollFlags::empty())];
+        // Whatever it says, the answer is in there.
+        let _ = poll(&mut hung_up, Some(&Timespec::default()));
+        hung_up[0].revents().contains(PollFlags::HUP) && !self.locked().gone
+    }
+
+    /// The process that it was asked to start with these streams when it died, if it had: this
+    /// process's child now, though it may have ended.
+    ///
+    /// # Errors
+    /// It was begun, and how it ended the system does not tell.
+    fn left_running(&self, streams: [BorrowedFd<'_>; 3]) -> io::Result<Option<Started>> {
+        let begun = ioctl_fionread(streams[1]).is_ok_and(|printed| printed > 0);
+        match child_started_with(&streams, begun, &self.locked().known) {
+            Some(pid) => {
+                let (sender, ended) = oneshot::channel();
+                tokio::spawn(reap(pid, sender));
+                Ok(Some((pid, ended)))
+            }
+            None if begun => Err(io::Error::other(
+                "it was begun, but the runner's keeper was killed just then, and how it ended is not known",
+            )),
+            None => Ok(None),
+        }
     }
 
     fn close(&self) {
@@ -335,6 +380,9 @@ impl Life {
         let (starting, running) = {
             let mut state = self.locked();
             state.gone = true;
+            // It may have been killed between telling of an end and reaping.
+            let _ = state.last_ended.take().map(|pid| waitpid(Some(pid), WaitOptions::NOHANG));
+            state.known = state.running.keys().copied().collect();
             (std::mem::take(&mut state.starting), std::mem::take(&mut state.running))
         };
         drop(starting);
@@ -365,6 +413,7 @@ impl Life {
                 }
             }
             Reply::Ended { pid, status } => {
+                state.last_ended = Pid::from_raw(pid);
                 let status = ExitStatus::from_raw(status);
                 if let Some(ended) = state.running.remove(&pid) {
                     let _ = ended.send(status);
@@ -405,15 +454,6 @@ pub(super) fn send_with(socket: impl AsFd, bytes: &[u8], streams: &[BorrowedFd<'
     control.push(SendAncillaryMessage::ScmRights(streams));
     sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
-}
-
-/// A process that a keeper has started with these streams and died before it could say so: it is
-/// this process's child now. One that has ended by now is not found, and started again.
-fn left_running(streams: &[BorrowedFd<'_>]) -> Option<Started> {
-    let pid = child_that_holds(streams)?;
-    let (sender, ended) = oneshot::channel();
-    tokio::spawn(reap(pid, sender));
-    Some((pid, ended))
 }
 
 /// Waits for a child of this process that it did not start itself.

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpgid, getpgrp, getpid, kill_process, kill_process_group, wait,
+    Pid, Signal, WaitOptions, getpgid, getpgrp, getpid, getsid, kill_process, kill_process_group, wait,
 };
 
 /// Kills all children with their groups, and those that come to this process as its
@@ -41,10 +41,32 @@ pub(super) fn has_variable(process: Pid, name: &str, value: &str) -> bool {
     variables.is_ok_and(|variables| variables.split(|byte| *byte == 0).any(is_meant))
 }
 
-/// The child of this process that holds one of these pipes or sockets.
-pub(super) fn child_that_holds(streams: &[BorrowedFd<'_>]) -> Option<Pid> {
+/// The child of this process that a keeper has started with these pipes or sockets and died before
+/// it could say so: one that holds them, or, where it has `begun`, that has ended or is about to.
+/// Those that are known are others.
+pub(super) fn child_started_with(
+    streams: &[BorrowedFd<'_>],
+    begun: bool,
+    known: &HashSet<i32>,
+) -> Option<Pid> {
     let held = Held::of(streams);
-    children().into_iter().find(|child| held.is_open_in(*child))
+    let children = children();
+    // So it was started; what it has left behind may be otherwise.
+    let leads = |child: &&Pid| {
+        !known.contains(&child.as_raw_nonzero().get())
+            && getpgid(Some(**child)) == Ok(**child)
+            && getsid(Some(**child)).is_ok_and(|session| getsid(None) == Ok(session))
+    };
+    let leaders: Vec<&Pid> = children.iter().filter(leads).collect();
+    let holder = leaders.iter().find(|child| held.is_open_in(***child)).copied();
+    let ended = || leaders.iter().find(|child| begun && !has_anything_open(***child)).copied();
+    let other = || children.iter().find(|child| held.is_open_in(**child));
+    holder.or_else(ended).or_else(other).copied()
+}
+
+/// Whether a process has a file open that may be looked at: one that has ended has none.
+fn has_anything_open(process: Pid) -> bool {
+    fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero())).is_ok_and(|mut open| open.next().is_some())
 }
 
 /// This process's children.

@@ -217,10 +217,12 @@ mod tests {
 
     use super::super::client::Keeper;
     use super::*;
+    use crate::execution::process::Started;
 
-    /// No test but a keeper, which starts what it is asked for and is killed before it says so.
+    /// No test but a keeper, which starts what it is asked for and is killed before it says so: at
+    /// once, or once that has ended, where its folder is `late`, or has been reaped, where it is `last`.
     #[test]
-    #[ignore = "the test below starts it"]
+    #[ignore = "the tests below start it"]
     fn is_killed_before_it_answers() {
         let socket = io::stdin();
         if shutdown(&socket, Shutdown::Write).is_err() {
@@ -228,23 +230,65 @@ mod tests {
         }
         let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], None);
         answer(&socket, &mut vec![0; MAX_REQUEST], &mut Successors::new());
+        match std::env::var("KEEPER_FOLDER").as_deref() {
+            Ok("late") => drop(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)),
+            Ok("last") => drop(waitid(Id::All, WaitPidFlag::WEXITED)),
+            _ => {}
+        }
         let _ = kill_process(getpid(), Signal::KILL);
+    }
+
+    /// What comes of a script that notes its start, whose keeper dies.
+    struct Attempt {
+        keeper: Keeper,
+        folder: tempfile::TempDir,
+        write: OwnedFd,
+        _read: OwnedFd,
+    }
+
+    impl Attempt {
+        fn new(death: Option<&str>) -> Self {
+            let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keeper-that-dies.sh");
+            let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+            let keeper = Keeper::new(program, death.map(PathBuf::from));
+            Self { keeper, folder: tempfile::tempdir().unwrap(), write, _read: read }
+        }
+
+        async fn spawn(&self, script: &str) -> io::Result<Started> {
+            let mut command = Command::new("/bin/sh");
+            command.args(["-c", &format!("echo started >> starts; {script}")]).current_dir(&self.folder);
+            self.keeper.spawn(&command, [self.write.as_fd(); 3]).await
+        }
+
+        fn starts(&self) -> usize {
+            fs::read_to_string(self.folder.path().join("starts")).unwrap().lines().count()
+        }
+    }
+
+    async fn status(started: io::Result<Started>) -> Option<i32> {
+        tokio::time::timeout(Duration::from_mins(1), started.unwrap().1).await.unwrap().unwrap().code()
     }
 
     #[tokio::test]
     async fn what_a_keeper_started_before_it_was_killed_is_not_started_again() {
-        let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keeper-that-dies.sh");
-        let keeper = Keeper::new(program, None);
-        let folder = tempfile::tempdir().unwrap();
-        let script = "echo started >> starts; while [ ! -e go ]; do sleep 0.01; done; exit 7";
-        let mut command = Command::new("/bin/sh");
-        command.args(["-c", script]).current_dir(folder.path());
-        let (_read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-        let started = keeper.spawn(&command, [write.as_fd(); 3]).await;
-        fs::write(folder.path().join("go"), "").unwrap();
-        let (_, ended) = started.unwrap();
-        let status = tokio::time::timeout(Duration::from_mins(1), ended).await.unwrap().unwrap();
-        assert_eq!(status.code(), Some(7));
-        assert_eq!(fs::read_to_string(folder.path().join("starts")).unwrap(), "started\n");
+        let attempt = Attempt::new(None);
+        let started = attempt.spawn("while [ ! -e go ]; do sleep 0.01; done; exit 7").await;
+        fs::write(attempt.folder.path().join("go"), "").unwrap();
+        assert_eq!((status(started).await, attempt.starts()), (Some(7), 1));
+    }
+
+    #[tokio::test]
+    async fn nor_is_what_has_ended_by_then_and_its_status_is_told() {
+        let attempt = Attempt::new(Some("late"));
+        let started = attempt.spawn("echo begun; exit 7").await;
+        assert_eq!((status(started).await, attempt.starts()), (Some(7), 1));
+    }
+
+    #[tokio::test]
+    async fn nor_is_what_is_gone_without_a_trace_but_what_it_has_printed() {
+        let attempt = Attempt::new(Some("last"));
+        let lost = attempt.spawn("echo begun; exit 7").await.unwrap_err();
+        assert!(lost.to_string().contains("it was begun"), "{lost}");
+        assert_eq!(attempt.starts(), 1);
     }
 }

@@ -143,6 +143,9 @@ fn a_worker_of_other_tests_is_refused_and_the_run_goes_on() {
     subject.write("tests/another.rs", "#[test]\nfn another() {}\n");
     let refused = subject.etcdtest(&["worker", "--run", "queued"]);
     refused.refuses(2, &["the list of all tests"]);
+    let flags = ["run", "gate::early", "--run-id", "queued", "--test", "another", "--test", "annotated"];
+    let built = ["what is built: `--test another --test annotated` here, no flags in the run"];
+    subject.etcdtest(&flags).refuses(2, &built);
     queue.signal(Signal::INT);
     let queue = queue.end();
     queue.refuses(130, &["runs cancel queued"]);

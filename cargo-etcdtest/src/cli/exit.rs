@@ -82,11 +82,13 @@ impl Failure {
 }
 
 /// Has errors drawn with colours always: the stream that prints them takes colours out
-/// where they are not wanted.
+/// where they are not wanted. What is to be copied, as a path, is not broken into two.
 pub(super) fn draw_with_color() {
     // It fails where the program is called as a library twice: then it is done already.
     let _ = miette::set_hook(Box::new(|_| {
-        Box::new(miette::MietteHandlerOpts::new().color(true).terminal_links(false).build())
+        Box::new(
+            miette::MietteHandlerOpts::new().color(true).terminal_links(false).break_words(false).build(),
+        )
     }));
 }
 

@@ -439,7 +439,7 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
         RunError::Reservation(error) => error.into(),
         RunError::Unsent { cause, .. } => failure_of(*cause, run),
         RunError::Differs { .. } => Failure::usage(miette::miette!(
-            help = "choose another --run-id, or run the same command on the same code",
+            help = "take part with the same command and the same code, or choose another --run-id",
             "{error}"
         )),
         RunError::Unneeded(_) => Failure::usage(miette::miette!(

@@ -164,7 +164,7 @@ fn check<'a>(
             differences.of_units(&order.units(), planned);
         }
     }
-    differences.of_digests(order, run);
+    differences.of_code(order, run);
     differences.check(&run.id)
 }
 

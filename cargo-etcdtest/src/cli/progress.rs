@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::lines::Lines;
-use super::reservation_text::waiting_text;
+use super::reservation_text::{resource_text, waiting_text};
 use super::style::{FAINT, Label, STRONG, WARNING, painted};
 use crate::config::{OutputWhen, StatusLevel};
 use crate::environments::Waiting;
@@ -122,6 +122,18 @@ impl Progress {
         });
         bar.set_message(text);
         Ok(())
+    }
+
+    /// What a test waits for.
+    fn resource_waiting(&self, unit: &Unit, resource: &str, waiting: Option<&Waiting>) -> io::Result<()> {
+        if !self.lines.tell(StatusLevel::Slow) {
+            return Ok(());
+        }
+        self.print(|out| {
+            let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));
+            let text = resource_text(resource, waiting, Timestamp::now());
+            writeln!(out, "{label} {} {text}", self.title(unit))
+        })
     }
 
     fn reserved(&mut self, environments: &[String], waited: Duration) -> io::Result<()> {
@@ -391,6 +403,9 @@ impl Display for Progress {
                     let title = self.title(&unit);
                     writeln!(out, "{label} [>{:>8}] {title}", super::style::seconds(elapsed))
                 })
+            }
+            RunEvent::ResourceWaiting { unit, resource, waiting } => {
+                self.resource_waiting(&unit, &resource, waiting.as_ref())
             }
             RunEvent::AttemptFailed { unit, attempt, output, of, wait, shown } => {
                 self.attempt_failed(&unit, &attempt, &output, of, wait, shown)

@@ -70,6 +70,15 @@ pub enum RunEvent {
         /// How long by now.
         elapsed: Duration,
     },
+    /// A unit waits for a resource that others have, for more than a moment: told once of each.
+    ResourceWaiting {
+        /// Which.
+        unit: Unit,
+        /// What it waits for.
+        resource: String,
+        /// Who has it; the store may not have said yet.
+        waiting: Option<Waiting>,
+    },
     /// An attempt failed and there will be another.
     AttemptFailed {
         /// Whose.

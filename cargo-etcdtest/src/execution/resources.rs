@@ -1,13 +1,14 @@
 //! Resources that only so many tests may use at once, over all machines.
 
 use std::num::{NonZeroU32, NonZeroUsize};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
 
-use super::attempt::{Leave, told};
-use crate::environments::{Reservation, ReservationError, Reservations, Wanted};
-use crate::model::{Holder, UnitIndex, WorkerId};
+use super::attempt::Leave;
+use crate::environments::{Reservation, ReservationError, Reservations, Waiting, Wanted};
+use crate::model::{Fence, Holder, UnitIndex, WorkerId};
 
 /// What a worker locks resources with.
 #[derive(Clone, Debug)]
@@ -22,34 +23,99 @@ pub struct Resources {
     pub ttl: Duration,
 }
 
+/// A resource that a unit has asked for. Dropping it leaves the queue, or gives the resource up,
+/// whatever the unit has come to.
+#[derive(Debug)]
+pub struct Asked(watch::Receiver<Standing>);
+
+/// How far a unit has come that has asked for a resource.
+#[derive(Clone, Debug)]
+enum Standing {
+    /// The store has not answered yet.
+    Unknown,
+    /// Others have it.
+    Waiting(Waiting),
+    /// It may use it.
+    Held(Arc<Reservation>),
+    /// It will never be its turn.
+    Failed(Arc<ReservationError>),
+}
+
 impl Resources {
-    /// Waits in the queue for a resource until this unit may use it; `None` where it was told to
-    /// leave meanwhile.
-    ///
-    /// # Errors
-    /// As the store fails.
-    pub(super) async fn lock(
+    /// Asks for a resource that so many units may use at once, for this one under this token.
+    /// `why` tells those who wait behind it what they wait for. The future is all that happens to
+    /// the lock, from its place in the queue until it is given up, for somebody to see to its end;
+    /// `decided` is called once it is clear whether the resource is held.
+    pub fn ask<F: FnOnce() + Send + 'static>(
         &self,
         resource: &str,
         capacity: NonZeroUsize,
-        unit: UnitIndex,
-        mut leave: watch::Receiver<Leave>,
-    ) -> Result<Option<Reservation>, ReservationError> {
+        (unit, token): (UnitIndex, Fence),
+        why: String,
+        decided: F,
+    ) -> (Asked, impl Future<Output = ()> + Send + use<F>) {
         let capacity =
             u32::try_from(capacity.get()).ok().and_then(NonZeroU32::new).unwrap_or(NonZeroU32::MAX);
         let wanted = Wanted {
-            holder: Holder::Worker(format!("{}.{}", self.worker, unit.0)),
+            holder: Holder::Worker(format!("{}.{}.{}", self.worker, unit.0, token.0)),
             author: self.author.clone(),
-            why: String::new(),
+            why,
             environments: vec![(resource.to_owned(), capacity)],
             ttl: self.ttl,
             timeout: Duration::MAX,
         };
-        let stop = told(&mut leave, Leave::ToEnd);
-        match self.reservations.reserve(&wanted, stop, |_| {}).await {
-            Ok(lock) => Ok(Some(lock)),
-            Err(ReservationError::Interrupted { .. }) => Ok(None),
-            Err(error) => Err(error),
+        let reservations = self.reservations.clone();
+        let (say, hear) = watch::channel(Standing::Unknown);
+        let lock = async move {
+            let on_wait = |waiting: &Waiting| {
+                say.send_replace(Standing::Waiting(waiting.clone()));
+            };
+            match reservations.reserve(&wanted, say.closed(), on_wait).await {
+                Ok(lock) => {
+                    let lock = Arc::new(lock);
+                    say.send_replace(Standing::Held(lock.clone()));
+                    decided();
+                    say.closed().await;
+                    lock.release().await;
+                }
+                Err(error) => {
+                    say.send_replace(Standing::Failed(Arc::new(error)));
+                    decided();
+                }
+            }
+        };
+        (Asked(hear), lock)
+    }
+}
+
+impl Asked {
+    /// Waits until the resource is held, for as long as this is not dropped, or it is clear that
+    /// it will not be. It may be given up and called again.
+    ///
+    /// # Errors
+    /// As the store fails.
+    pub async fn decided(&mut self) -> Result<Arc<Reservation>, Arc<ReservationError>> {
+        let decided = |standing: &Standing| matches!(standing, Standing::Held(_) | Standing::Failed(_));
+        match self.0.wait_for(decided).await.as_deref() {
+            Ok(Standing::Held(lock)) => Ok(lock.clone()),
+            Ok(Standing::Failed(error)) => Err(error.clone()),
+            // Whoever saw to it has given that up.
+            Ok(Standing::Unknown | Standing::Waiting(_)) | Err(_) => {
+                Err(Arc::new(ReservationError::Interrupted { waiting: None }))
+            }
+        }
+    }
+
+    /// Whether [`Asked::decided`] has something to tell.
+    pub fn is_decided(&self) -> bool {
+        matches!(*self.0.borrow(), Standing::Held(_) | Standing::Failed(_))
+    }
+
+    /// Whom it waits for, if that is known.
+    pub fn waiting(&self) -> Option<Waiting> {
+        match &*self.0.borrow() {
+            Standing::Waiting(waiting) => Some(waiting.clone()),
+            Standing::Unknown | Standing::Held(_) | Standing::Failed(_) => None,
         }
     }
 }
@@ -57,14 +123,18 @@ impl Resources {
 /// Does something that goes no further than `say` says, as long as the lock is held: that is
 /// told what `leave` is, and to die at once when the lock is lost. Says whether it was, even if
 /// it turned out later that it was not.
-pub(super) async fn while_held<T>(
+pub async fn while_held<T>(
     lock: &Reservation,
     work: impl Future<Output = T>,
     mut leave: watch::Receiver<Leave>,
     say: watch::Sender<Leave>,
 ) -> (T, bool) {
     tokio::pin!(work);
-    let mut lost = false;
+    // This machine may have slept since the lock was its own.
+    let mut lost = lock.is_lost();
+    if lost {
+        say.send_replace(Leave::ToDie);
+    }
     loop {
         tokio::select! {
             biased;

@@ -5,11 +5,12 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use cargo_etcdtest::store::{KeyRange, SharedStore, list};
+use cargo_etcdtest::store::{KeyRange, Op, Revision, SharedStore, Txn, list};
 use jiff::{SignedDuration, Timestamp};
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use whole_program::etcd::Etcd;
+use whole_program::processes::eventually;
 use whole_program::root;
 use whole_program::subject::{Running, Subject};
 
@@ -18,6 +19,9 @@ use whole_program::subject::{Running, Subject};
 const RULES: &str = "[[profile.default.overrides]]\n\
     filter = 'test(late::c10) | test(/early::c0[0-4]/) | test(passes_at_the_third)'\n\
     exclusive = 'printer'\n";
+
+/// Where they stand in its queue.
+const QUEUE: &str = "/locks/resources/printer/";
 
 /// Machines that share an etcd, one of which has the printer.
 struct Shared {
@@ -44,11 +48,25 @@ impl Shared {
 
     /// How many have the printer or wait for it.
     fn places(&self) -> usize {
-        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(async {
-            let store: SharedStore = std::sync::Arc::new(self.etcd.connect().await);
-            list(store.as_ref(), KeyRange::prefix("/locks/resources/printer/")).await.unwrap().pairs.len()
+        self.with_store(async |store| {
+            list(store.as_ref(), KeyRange::prefix(QUEUE)).await.unwrap().pairs.len()
         })
+    }
+
+    /// Deletes the place of whoever stands last in the queue, and says when that was taken.
+    fn remove_last_place(&self) -> Revision {
+        self.with_store(async |store| {
+            let page = list(store.as_ref(), KeyRange::prefix(QUEUE)).await.unwrap();
+            let last = page.pairs.into_iter().max_by_key(|place| place.created).unwrap();
+            let then = vec![Op::Delete(KeyRange::key(last.key))];
+            store.txn(Txn { then, ..Txn::default() }).await.unwrap();
+            last.created
+        })
+    }
+
+    fn with_store<T>(&self, work: impl AsyncFnOnce(SharedStore) -> T) -> T {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async { work(std::sync::Arc::new(self.etcd.connect().await)).await })
     }
 
     /// Fails unless the printer still has its holder and nobody waits for it, then lets that end.
@@ -158,4 +176,28 @@ fn a_run_whose_other_tests_fail_does_not_wait_for_a_resource() {
     assert_eq!(of(&events, "run-cancelled").len(), 1, "{ran:?}");
     assert_eq!(of(&events, "unit-finished").len(), 1, "{ran:?}");
     shared.end();
+}
+
+#[test]
+fn who_loses_its_place_in_the_queue_takes_a_new_one() {
+    let shared = Shared::new();
+    let mut run = shared.start(&["gate::early::c00", "--format", "json"]);
+    run.line_with("resource-waiting").unwrap();
+    let lost = shared.remove_last_place();
+    eventually(|| (shared.places() == 2).then_some(()), "another place");
+    assert_ne!(shared.remove_last_place(), lost, "it stands behind all others");
+    fs::write(shared.subject.meeting("go"), "").unwrap();
+    let (ran, holder) = (run.end(), shared.holder.end());
+    assert_eq!((ran.code, holder.code), (Some(0), Some(0)), "{ran:?}");
+}
+
+#[test]
+fn a_run_that_has_nothing_to_do_but_to_wait_does_not_outwait_a_store_that_is_away() {
+    let mut shared = Shared::new();
+    let mut run = shared.start(&["gate::early::c00", "--store-timeout", "1s", "--format", "json"]);
+    run.line_with("resource-waiting").unwrap();
+    shared.etcd.kill();
+    let ran = run.end();
+    assert_eq!(ran.code, Some(103), "{ran:?}");
+    assert!(ran.events().iter().all(|event| event["event"] != "attempt-started"), "{ran:?}");
 }

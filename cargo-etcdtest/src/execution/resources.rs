@@ -154,3 +154,104 @@ pub async fn while_held<T>(
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::task::JoinHandle;
+
+    use super::*;
+    use crate::store::local::LocalStore;
+    use crate::store::{KeyRange, SharedStore, list};
+
+    /// A worker on a store, where each of its units that has asked is seen to.
+    struct Worker {
+        store: SharedStore,
+        resources: Resources,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Worker {
+        fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store: SharedStore = Arc::new(LocalStore::open(folder.path()).unwrap());
+            let resources = Resources {
+                reservations: Reservations::new(store.clone(), Duration::from_secs(30)),
+                worker: WorkerId::generate("desk"),
+                author: "ann@desk".into(),
+                ttl: Duration::from_mins(1),
+            };
+            Self { store, resources, _folder: folder }
+        }
+
+        fn ask(&self, unit: u32) -> (Asked, JoinHandle<()>) {
+            let why = format!("the test {unit}");
+            let unit = (UnitIndex(unit), Fence(1));
+            let (asked, lock) = self.resources.ask("printer", NonZeroUsize::MIN, unit, why, || {});
+            (asked, tokio::spawn(lock))
+        }
+
+        /// How many have the printer or wait for it.
+        async fn places(&self) -> usize {
+            list(self.store.as_ref(), KeyRange::prefix("/locks/")).await.unwrap().pairs.len()
+        }
+    }
+
+    /// Waits until it is known for whom it waits.
+    async fn waits(asked: &mut Asked) -> Waiting {
+        asked.0.wait_for(|standing| matches!(standing, Standing::Waiting(_))).await.unwrap();
+        assert!(!asked.is_decided());
+        asked.waiting().unwrap()
+    }
+
+    #[tokio::test]
+    async fn who_is_dropped_leaves_the_queue_and_gives_up_what_it_has() {
+        let worker = Worker::new();
+        let (mut first, first_lock) = worker.ask(1);
+        first.decided().await.unwrap();
+        assert!(first.is_decided() && first.waiting().is_none());
+        let (mut second, second_lock) = worker.ask(2);
+        let (mut third, third_lock) = worker.ask(3);
+        let waiting = waits(&mut second).await;
+        assert_eq!(waiting.holders[0].why, "the test 1");
+        waits(&mut third).await;
+        drop(second);
+        second_lock.await.unwrap();
+        assert_eq!(worker.places().await, 2);
+        drop(first);
+        first_lock.await.unwrap();
+        third.decided().await.unwrap();
+        drop(third);
+        third_lock.await.unwrap();
+        assert_eq!(worker.places().await, 0);
+    }
+
+    #[tokio::test]
+    async fn who_is_dropped_at_once_leaves_nothing() {
+        let worker = Worker::new();
+        let (asked, lock) = worker.ask(1);
+        drop(asked);
+        lock.await.unwrap();
+        assert_eq!(worker.places().await, 0);
+    }
+
+    #[tokio::test]
+    async fn a_unit_that_asks_again_does_not_wait_for_what_it_left() {
+        let worker = Worker::new();
+        let (mut first, first_lock) = worker.ask(1);
+        first.decided().await.unwrap();
+        // Nobody sees to its end.
+        first_lock.abort();
+        let (mut again, _lock) = worker.ask(1);
+        again.decided().await.unwrap();
+        assert_eq!(worker.places().await, 1);
+    }
+
+    #[tokio::test]
+    async fn whoever_saw_to_it_and_gave_that_up_is_not_waited_for() {
+        let worker = Worker::new();
+        let (mut first, lock) = worker.ask(1);
+        lock.abort();
+        let failed = first.decided().await;
+        assert!(matches!(*failed.unwrap_err(), ReservationError::Interrupted { .. }));
+    }
+}

@@ -279,10 +279,6 @@ async fn run_reserved(
     let claims = Claims::new(membership).await?;
     let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
     timings.end("execute");
-    if ended == Ended::Unneeded {
-        claims.into_membership().leave().await;
-        return Err(RunError::Unneeded(id));
-    }
     let storing = claims.storing();
     let ending = Box::pin(end_part(claims, ended, &plan, events));
     let details = without_tests(&leave, &id, ending).await?;
@@ -323,8 +319,9 @@ fn begin_journal(
 /// lost and another worker waits for them anew.
 ///
 /// # Errors
-/// [`RunError::Left`] where others go on without this one, [`RunError::Unfinished`] where the store
-/// went away after all was stored; what it said, where it failed for good.
+/// [`RunError::Left`] where others go on without this one, [`RunError::Unneeded`] where what is left
+/// is not for it, [`RunError::Unfinished`] where the store went away after all was stored; what it
+/// said, where it failed for good.
 pub async fn end_part(
     mut claims: Claims,
     ended: Ended,
@@ -347,6 +344,11 @@ pub async fn end_part(
     if anew {
         membership.leave().await;
         return Ok(None);
+    }
+    if ended == Ended::Unneeded && membership.run().state == RunState::Running {
+        let run = membership.id().clone();
+        membership.leave().await;
+        return Err(RunError::Unneeded(run));
     }
     if ended == Ended::Left && membership.run().state == RunState::Running {
         if membership.leave_to_others().await? {

@@ -224,6 +224,30 @@ fn whatever_a_test_does_it_gets_its_own_result_and_leaves_nothing() {
 }
 
 #[test]
+fn what_a_test_leaves_behind_is_found_whoever_kills_the_keeper_meanwhile() {
+    let (subject, leftovers) = (Subject::hostile(), Leftovers::new());
+    let wanted = expected();
+    let repetitions = (10 * rounds()).to_string();
+    let tests = "test(~leaves_a) | test(=passes) | test(=exits_with_3) | test(=kills_its_parent) | \
+                 binary(annotated) & test(=kills_its_grandparent)";
+    let arguments = ["run", "-E", tests, "--stress", &repetitions, "--no-fail-fast", "--test-threads", "4"];
+    let mut command =
+        command(&subject, &leftovers, &[&arguments[..], &["--format", "json", "--shuffle"]].concat());
+    let ran = Running::start(&mut command).end();
+    let mut different = Vec::new();
+    for event in ran.events().iter().filter(|event| event["event"] == "unit-finished") {
+        let (name, found) = line(event);
+        let wanted = &wanted[&name];
+        if found[..3] != wanted[..3] {
+            different.push(format!("{name:?}: {found:?}, not {wanted:?}"));
+        }
+    }
+    assert!(different.is_empty(), "{}\n{}", different.join("\n"), ran.stderr);
+    assert_eq!(ran.code, Some(100), "{}", ran.stderr);
+    leftovers.assert_none();
+}
+
+#[test]
 fn nextest_says_the_same_of_all_that_it_can_tell() {
     if Command::new("cargo")
         .args(["nextest", "--version"])

@@ -290,9 +290,8 @@ impl Tried {
             }
         };
         self.lock = None;
-        // Somebody else may have used its resource at the same time: so this says nothing.
-        if lost && *leave.borrow() == Leave::ToFinish {
-            return Next::Again(self.with(rules), Duration::ZERO);
+        if lost {
+            return self.unlocked(work, rules, *leave.borrow());
         }
         let (mut attempt, output) = match ran {
             Ran::ToItsEnd(attempt) => *attempt,
@@ -329,6 +328,15 @@ impl Tried {
         let reason = attempt.message.filter(|_| outcome == Outcome::Skipped);
         let shown = if outcome.is_failure() { rules.failure_output } else { rules.success_output };
         Next::Done(self.done(work, unit, outcome, reason, shown, events))
+    }
+
+    /// What comes after an attempt whose lock was lost: somebody else may have used the resource at
+    /// the same time, so it says nothing.
+    fn unlocked(self, work: &Work, rules: TestPolicy, leave: Leave) -> Next {
+        match leave {
+            Leave::ToFinish => Next::Again(self.with(rules), Duration::ZERO),
+            Leave::ToEnd | Leave::ToDie | Leave::ToQuit => Next::Stopped(self.anew(work)),
+        }
     }
 
     /// The unit with its result, which is announced once it is kept.

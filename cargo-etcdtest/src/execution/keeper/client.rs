@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use etcdtest::protocol::ATTEMPT_VARIABLE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, ioctl_fionbio, ioctl_fionread};
+use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{
     AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
     SocketType, recv, send, sendmsg, shutdown, socketpair,
@@ -33,8 +33,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::ARGUMENT;
+use super::lost::{Lost, Moment};
 use super::message::{REPLY, Reply, Request};
-use super::orphans::{child_started_with, children, end_all_children, has_variable};
+use super::orphans::{children, end_all_children, has_variable};
 use crate::config::CREDENTIALS;
 use crate::execution::process::Started;
 
@@ -64,6 +65,8 @@ pub(in crate::execution) struct Keeper {
     current: tokio::sync::Mutex<Option<(Arc<Life>, JoinHandle<()>)>>,
     /// One before the current was killed: what had come to it is this process's.
     orphaned: AtomicBool,
+    /// Children of dead keepers, which this process waits for.
+    waited: Arc<Mutex<HashSet<Pid>>>,
 }
 
 /// One keeper process, from its start to its end.
@@ -75,6 +78,7 @@ pub(super) struct Life {
     /// The list of its children, where the system keeps one.
     children: Option<File>,
     state: Mutex<State>,
+    waited: Arc<Mutex<HashSet<Pid>>>,
 }
 
 #[derive(Debug, Default)]
@@ -86,14 +90,12 @@ struct State {
     /// Whose end was told last.
     last_ended: Option<Pid>,
     gone: bool,
-    /// What was running when it died.
-    known: HashSet<i32>,
 }
 
 impl Keeper {
     /// A keeper that begins when it is first needed.
     pub(super) fn new(program: PathBuf, folder: Option<PathBuf>) -> Self {
-        Self { program, folder, current: tokio::sync::Mutex::default(), orphaned: AtomicBool::default() }
+        Self { program, folder, current: <_>::default(), orphaned: <_>::default(), waited: <_>::default() }
     }
 
     /// Starts a process in a group of its own, with these as standard input, output and
@@ -120,12 +122,13 @@ impl Keeper {
         command: &Command,
         streams: [BorrowedFd<'_>; 3],
     ) -> io::Result<Option<Started>> {
+        let lost = Lost { command, streams, since: Moment::now() };
         let life = self.life().await?;
         match life.spawn(command, streams, Some(first)).await? {
             Some(Ok(started)) => Ok(Some(started)),
             Some(Err(error)) if Errno::from_io_error(&error) != Some(Errno::CANCELED) => Err(error),
             Some(Err(_)) => Ok(None),
-            None => life.left_running(streams),
+            None => life.left_running(&lost),
         }
     }
 
@@ -135,12 +138,13 @@ impl Keeper {
         command: &Command,
         streams: [BorrowedFd<'_>; 3],
     ) -> io::Result<(Started, Arc<Life>)> {
+        let lost = Lost { command, streams, since: Moment::now() };
         for _ in 0..TRIES {
             let life = self.life().await?;
             if let Some(answer) = life.spawn(command, streams, None).await? {
                 return answer.map(|started| (started, life));
             }
-            if let Some(started) = life.left_running(streams)? {
+            if let Some(started) = life.left_running(&lost)? {
                 return Ok((started, life));
             }
         }
@@ -160,7 +164,7 @@ impl Keeper {
                 sleep(LOOK).await;
             }
             if life.locked().gone || self.orphaned.load(Ordering::Relaxed) {
-                left.extend(children());
+                left.extend(children().map(|child| child.id));
             }
             left.retain(|process| has_variable(*process, ATTEMPT_VARIABLE, attempt));
             left
@@ -207,7 +211,7 @@ impl Keeper {
             }
             self.orphaned.store(true, Ordering::Relaxed);
         }
-        let (life, child) = Life::begin(&self.program, self.folder.as_deref())?;
+        let (life, child) = Life::begin(&self.program, self.folder.as_deref(), Arc::clone(&self.waited))?;
         let life = Arc::new(life);
         let reading = tokio::spawn(Arc::clone(&life).read(child));
         *current = Some((Arc::clone(&life), reading));
@@ -224,7 +228,11 @@ impl Drop for Keeper {
 }
 
 impl Life {
-    fn begin(program: &Path, folder: Option<&Path>) -> io::Result<(Self, Child)> {
+    fn begin(
+        program: &Path,
+        folder: Option<&Path>,
+        waited: Arc<Mutex<HashSet<Pid>>>,
+    ) -> io::Result<(Self, Child)> {
         // What a dead keeper leaves comes to the runner.
         set_child_subreaper(Some(getpid()))?;
         let (ours, theirs) =
@@ -249,7 +257,7 @@ impl Life {
             File::open(format!("/proc/{pid}/task/{pid}/children")).ok()
         });
         let socket = UnixStream::from_std(ours.into())?;
-        Ok((Self { socket, pid, children, state: Mutex::default() }, child))
+        Ok((Self { socket, pid, children, state: Mutex::default(), waited }, child))
     }
 
     /// Asks for a process; `None` where the keeper died before it answered.
@@ -266,13 +274,16 @@ impl Life {
                 return Ok(None);
             }
             state.last_id += 1;
-            state.last_id
+            let id = state.last_id;
+            // At once, so that it is dropped with the others when the keeper dies.
+            state.starting.insert(id, sender);
+            id
         };
-        let packet = Request::encode(id, after, command)?;
-        self.locked().starting.insert(id, sender);
+        let packet =
+            Request::encode(id, after, command).inspect_err(|_| drop(self.locked().starting.remove(&id)))?;
         let sent = self.socket.async_io(Interest::WRITABLE, || send_with(&self.socket, &packet, &streams));
         match sent.await {
-            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error) if !is_of_the_dead(&error) => {
                 self.locked().starting.remove(&id);
                 Err(error)
             }
@@ -297,7 +308,7 @@ impl Life {
         if let Some((_, status)) = state.unclaimed.remove(&number) {
             let _ = ended.send(status);
         } else if state.gone {
-            tokio::spawn(reap(pid, ended));
+            self.wait_for(pid, ended);
         } else {
             state.running.insert(number, ended);
         }
@@ -326,24 +337,36 @@ impl Life {
         hung_up[0].revents().contains(PollFlags::HUP) && !self.locked().gone
     }
 
-    /// The process that it was asked to start with these streams when it died, if it had: this
-    /// process's child now, though it may have ended.
+    /// The process that it was asked for when it died, if it had started that.
     ///
     /// # Errors
     /// It was begun, and how it ended the system does not tell.
-    fn left_running(&self, streams: [BorrowedFd<'_>; 3]) -> io::Result<Option<Started>> {
-        let begun = ioctl_fionread(streams[1]).is_ok_and(|printed| printed > 0);
-        match child_started_with(&streams, begun, &self.locked().known) {
-            Some(pid) => {
-                let (sender, ended) = oneshot::channel();
-                tokio::spawn(reap(pid, sender));
-                Ok(Some((pid, ended)))
-            }
-            None if begun => Err(io::Error::other(
-                "it was begun, but the runner's keeper was killed just then, and how it ended is not known",
-            )),
-            None => Ok(None),
-        }
+    fn left_running(&self, lost: &Lost<'_>) -> io::Result<Option<Started>> {
+        let found = {
+            let mut waited = self.waited();
+            let found = lost.find(&waited)?;
+            waited.extend(found);
+            found
+        };
+        Ok(found.map(|pid| {
+            let (sender, ended) = oneshot::channel();
+            self.wait_for(pid, sender);
+            (pid, ended)
+        }))
+    }
+
+    /// Has this process wait for a child that it did not start itself.
+    fn wait_for(&self, pid: Pid, ended: oneshot::Sender<ExitStatus>) {
+        self.waited().insert(pid);
+        let waited = Arc::clone(&self.waited);
+        tokio::spawn(async move {
+            reap(pid, ended).await;
+            waited.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+        });
+    }
+
+    fn waited(&self) -> std::sync::MutexGuard<'_, HashSet<Pid>> {
+        self.waited.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn close(&self) {
@@ -372,6 +395,8 @@ impl Life {
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                // That it died before it had read everything is told first, and then what it said.
+                Err(error) if is_of_the_dead(&error) => {}
                 Ok(_) | Err(_) => break,
             }
         }
@@ -382,15 +407,14 @@ impl Life {
             state.gone = true;
             // It may have been killed between telling of an end and reaping.
             let _ = state.last_ended.take().map(|pid| waitpid(Some(pid), WaitOptions::NOHANG));
-            state.known = state.running.keys().copied().collect();
             (std::mem::take(&mut state.starting), std::mem::take(&mut state.running))
         };
-        drop(starting);
         for (pid, ended) in running {
             if let Some(pid) = Pid::from_raw(pid) {
-                tokio::spawn(reap(pid, ended));
+                self.wait_for(pid, ended);
             }
         }
+        drop(starting);
     }
 
     fn hear(&self, reply: Reply) {
@@ -454,6 +478,11 @@ pub(super) fn send_with(socket: impl AsFd, bytes: &[u8], streams: &[BorrowedFd<'
     control.push(SendAncillaryMessage::ScmRights(streams));
     sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
     Ok(())
+}
+
+/// Whether this is what the system says of a socket whose other end is gone.
+fn is_of_the_dead(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Waits for a child of this process that it did not start itself.

@@ -7,6 +7,7 @@
 //! descriptors of the process's three streams.
 
 mod client;
+mod lost;
 mod message;
 mod orphans;
 mod serve;

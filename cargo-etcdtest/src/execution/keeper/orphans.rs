@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use rustix::fs::fstat;
 use rustix::io::Errno;
 use rustix::process::{
-    Pid, Signal, WaitOptions, getpgid, getpgrp, getpid, getsid, kill_process, kill_process_group, wait,
+    Pid, Signal, WaitOptions, getpgid, getpgrp, getpid, kill_process, kill_process_group, wait,
 };
 
 /// Kills all children with their groups, and those that come to this process as its
@@ -19,7 +19,7 @@ pub(super) fn end_all_children() {
             Ok(None) => {}
             Err(_) => return,
         }
-        for child in children() {
+        for Described { id: child, .. } in children() {
             if let Ok(group) = getpgid(Some(child))
                 && group != getpgrp()
             {
@@ -41,47 +41,37 @@ pub(super) fn has_variable(process: Pid, name: &str, value: &str) -> bool {
     variables.is_ok_and(|variables| variables.split(|byte| *byte == 0).any(is_meant))
 }
 
-/// The child of this process that a keeper has started with these pipes or sockets and died before
-/// it could say so: one that holds them, or, where it has `begun`, that has ended or is about to.
-/// Those that are known are others.
-pub(super) fn child_started_with(
-    streams: &[BorrowedFd<'_>],
-    begun: bool,
-    known: &HashSet<i32>,
-) -> Option<Pid> {
-    let held = Held::of(streams);
-    let children = children();
-    // So it was started; what it has left behind may be otherwise.
-    let leads = |child: &&Pid| {
-        !known.contains(&child.as_raw_nonzero().get())
-            && getpgid(Some(**child)) == Ok(**child)
-            && getsid(Some(**child)).is_ok_and(|session| getsid(None) == Ok(session))
-    };
-    let leaders: Vec<&Pid> = children.iter().filter(leads).collect();
-    let holder = leaders.iter().find(|child| held.is_open_in(***child)).copied();
-    let ended = || leaders.iter().find(|child| begun && !has_anything_open(***child)).copied();
-    let other = || children.iter().find(|child| held.is_open_in(**child));
-    holder.or_else(ended).or_else(other).copied()
+/// A process as the system describes it.
+#[derive(Debug)]
+pub(super) struct Described {
+    pub(super) id: Pid,
+    /// The beginning of the name of its program's file, in bytes at most 15.
+    pub(super) name: Vec<u8>,
+    parent: i32,
+    pub(super) group: i32,
+    pub(super) session: i32,
+    /// When it was started, in hundredths of a second since the system was.
+    pub(super) started: u64,
 }
 
-/// Whether a process has a file open that may be looked at: one that has ended has none.
-fn has_anything_open(process: Pid) -> bool {
-    fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero())).is_ok_and(|mut open| open.next().is_some())
+impl Described {
+    fn of(id: Pid) -> Option<Self> {
+        let stat = fs::read(format!("/proc/{}/stat", id.as_raw_nonzero())).ok()?;
+        // The name, in brackets, may contain anything.
+        let begin = stat.iter().position(|byte| *byte == b'(')? + 1;
+        let end = stat.iter().rposition(|byte| *byte == b')')?;
+        let mut fields = std::str::from_utf8(stat.get(end + 1..)?).ok()?.split_whitespace().skip(1);
+        let mut number = || fields.next()?.parse::<i32>().ok();
+        let (parent, group, session) = (number()?, number()?, number()?);
+        let started = fields.nth(15)?.parse().ok()?;
+        Some(Self { id, name: stat.get(begin..end)?.to_vec(), parent, group, session, started })
+    }
 }
 
-/// This process's children.
-pub(super) fn children() -> Vec<Pid> {
-    let parent = getpid().as_raw_nonzero().to_string();
-    processes()
-        .filter(|process| {
-            let stat = fs::read_to_string(format!("/proc/{}/stat", process.as_raw_nonzero()));
-            // The name, in brackets, may contain anything; then come state and parent.
-            stat.is_ok_and(|stat| {
-                let fields = stat.rsplit_once(')').map_or("", |(_, fields)| fields);
-                fields.split_whitespace().nth(1) == Some(&parent)
-            })
-        })
-        .collect()
+/// This process's children, those that have ended and were not waited for too.
+pub(super) fn children() -> impl Iterator<Item = Described> {
+    let parent = getpid().as_raw_nonzero().get();
+    processes().filter_map(Described::of).filter(move |process| process.parent == parent)
 }
 
 /// Kills every other process that holds one of these pipes or sockets, in or out of any
@@ -94,15 +84,15 @@ pub(in crate::execution) fn end_holders(streams: &[BorrowedFd<'_>]) -> bool {
 }
 
 /// The names by which `/proc` calls pipes and sockets.
-struct Held(HashSet<String>);
+pub(super) struct Held(HashSet<String>);
 
 impl Held {
-    fn of(streams: &[BorrowedFd<'_>]) -> Self {
+    pub(super) fn of(streams: &[BorrowedFd<'_>]) -> Self {
         let inodes = streams.iter().filter_map(|stream| fstat(stream).ok()).map(|stat| stat.st_ino);
         Self(inodes.flat_map(|inode| [format!("pipe:[{inode}]"), format!("socket:[{inode}]")]).collect())
     }
 
-    fn is_open_in(&self, process: Pid) -> bool {
+    pub(super) fn is_open_in(&self, process: Pid) -> bool {
         let open = fs::read_dir(format!("/proc/{}/fd", process.as_raw_nonzero()));
         open.into_iter().flatten().flatten().any(|entry| {
             fs::read_link(entry.path())

@@ -241,21 +241,25 @@ mod tests {
     /// What comes of a script that notes its start, whose keeper dies.
     struct Attempt {
         keeper: Keeper,
+        name: String,
         folder: tempfile::TempDir,
         write: OwnedFd,
         _read: OwnedFd,
     }
 
     impl Attempt {
-        fn new(death: Option<&str>) -> Self {
+        fn new(death: &str) -> Self {
             let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keeper-that-dies.sh");
             let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-            let keeper = Keeper::new(program, death.map(PathBuf::from));
-            Self { keeper, folder: tempfile::tempdir().unwrap(), write, _read: read }
+            let keeper = Keeper::new(program, Some(death.into()));
+            Self { keeper, name: death.into(), folder: tempfile::tempdir().unwrap(), write, _read: read }
         }
 
         async fn spawn(&self, script: &str) -> io::Result<Started> {
-            let mut command = Command::new("/bin/sh");
+            // Of a name of its own: what others start is told apart by that.
+            let shell = self.folder.path().join(&self.name);
+            std::os::unix::fs::symlink("/bin/sh", &shell).unwrap();
+            let mut command = Command::new(shell);
             command.args(["-c", &format!("echo started >> starts; {script}")]).current_dir(&self.folder);
             self.keeper.spawn(&command, [self.write.as_fd(); 3]).await
         }
@@ -271,7 +275,7 @@ mod tests {
 
     #[tokio::test]
     async fn what_a_keeper_started_before_it_was_killed_is_not_started_again() {
-        let attempt = Attempt::new(None);
+        let attempt = Attempt::new("early");
         let started = attempt.spawn("while [ ! -e go ]; do sleep 0.01; done; exit 7").await;
         fs::write(attempt.folder.path().join("go"), "").unwrap();
         assert_eq!((status(started).await, attempt.starts()), (Some(7), 1));
@@ -279,14 +283,14 @@ mod tests {
 
     #[tokio::test]
     async fn nor_is_what_has_ended_by_then_and_its_status_is_told() {
-        let attempt = Attempt::new(Some("late"));
+        let attempt = Attempt::new("late");
         let started = attempt.spawn("echo begun; exit 7").await;
         assert_eq!((status(started).await, attempt.starts()), (Some(7), 1));
     }
 
     #[tokio::test]
     async fn nor_is_what_is_gone_without_a_trace_but_what_it_has_printed() {
-        let attempt = Attempt::new(Some("last"));
+        let attempt = Attempt::new("last");
         let lost = attempt.spawn("echo begun; exit 7").await.unwrap_err();
         assert!(lost.to_string().contains("it was begun"), "{lost}");
         assert_eq!(attempt.starts(), 1);

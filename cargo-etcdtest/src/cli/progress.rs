@@ -434,16 +434,13 @@ impl Display for Progress {
                 let workers = if others == 1 { "worker goes" } else { "workers go" };
                 writeln!(out, "{label} the run: {others} other {workers} on with it")
             }),
-            RunEvent::Queued => self.print(|out| {
+            RunEvent::Queued { run } => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Queued"));
-                writeln!(out, "{label} the run waits for workers: `cargo etcdtest worker --run` is one")
+                writeln!(out, "{label} the run waits for workers: `cargo etcdtest worker --run {run}` is one")
             }),
-            RunEvent::Stalled => self.print(|out| {
+            RunEvent::Stalled { run, reason } => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Stalled"));
-                writeln!(
-                    out,
-                    "{label} no live worker works for this run: `cargo etcdtest runs resume` goes on with it"
-                )
+                writeln!(out, "{label} run {run}: {reason}")
             }),
             RunEvent::StoreAway => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));

@@ -97,8 +97,10 @@ fn to_json(event: RunEvent) -> Option<Value> {
         }
         RunEvent::Superseded { units } => json!({ "event": "units-superseded", "units": units }),
         RunEvent::Leaving { others } => json!({ "event": "worker-leaving", "others": others }),
-        RunEvent::Queued => json!({ "event": "run-queued" }),
-        RunEvent::Stalled => json!({ "event": "run-stalled" }),
+        RunEvent::Queued { run } => json!({ "event": "run-queued", "run": run }),
+        RunEvent::Stalled { run, reason } => {
+            json!({ "event": "run-stalled", "run": run, "reason": reason })
+        }
         RunEvent::StoreAway => json!({ "event": "store-away" }),
         RunEvent::Spent { timings, storing } => {
             let phases = timings.phases().iter();

@@ -73,7 +73,7 @@ pub use policy::{Policy, TestPolicy};
 pub use recorder::{Dealt, LocksHeld, Request, Share, record};
 pub use requirements::{Requirements, Unmet, requirements};
 pub use resources::{Asked, Resources, while_held};
-pub use run::{end_part, run};
+pub use run::{end_part, run, tell_over};
 pub use services::{Ground, NotReady, Part, ServiceLog, Supplied, Supply, check};
 pub use sync::{Superseded, Synced, sync};
 pub use timings::Timings;

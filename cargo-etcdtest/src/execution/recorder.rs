@@ -379,17 +379,22 @@ impl Recorder {
     }
 
     async fn flush(&mut self) -> Result<()> {
-        self.waiting.retain(|executed| self.claims.holds(executed.result.unit, executed.result.token));
-        let mut units: Vec<_> = self.waiting.iter().map(|executed| executed.result.unit).collect();
-        let counts = self.share.max_fail != MaxFail::All;
-        let failed = counts && self.waiting.iter().any(|executed| executed.result.outcome.is_failure());
-        let store = store(&mut self.claims, std::mem::take(&mut self.waiting), &self.running);
-        match patiently(store, &self.share, &self.events).await {
-            Ok(()) => {}
-            // Somebody finishes the run without this worker: nothing of it is its own any more.
-            Err(RunError::Superseded { .. }) => self.claims.look().await?,
-            Err(error) => return Err(error),
+        loop {
+            self.waiting.retain(|executed| self.claims.holds(executed.result.unit, executed.result.token));
+            let store = store(&mut self.claims, &self.waiting, &self.running);
+            match patiently(store, &self.share, &self.events).await {
+                Ok(()) => break,
+                // Somebody finishes the run without this worker: nothing of it is its own any more,
+                // unless somebody else has resumed it by now.
+                Err(RunError::Superseded { .. }) => self.claims.look().await?,
+                Err(error) => return Err(error),
+            }
         }
+        let stored = std::mem::take(&mut self.waiting);
+        let mut units: Vec<_> = stored.iter().map(|executed| executed.result.unit).collect();
+        let counts = self.share.max_fail != MaxFail::All;
+        let failed = counts && stored.iter().any(|executed| executed.result.outcome.is_failure());
+        drop(stored);
         let superseded: HashSet<UnitIndex> = self.claims.superseded().iter().copied().collect();
         units.retain(|unit| !superseded.contains(unit));
         self.tell_superseded();
@@ -410,16 +415,15 @@ impl Recorder {
 ///
 /// # Errors
 /// As for any transaction of the run.
-pub(super) async fn store(claims: &mut Claims, units: Vec<Executed>, running: &[UnitIndex]) -> Result<()> {
-    let (results, output): (Vec<_>, Vec<_>) =
-        units.into_iter().map(|unit| (unit.result, unit.output)).unzip();
-    let size = |(key, value): &(Key, Vec<u8>)| key.as_bytes().len() + value.len();
-    for batch in batches(output.into_iter().flatten(), OUTPUT_OPERATIONS, OUTPUT_BYTES, size) {
-        let Some((proof, _)) = batch.last().cloned() else { continue };
-        let puts = batch.into_iter().map(|(key, value)| Op::put(key, value)).collect();
-        claims.membership_mut().write(Duty::Execute, &proof, puts).await?;
+pub(super) async fn store(claims: &mut Claims, units: &[Executed], running: &[UnitIndex]) -> Result<()> {
+    let output = units.iter().flat_map(|unit| &unit.output);
+    let size = |(key, value): &&(Key, Vec<u8>)| key.as_bytes().len() + value.len();
+    for batch in batches(output, OUTPUT_OPERATIONS, OUTPUT_BYTES, size) {
+        let Some((proof, _)) = batch.last() else { continue };
+        let puts = batch.iter().map(|(key, value)| Op::put(key.clone(), value.clone())).collect();
+        claims.membership_mut().write(Duty::Execute, proof, puts).await?;
     }
-    claims.flush(results, running).await
+    claims.flush(units.iter().map(|unit| unit.result.clone()).collect(), running).await
 }
 
 /// What is told of a unit that was lost too often.

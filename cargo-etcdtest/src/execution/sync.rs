@@ -133,7 +133,7 @@ async fn send(
             left.results().filter(|executed| claims.holds(executed.result.unit, executed.result.token));
         let own: Vec<_> = results.cloned().collect();
         for batch in own.chunks(BATCH) {
-            why = match store_units(claims, batch.to_vec(), &running).await {
+            why = match store_units(claims, batch, &running).await {
                 Ok(()) => continue,
                 Err(RunError::LockLost(_)) => Superseded::LocksLost,
                 Err(RunError::Superseded { .. }) => Superseded::Over,

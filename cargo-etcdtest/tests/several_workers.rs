@@ -2,19 +2,26 @@
 
 #![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
+use cargo_etcdtest::config::MaxFail;
 use cargo_etcdtest::execution::{
-    Cancelled, Claimed, Claims, Hand, Histories, Membership, Pace, Plan, Proposal, RunError, cancel,
-    conclude, resume,
+    Cancelled, Claimed, Claims, Executed, Hand, Histories, Membership, Pace, Plan, Proposal, Request,
+    RunError, RunEvent, Share, cancel, conclude, record, resume,
 };
 use cargo_etcdtest::model::{
     Block, Cancellation, Fence, Outcome, PlannedUnit, Run, RunId, RunState, Steward, TestCaseId, UnitIndex,
     UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::store::local::LocalStore;
-use cargo_etcdtest::store::{KeyRange, Op, SharedStore, Txn, decode, decode_block, encode, get, keys, list};
+use cargo_etcdtest::store::{
+    KeyRange, Lease, LeaseId, Op, Page, Read, Result, Revision, SharedStore, Store, StoreStatus, Txn,
+    TxnOutcome, Watch, decode, decode_block, encode, encode_output, get, keys, list,
+};
+use tokio::sync::mpsc;
 
 const PATIENCE: Duration = Duration::from_mins(1);
 
@@ -222,6 +229,86 @@ async fn a_worker_that_was_away_goes_on_with_what_is_still_its_own() {
     let mut units: Vec<_> = site.stored().await.iter().map(|result| result.unit.0).collect();
     units.sort_unstable();
     assert_eq!(units, [0, 1, 2]);
+}
+
+/// A store in which somebody resumes the run as soon as a worker was refused to store output.
+#[derive(Debug)]
+struct Resumed(SharedStore);
+
+#[async_trait]
+impl Store for Resumed {
+    async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
+        let log = |op: &Op| matches!(op, Op::Put { key, .. } if key.as_bytes().starts_with(b"/logs/"));
+        let stores_output = txn.then.iter().any(log);
+        let outcome = self.0.txn(txn).await?;
+        if stores_output && !outcome.succeeded {
+            set_state(&self.0, RunState::Running).await;
+        }
+        Ok(outcome)
+    }
+
+    async fn read(&self, read: Read) -> Result<Page> {
+        self.0.read(read).await
+    }
+
+    async fn watch(&self, range: KeyRange, from: Revision) -> Result<Watch> {
+        self.0.watch(range, from).await
+    }
+
+    async fn grant(&self, ttl: Duration) -> Result<Lease> {
+        self.0.grant(ttl).await
+    }
+
+    async fn keep_alive(&self, lease: LeaseId) -> Result<Duration> {
+        self.0.keep_alive(lease).await
+    }
+
+    async fn revoke(&self, lease: LeaseId) -> Result<()> {
+        self.0.revoke(lease).await
+    }
+
+    async fn compact(&self, upto: Revision) -> Result<()> {
+        self.0.compact(upto).await
+    }
+
+    async fn status(&self) -> Result<StoreStatus> {
+        self.0.status().await
+    }
+}
+
+/// Writes the run's record, whoever else does so.
+async fn set_state(store: &SharedStore, state: RunState) {
+    let key = keys::run(&RunId::new("run"));
+    let run = decode::<Run>(&get(&**store, key.clone()).await.unwrap().unwrap()).unwrap();
+    let put = Op::put(key, encode(&Run { state, ..run }));
+    store.txn(Txn { then: vec![put], ..Txn::default() }).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_result_that_comes_between_the_end_of_a_run_and_its_resumption_is_stored_when_it_is_told() {
+    let mut site = Site::new(1);
+    site.store = Arc::new(Resumed(site.store));
+    let mut claims = site.claims("desk-1").await;
+    let result = site.take_all(&mut claims).await.remove(0);
+    let by = Steward { worker: WorkerId::new("desk-2"), identity: 1 };
+    set_state(&site.store, RunState::Finishing { by, cancelled: true }).await;
+
+    let output = encode_output(&RunId::new("run"), result.unit, result.token, 1, "output", b"said");
+    let (requests, inbox) = mpsc::unbounded_channel();
+    let ((answers, _dealt), (events, mut told)) = (mpsc::unbounded_channel(), mpsc::unbounded_channel());
+    requests.send(Request::Store(Executed { result: result.clone(), output })).unwrap();
+    drop(requests);
+    let (plan, lanes) = (Arc::new(site.plan.clone()), NonZeroUsize::MIN);
+    let share = Share { plan, lanes, journal: None, max_fail: MaxFail::All };
+    record(share, claims, inbox, answers, events).await.unwrap();
+    assert_eq!(site.stored().await, [result]);
+    let mut stored = Vec::new();
+    while let Some(event) = told.recv().await {
+        if let RunEvent::Stored { units } = event {
+            stored.extend(units);
+        }
+    }
+    assert_eq!(stored, [UnitIndex(0)]);
 }
 
 #[tokio::test]

@@ -49,12 +49,12 @@ fn libtest(arguments: Vec<OsString>) -> Result<ExitCode, String> {
     let entries = registry::entries().map_err(|error| error.to_string())?;
     let arguments = parse(arguments);
     if let Some(name) = arguments.filter.as_ref().filter(|_| arguments.exact && !arguments.list)
-        && !entries.iter().any(|entry| entry.name() == name)
+        && !entries.iter().any(|(known, _)| known == name)
     {
         return Err(format!("there is no test `{name}` in this binary, and `--exact` asks for it"));
     }
     panics::watch();
-    let trials = entries.iter().map(|&entry| trial(entry)).collect();
+    let trials = entries.iter().map(|(_, entry)| trial(entry)).collect();
     Ok(libtest_mimic::run(&arguments, trials).exit_code())
 }
 

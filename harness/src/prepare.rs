@@ -104,17 +104,24 @@ impl Provider {
     }
 }
 
-/// Runs every function that a test of this binary needs, one at each step, and gives its
-/// name.
+/// What prepares a value of this type.
+pub(crate) fn provider(id: TypeId) -> Option<&'static Provider> {
+    inventory::iter::<Provider>.into_iter().find(|provider| (provider.id)() == id)
+}
+
+/// Runs every function that a test of this binary needs, one at each step, as the tests in the
+/// order of their names need them first, and gives its name.
 #[cfg(target_os = "linux")]
 pub(crate) fn all() -> impl Iterator<Item = &'static str> {
     // Where the tests cannot be listed, each attempt says why.
     let entries = registry::entries().unwrap_or_default();
-    let needed: Vec<TypeId> = entries.iter().flat_map(|entry| entry.needed()).map(|need| need.id).collect();
-    let mut providers: Vec<_> = inventory::iter::<Provider>.into_iter().collect();
-    providers.retain(|provider| needed.contains(&(provider.id)()));
-    providers.sort_unstable_by_key(|provider| (provider.file, provider.line));
-    providers.into_iter().map(|provider| {
+    let mut needed = Vec::new();
+    for need in entries.iter().flat_map(|(_, entry)| entry.needed()) {
+        if !needed.contains(&need.id) {
+            needed.push(need.id);
+        }
+    }
+    needed.into_iter().filter_map(provider).map(|provider| {
         provider.value();
         provider.name()
     })
@@ -125,9 +132,7 @@ impl<'a, T: Send + Sync + 'static> Extract<'a> for &'a Prepared<T> {
         // With two functions for a type, or none, no test starts.
         registry::entries().map_err(|wrong| Failure(wrong.to_string()))?;
         let missing = || Failure(format!("nothing prepares a `{}`", type_name::<T>()));
-        let provider =
-            inventory::iter::<Provider>.into_iter().find(|provider| (provider.id)() == TypeId::of::<T>());
-        match provider.ok_or_else(missing)?.value() {
+        match provider(TypeId::of::<T>()).ok_or_else(missing)?.value() {
             Ok(value) => value.downcast_ref().ok_or_else(missing),
             Err(Cause::Failed(why)) => Err(Failure(why.clone())),
             Err(Cause::Skipped(why)) => skip(why.clone()),

@@ -1,12 +1,13 @@
 //! The tests of this binary, as the macro left them.
 
 use std::fmt;
+use std::ptr;
 use std::sync::OnceLock;
 use std::time::Duration;
 
 use crate::Context;
 use crate::extract::Declared;
-use crate::prepare::{Need, Provider};
+use crate::prepare::{self, Need, Provider};
 use crate::protocol::{Listed, Listing};
 use crate::result::Failure;
 
@@ -89,6 +90,10 @@ impl Entry {
         without_crate(self.path)
     }
 
+    fn place(&self) -> Place {
+        (self.file, self.line)
+    }
+
     /// What has to be prepared for it.
     pub(crate) fn needed(&self) -> impl Iterator<Item = Need> {
         self.parameters.iter().filter_map(|parameter| (parameter.need)())
@@ -122,39 +127,44 @@ pub(crate) fn without_crate(path: &'static str) -> &'static str {
     path.split_once("::").map_or(path, |(_, name)| name)
 }
 
+/// A test with its name, which is cut out of its path once: unoptimised, cutting costs more than comparing.
+pub(crate) type Named = (&'static str, &'static Entry);
+
 /// All tests of the binary in the order of their names.
-pub(crate) fn entries() -> Result<&'static [&'static Entry], Wrong> {
-    static ENTRIES: OnceLock<Result<Vec<&'static Entry>, Wrong>> = OnceLock::new();
+pub(crate) fn entries() -> Result<&'static [Named], Wrong> {
+    static ENTRIES: OnceLock<Result<Vec<Named>, Wrong>> = OnceLock::new();
     ENTRIES.get_or_init(sorted).as_deref().map_err(Clone::clone)
 }
 
-fn sorted() -> Result<Vec<&'static Entry>, Wrong> {
-    let mut entries: Vec<_> = inventory::iter::<Entry>.into_iter().collect();
-    // Every attempt in a process of its own sorts: unoptimised, finding a name costs more than comparing two.
-    entries.sort_by_cached_key(|entry| (entry.name(), entry.file, entry.line));
-    if let Some(pair) = entries.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
-        let places = [(pair[0].file, pair[0].line), (pair[1].file, pair[1].line)];
-        return Err(Wrong::SameName { name: pair[0].name(), places });
+// Whoever builds tests builds this: of what is generic there is as little as it takes.
+fn sorted() -> Result<Vec<Named>, Wrong> {
+    let mut entries = Vec::new();
+    for entry in inventory::iter::<Entry> {
+        entries.push((entry.name(), entry));
+    }
+    entries.sort_unstable_by(|(a, one), (b, other)| (a, one.place()).cmp(&(b, other.place())));
+    for pair in entries.windows(2) {
+        if pair[0].0 == pair[1].0 {
+            return Err(Wrong::SameName { name: pair[0].0, places: [pair[0].1.place(), pair[1].1.place()] });
+        }
     }
     check_prepared(&entries)?;
     Ok(entries)
 }
 
-fn check_prepared(entries: &[&'static Entry]) -> Result<(), Wrong> {
-    let mut providers: Vec<_> = inventory::iter::<Provider>.into_iter().collect();
-    providers.sort_unstable_by_key(|provider| ((provider.id)(), provider.file, provider.line));
-    if let Some(pair) = providers.windows(2).find(|pair| (pair[0].id)() == (pair[1].id)()) {
-        let places = [(pair[0].file, pair[0].line), (pair[1].file, pair[1].line)];
-        return Err(Wrong::SameType { ty: (pair[0].ty)(), places });
+fn check_prepared(entries: &[Named]) -> Result<(), Wrong> {
+    for provider in inventory::iter::<Provider> {
+        for other in inventory::iter::<Provider> {
+            let (place, behind) = ((provider.file, provider.line), (other.file, other.line));
+            if !ptr::eq(provider, other) && place <= behind && (provider.id)() == (other.id)() {
+                return Err(Wrong::SameType { ty: (provider.ty)(), places: [place, behind] });
+            }
+        }
     }
-    for entry in entries {
+    for (name, entry) in entries {
         for need in entry.needed() {
-            if providers.binary_search_by_key(&need.id, |provider| (provider.id)()).is_err() {
-                return Err(Wrong::NotPrepared {
-                    ty: need.ty,
-                    test: entry.name(),
-                    place: (entry.file, entry.line),
-                });
+            if prepare::provider(need.id).is_none() {
+                return Err(Wrong::NotPrepared { ty: need.ty, test: name, place: entry.place() });
             }
         }
     }
@@ -163,14 +173,11 @@ fn check_prepared(entries: &[&'static Entry]) -> Result<(), Wrong> {
 
 /// The test of this name.
 pub(crate) fn find(name: &str) -> Result<Option<&'static Entry>, Wrong> {
-    // Each child of a zygote looks once: unoptimised, cutting names costs more than comparing.
-    static NAMES: OnceLock<Vec<&'static str>> = OnceLock::new();
     let entries = entries()?;
-    let names = NAMES.get_or_init(|| entries.iter().map(|entry| entry.name()).collect());
-    Ok(names.binary_search(&name).ok().map(|at| entries[at]))
+    Ok(entries.binary_search_by(|(known, _)| (*known).cmp(name)).ok().map(|at| entries[at].1))
 }
 
 /// What the runner is told of the tests.
 pub(crate) fn listing() -> Result<Listing, Wrong> {
-    Ok(Listing { tests: entries()?.iter().map(|entry| entry.listed()).collect() })
+    Ok(Listing { tests: entries()?.iter().map(|(_, entry)| entry.listed()).collect() })
 }

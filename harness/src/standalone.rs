@@ -86,7 +86,11 @@ fn secrets() -> Secrets {
         let name = name.into_string().ok()?.strip_prefix(SECRET_VARIABLES)?.to_owned();
         Some((name, value.into_string().ok()?))
     };
-    Secrets(env::vars_os().filter_map(ours).collect())
+    let mut secrets = Secrets::default();
+    for (name, secret) in env::vars_os().filter_map(ours) {
+        secrets.0.insert(name, secret);
+    }
+    secrets
 }
 
 fn json(path: &Path, text: &str) -> Result<EnvironmentData, String> {

@@ -231,6 +231,11 @@ impl Etcd {
         Ok(answer)
     }
 
+    /// How often it refused a token as one that it does not know, or not any more.
+    pub fn refused_tokens(&self) -> usize {
+        self.log().matches("invalid auth token").count()
+    }
+
     fn log(&self) -> String {
         std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default()
     }

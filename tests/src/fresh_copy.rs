@@ -1,11 +1,11 @@
-//! The checkout as somebody has it who just cloned it.
+//! The checkout as somebody has it who just cloned it: a repository with nothing to commit.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::{env, fs};
 
-use crate::{Project, etcd, program, root};
+use crate::{Project, Ran, etcd, program, root};
 
 /// A copy of the checkout, removed on drop. Its path stays the same, so that what was built
 /// for it can be used again.
@@ -35,6 +35,7 @@ impl FreshCopy {
             }
         }
         fs::create_dir_all(copy.join("target")).expect("a folder can be made");
+        commit_all(&copy);
         Self(copy)
     }
 
@@ -72,6 +73,21 @@ impl FreshCopy {
 impl Drop for FreshCopy {
     fn drop(&mut self) {
         let _ = fs::remove_dir_all(&self.0);
+    }
+}
+
+/// Makes a folder a repository with all of it in one commit.
+///
+/// # Panics
+/// There is no git.
+pub fn commit_all(folder: &Path) {
+    for arguments in [
+        &["init", "--quiet"][..],
+        &["add", "--all"],
+        &["-c", "user.name=Ann", "-c", "user.email=ann@desk", "commit", "--quiet", "--message", "all"],
+    ] {
+        let git = Ran::of(Command::new("git").current_dir(folder).args(arguments));
+        assert_eq!(git.code, Some(0), "git {arguments:?}: {git:?}");
     }
 }
 

@@ -18,7 +18,7 @@ pub mod stores;
 pub mod subject;
 pub mod tables;
 
-pub use fresh_copy::FreshCopy;
+pub use fresh_copy::{FreshCopy, commit_all};
 pub use port::Port;
 pub use program::{program, root};
 pub use project::Project;

@@ -106,15 +106,29 @@ impl Running {
         Self { child, lines, closed, stdout: String::new(), stderr: String::new() }
     }
 
-    /// Reads on until a line with this text, and gives it back; `None` where it ended before.
+    /// Reads on until it prints a line with this text, and gives it back; `None` where it ended before.
     ///
     /// # Panics
     /// Neither happens in good time.
     #[track_caller]
     pub fn line_with(&mut self, text: &str) -> Option<String> {
+        self.read_until(text, |line| if let Line::Out(line) = line { Some(line) } else { None })
+    }
+
+    /// The same of what it says on standard error.
+    ///
+    /// # Panics
+    /// As [`Running::line_with`].
+    #[track_caller]
+    pub fn error_with(&mut self, text: &str) -> Option<String> {
+        self.read_until(text, |line| if let Line::Err(line) = line { Some(line) } else { None })
+    }
+
+    #[track_caller]
+    fn read_until(&mut self, text: &str, on: fn(Line) -> Option<String>) -> Option<String> {
         let until = Instant::now() + LIMIT;
         loop {
-            match self.hear(until) {
+            match self.hear(until).map(on) {
                 Ok(Some(line)) if line.contains(text) => return Some(line),
                 Ok(_) => {}
                 Err(RecvTimeoutError::Disconnected) => return None,
@@ -175,18 +189,14 @@ impl Running {
         Ok(Output { status, stdout, stderr })
     }
 
-    /// Waits for the next line; gives it where it came on standard output.
-    fn hear(&mut self, until: Instant) -> Result<Option<String>, RecvTimeoutError> {
-        match self.lines.recv_timeout(until.saturating_duration_since(Instant::now()))? {
-            Line::Out(line) => {
-                self.stdout += &line;
-                Ok(Some(line))
-            }
-            Line::Err(line) => {
-                self.stderr += &line;
-                Ok(None)
-            }
+    /// Waits for the next line.
+    fn hear(&mut self, until: Instant) -> Result<Line, RecvTimeoutError> {
+        let line = self.lines.recv_timeout(until.saturating_duration_since(Instant::now()))?;
+        match &line {
+            Line::Out(text) => self.stdout += text,
+            Line::Err(text) => self.stderr += text,
         }
+        Ok(line)
     }
 }
 

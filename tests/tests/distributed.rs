@@ -4,7 +4,6 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::process::Command;
 use std::time::Duration;
 
 use cargo_etcdtest::execution::{Claimed, Claims, Hand, Membership, Pace};
@@ -14,6 +13,8 @@ use cargo_etcdtest::store::{KeyRange, SharedStore, decode_block, get_record, key
 use rustix::process::Signal;
 use serde_json::Value;
 use tokio::runtime::Runtime;
+use whole_program::commit_all;
+use whole_program::etcd::Etcd;
 use whole_program::processes::eventually;
 use whole_program::subject::{Ran, Subject};
 
@@ -24,14 +25,7 @@ const NEEDS_GPU: &str = "[[profile.default.overrides]]\nfilter = 'test(gate::lat
 fn committed(subject: Subject) -> Subject {
     // Cargo writes the lock file of what it builds.
     assert_eq!(subject.etcdtest(&["list"]).code, Some(0));
-    for arguments in [
-        &["init", "--quiet"][..],
-        &["add", "--all"],
-        &["-c", "user.name=Ann", "-c", "user.email=ann@desk", "commit", "--quiet", "--message", "all"],
-    ] {
-        let status = Command::new("git").current_dir(subject.path()).args(arguments).status().unwrap();
-        assert!(status.success(), "git {arguments:?}");
-    }
+    commit_all(subject.path());
     subject
 }
 
@@ -59,7 +53,8 @@ fn a_queued_run_is_executed_by_workers_and_by_its_own_rules() {
     let tests = ["gate::early", "retried::never", "--no-fail-fast"];
     let how = ["--queue", "--run-id", "queued", "--retries", "2", "--format", "json"];
     let mut queue = subject.start(&[&["run"], &tests[..], &how].concat());
-    queue.line_with("run-queued").unwrap();
+    let queued: Value = serde_json::from_str(&queue.line_with("run-queued").unwrap()).unwrap();
+    assert_eq!(queued["run"], "queued");
     let waiting = subject.etcdtest(&["runs", "show", "queued"]).stdout;
     assert!(waiting.contains("Run queued queued") && waiting.contains("worker --run queued"), "{waiting}");
     let worker = subject.etcdtest(&["worker", "--run", "queue", "-j2", "--format", "json"]);
@@ -78,9 +73,12 @@ fn a_queued_run_is_executed_by_workers_and_by_its_own_rules() {
     assert_eq!(run["workers"][0]["units"], 11);
     let text = subject.etcdtest(&["runs", "show", "queued"]).stdout;
     assert!(text.contains("\nWorkers\n") && text.contains("11 units on "), "{text}");
-    // Who comes late only hears of it.
+    // Who comes late hears of it at once, before anything is built.
     let late = subject.etcdtest(&["worker", "--run", "queued"]);
-    assert_eq!(late.code, Some(100), "{late:?}");
+    assert_eq!((late.code, &*late.stderr), (Some(100), ""), "{late:?}");
+    let told: Vec<&str> = late.stdout.lines().collect();
+    assert!(told[0].contains("the run queued is over: it was finished before"), "{late:?}");
+    assert!(told[2].contains("11 tests run: 10 passed, 1 failed"), "{late:?}");
 }
 
 #[test]
@@ -145,6 +143,9 @@ fn a_worker_of_other_tests_is_refused_and_the_run_goes_on() {
     subject.write("tests/another.rs", "#[test]\nfn another() {}\n");
     let refused = subject.etcdtest(&["worker", "--run", "queued"]);
     refused.refuses(2, &["the list of all tests"]);
+    let flags = ["run", "gate::early", "--run-id", "queued", "--test", "another", "--test", "annotated"];
+    let built = ["what is built: `--test another --test annotated` here, no flags in the run"];
+    subject.etcdtest(&flags).refuses(2, &built);
     queue.signal(Signal::INT);
     let queue = queue.end();
     queue.refuses(130, &["runs cancel queued"]);
@@ -255,7 +256,11 @@ fn a_daemon_leaves_what_needs_other_labels_to_others_and_takes_the_next_run() {
     fs::write(subject.meeting("go"), "").unwrap();
     let daemon = subject.start(&["worker", "--daemon", "--format", "json"]);
     let mut queue = subject.start(&["run", "gate::", "--queue", "--run-id", "picky", "--format", "json"]);
-    queue.line_with("run-started").unwrap();
+    let waiting =
+        "10 tests wait for a worker with the label `gpu`: `cargo etcdtest worker --run picky --labels gpu`";
+    assert!(queue.line_with("notice").unwrap().contains(waiting));
+    let shown = subject.etcdtest(&["runs", "show", "picky"]).stdout;
+    assert!(shown.contains(waiting), "{shown}");
     let next = subject.etcdtest(&["run", "gate::early", "--queue", "--run-id", "next", "--format", "json"]);
     assert_eq!((next.code, finished(&next)), (Some(0), 10), "{next:?}");
     let with = subject.etcdtest(&["worker", "--run", "picky", "--labels", "gpu", "--format", "json"]);
@@ -265,4 +270,38 @@ fn a_daemon_leaves_what_needs_other_labels_to_others_and_takes_the_next_run() {
     let daemon = daemon.end();
     assert_eq!(daemon.code, Some(0), "{daemon:?}");
     assert!(daemon.stderr.contains("has left the run `picky`"), "{daemon:?}");
+}
+
+#[test]
+fn a_daemon_waits_for_its_store_sends_what_it_has_and_works_for_the_same_run_again() {
+    let subject = committed(Subject::new());
+    let mut etcd = Etcd::start();
+    let endpoint = etcd.endpoint();
+    let store = ["--format", "json", "--endpoints", &endpoint];
+    let daemon = ["worker", "--daemon", "-j1", "--store-timeout", "1s"];
+    let mut daemon = subject.start(&[&daemon[..], &store].concat());
+    let queue = ["run", "gate::late", "--queue", "--run-id", "away"];
+    let mut queue = subject.start(&[&queue[..], &store].concat());
+    daemon.line_with("attempt-started").unwrap();
+    queue.line_with("run-started").unwrap();
+    queue.signal(Signal::INT);
+    queue.end().refuses(130, &["goes on without being followed"]);
+    etcd.kill();
+    fs::write(subject.meeting("go"), "").unwrap();
+    daemon.error_with("Waiting for the store").unwrap();
+    etcd.restart();
+    etcd.wait_until_healthy();
+    let watched = subject.etcdtest(&[&["watch", "away"], &store[..]].concat());
+    assert_eq!(watched.code, Some(0), "{watched:?}");
+    daemon.signal(Signal::TERM);
+    let daemon = daemon.end();
+    assert_eq!(daemon.code, Some(0), "{daemon:?}");
+    let [ended, sent] =
+        ["ended before its results were stored", "of away"].map(|text| daemon.stderr.find(text));
+    assert!(ended.is_some() && ended < sent, "{daemon:?}");
+    // What was sent is not executed again.
+    let begun = daemon.events().into_iter().filter(|event| event["event"] == "attempt-started");
+    let begun: Vec<_> = begun.map(|event| event["unit"].as_u64().unwrap()).collect();
+    assert_eq!(begun.len(), 10, "{begun:?}");
+    assert_eq!(begun.into_iter().collect::<BTreeSet<_>>().len(), 10);
 }

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use whole_program::etcd::Etcd;
 use whole_program::faults::Arena;
+use whole_program::processes::eventually;
 use whole_program::proxy::Traffic;
 use whole_program::simulation::{Promise, Wrong};
 use whole_program::tables;
@@ -119,7 +120,9 @@ fn lose_answers(arena: &mut Arena) {
 const SILENT: Duration = Duration::from_secs(10);
 
 fn compact(arena: &mut Arena) {
-    // Who watches at these members comes back when what it missed is forgotten.
+    // Who watches at these members comes back when what it missed is forgotten. So does this one:
+    // if it is never told, nobody is.
+    let bystander = arena.bystander(&[0, 1]);
     for member in [0, 1] {
         arena.traffic_of(member, Traffic::HalfOpen);
     }
@@ -129,10 +132,12 @@ fn compact(arena: &mut Arena) {
     for member in [0, 1] {
         arena.traffic_of(member, Traffic::Passes);
     }
+    bystander.wait_until_it_missed_something();
     arena.compact();
 }
 
 fn expire(arena: &mut Arena) {
+    let before = arena.refused_tokens();
     for _ in 0..3 {
         // Any question would prolong a token: it expires while nobody asks.
         arena.traffic(Traffic::HalfOpen, Duration::from_secs(3));
@@ -140,6 +145,8 @@ fn expire(arena: &mut Arena) {
         arena.traffic(Traffic::Cut, seconds(0.2));
         std::thread::sleep(seconds(1.0));
     }
+    let refused = || (arena.refused_tokens() > before).then_some(());
+    eventually(refused, "a token that has expired");
 }
 
 /// What was wrong with one run in which this happens.

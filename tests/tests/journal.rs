@@ -180,6 +180,34 @@ fn a_killed_runner_leaves_its_results_to_the_next() {
     assert_eq!(shown(&subject, &etcd), (json!(2), json!("finished")));
 }
 
+#[test]
+fn each_journal_that_cannot_be_read_is_told_and_the_others_are_sent() {
+    let (subject, mut etcd) = (Subject::new(), Etcd::start());
+    let run = cut_off(&subject, &mut etcd, &[]);
+    run.signal(Signal::KILL);
+    run.end();
+    etcd.restart();
+    etcd.wait_until_healthy();
+    let sound = journals(&subject).remove(0);
+    let broken = ["garbage", "zeros"].map(|name| sound.with_file_name(format!("worker-{name}.journal")));
+    fs::write(&broken[0], "these are my notes").unwrap();
+    fs::write(&broken[1], [0; 100]).unwrap();
+    for sent in [1, 0] {
+        let ran = sync(&subject, &etcd, &["--discard"]);
+        let why = ["no record in it is whole", "remove the file"];
+        let paths = broken.each_ref().map(|path| path.to_str().unwrap());
+        ran.refuses(2, &[&paths[..], &why].concat());
+        let told = ran.events();
+        let stored = told.iter().filter(|told| told["stored"] == 1).count();
+        assert_eq!((told.len(), stored), (2 + sent, sent), "{ran:?}");
+        for path in paths {
+            let error = told.iter().find(|told| told["journal"] == path).unwrap();
+            assert!(error["error"].as_str().unwrap().contains(path) && error["kept"] == true, "{error}");
+        }
+    }
+    assert_eq!(journals(&subject).len(), 2, "what cannot be read is somebody's to look at");
+}
+
 #[tokio::test]
 async fn what_others_have_executed_meanwhile_is_superseded_and_kept_until_it_is_discarded() {
     let (subject, mut etcd) = (Subject::new(), Etcd::start());

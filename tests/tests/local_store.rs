@@ -3,14 +3,15 @@
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::Command;
 use std::time::Duration;
 
 use cargo_etcdtest::store::local::LocalStore;
 use cargo_etcdtest::store::{Key, KeyRange, Notice, Op, Read, Revision, Store, StoreError, Txn, get, list};
+use rustix::process::Signal;
+use whole_program::Running;
 use whole_program::conformance::increment;
 
 /// What says to the process of a test what to do, and where.
@@ -26,53 +27,36 @@ const KEYS: usize = 20;
 const COUNTS: usize = 150;
 
 /// A process of this program that plays a role; killed on drop.
-struct Other {
-    child: Child,
-    said: BufReader<ChildStdout>,
-}
+struct Other(Running);
 
 impl Other {
     fn start(role: &str, folder: &Path) -> Self {
-        let mut child = Command::new(env::current_exe().unwrap())
-            .args(["--exact", "another_process", "--ignored", "--nocapture"])
-            .env(ROLE, role)
-            .env(FOLDER, folder)
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = BufReader::new(child.stdout.take().unwrap());
-        Self { child, said }
+        let mut program = Command::new(env::current_exe().unwrap());
+        program.args(["--exact", "another_process", "--ignored", "--nocapture"]);
+        Self(Running::start(program.env(ROLE, role).env(FOLDER, folder)))
     }
 
-    /// The numbers of the next line that holds nothing else; `None` when the process ended.
-    fn numbers(&mut self) -> Option<Vec<usize>> {
-        loop {
-            let mut line = String::new();
-            if self.said.read_line(&mut line).unwrap() == 0 {
-                return None;
-            }
-            let numbers: Result<Vec<_>, _> = line.split_whitespace().map(str::parse).collect();
-            // A killed process may leave half a line.
-            if let Ok(numbers) = numbers
-                && !numbers.is_empty()
-                && line.ends_with('\n')
-            {
-                return Some(numbers);
-            }
-        }
+    /// Waits until it has said numbers once more.
+    fn says_numbers(&mut self) {
+        while numbers(&self.0.line_with("").expect("it goes on")).is_none() {}
     }
 
-    fn succeeds(mut self) {
-        while self.numbers().is_some() {}
-        assert!(self.child.wait().unwrap().success());
+    /// Kills it, and gives all numbers that it ever said.
+    fn killed(self) -> Vec<Vec<usize>> {
+        self.0.signal(Signal::KILL);
+        self.0.end().stdout.split_inclusive('\n').filter_map(numbers).collect()
+    }
+
+    fn succeeds(self) {
+        let ran = self.0.end();
+        assert_eq!(ran.code, Some(0), "{ran:?}");
     }
 }
 
-impl Drop for Other {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+/// The numbers of a line that holds nothing else, and is no half one, as a killed process leaves it.
+fn numbers(line: &str) -> Option<Vec<usize>> {
+    let numbers: Vec<_> = line.split_whitespace().map(str::parse).collect::<Result<_, _>>().ok()?;
+    (!numbers.is_empty() && line.ends_with('\n')).then_some(numbers)
 }
 
 #[test]
@@ -140,12 +124,9 @@ async fn a_writer_killed_in_the_middle_loses_nothing_acknowledged_and_leaves_not
         let mut other = Other::start("write", folder.path());
         // Another moment each time: the writer is ahead of what it says.
         for _ in 0..=round * 3 {
-            let said = other.numbers().expect("it writes for ever");
-            acknowledged[said[0]] = said[1];
+            other.says_numbers();
         }
-        other.child.kill().unwrap();
-        other.child.wait().unwrap();
-        while let Some(said) = other.numbers() {
+        for said in other.killed() {
             acknowledged[said[0]] = said[1];
         }
         check_after_kill(folder.path(), &acknowledged).await;
@@ -217,7 +198,9 @@ async fn a_lease_of_a_killed_process_ends_for_those_who_watch_and_those_who_only
     let mut watch = stores[0].watch(KeyRange::key("leased"), Revision(0)).await.unwrap();
     for folder in &folders {
         let mut other = Other::start("lease", folder.path());
-        other.numbers().expect("it says when the key is there");
+        // When the key is there.
+        other.says_numbers();
+        other.killed();
     }
     let patience = Duration::from_mins(1);
     let told = tokio::time::timeout(patience, async { [watch.next().await, watch.next().await] }).await;

@@ -193,6 +193,7 @@ fn every_event_and_its_fields_are_documented() {
         "not-ready",
         "reservation-waiting",
         "reservation-held",
+        "resource-waiting",
         "requirement-unmet",
         "unit-taken-over",
         "units-superseded",

@@ -220,7 +220,9 @@ fn the_id_of_another_run_is_refused() {
     assert_eq!(subject.etcdtest(&["tagged::one", "--run-id", "nightly"]).code, Some(0));
     let before = shown(&subject, &["nightly"]);
     let again = subject.etcdtest(&["tagged::two", "--run-id", "nightly"]);
-    again.refuses(2, &["the run `nightly` is of other tests", "tagged::two in `local` is only here"]);
+    let texts =
+        ["the run `nightly` is of other tests", "only here, in `local`: subject::annotated::tagged::two"];
+    again.refuses(2, &texts);
     assert_eq!(shown(&subject, &["nightly"]), before);
     for wrong in ["", "latest"] {
         subject.etcdtest(&["tagged::two", "--run-id", wrong]).refuses(2, &["--run-id"]);

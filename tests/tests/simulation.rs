@@ -4,6 +4,7 @@
 //! `SIMULATION_SEED=42` replays one trial and prints what happens in it; `SIMULATION_SEEDS`
 //! says how many are tried.
 
+use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 use whole_program::simulation::{Trial, in_parallel};
@@ -24,9 +25,12 @@ fn every_unit_gets_exactly_one_result_whatever_happens() {
         assert!(verdict.wrong.is_empty(), "seed {seed}: {:#?}", verdict.wrong);
         return;
     }
-    let failed = Mutex::new(Vec::new());
+    let (failed, seen) = (Mutex::new(Vec::new()), Mutex::new(BTreeMap::new()));
     in_parallel(given("SIMULATION_SEEDS").unwrap_or(SEEDS), |seed| {
         let verdict = Trial { seed, ..Trial::default() }.run();
+        for (what, count) in verdict.seen {
+            *seen.lock().expect("nobody panics").entry(what).or_insert(0) += count;
+        }
         let well = verdict.wrong.is_empty();
         if !well {
             failed.lock().expect("nobody panics").push((seed, verdict.wrong));
@@ -35,6 +39,9 @@ fn every_unit_gets_exactly_one_result_whatever_happens() {
     });
     let failed = failed.into_inner().expect("nobody panics");
     assert!(failed.is_empty(), "replay with SIMULATION_SEED: {failed:#?}");
+    let seen = seen.into_inner().expect("nobody panics");
+    println!("{seen:#?}");
+    assert!(seen.values().all(|count| *count > 0), "not all was tried: {seen:#?}");
 }
 
 #[test]

@@ -52,6 +52,10 @@ const SPARE: &[(&str, &str)] = &[
         "the place stays as old as it was, and only hangs on another lease of the run",
     ),
     ("lock: the lock is held", "one that comes back is younger, and no write of the run names it"),
+    (
+        "resource: not in the queue",
+        "the place stays as old as it was; whoever put it there has left, and a late copy names a lease that is over",
+    ),
     ("cancelling: the lock is held", HARMLESS),
     ("output: the lock is held", HARMLESS),
     ("own record: the lock is held", HARMLESS),

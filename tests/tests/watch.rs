@@ -82,8 +82,15 @@ fn a_run_that_nobody_works_for_is_said_to_be_stalled() {
     for pid in pids {
         eventually(|| has_ended(pid).then_some(()), "the end of a process");
     }
-    assert!(watch.line_with("run-stalled").is_some(), "it is told when the worker's lease has ended");
+    let stalled = watch.line_with("run-stalled").expect("it is told when the worker's lease has ended");
+    let stalled: Value = serde_json::from_str(&stalled).unwrap();
+    assert_eq!(stalled["run"], "left");
+    let reason = stalled["reason"].as_str().unwrap();
+    assert!(reason.contains("`cargo etcdtest runs resume left`"), "{reason}");
     assert!(subject.etcdtest(&["runs", "list"]).stdout.contains("stalled"));
+    let mut watch = subject.start(&["watch", "left"]);
+    let line = watch.line_with("Stalled").unwrap();
+    assert!(line.contains(&format!("run left: {reason}")), "{line}");
 }
 
 #[test]

@@ -31,12 +31,13 @@ pub enum Exit {
 pub struct Failure {
     exit: Exit,
     report: miette::Report,
+    passing: bool,
 }
 
 impl Failure {
     /// A failure of this kind.
     pub fn new(exit: Exit, report: impl Into<miette::Report>) -> Self {
-        Self { exit, report: report.into() }
+        Self { exit, report: report.into(), passing: false }
     }
 
     /// Wrong usage or configuration.
@@ -48,7 +49,19 @@ impl Failure {
     #[must_use]
     pub fn with_help(self, first: &str) -> Self {
         let then = self.report.help().map(|help| format!("; {help}")).unwrap_or_default();
-        Self::new(self.exit, miette::miette!(help = format!("{first}{then}"), "{}", self.report))
+        let report = miette::miette!(help = format!("{first}{then}"), "{}", self.report);
+        Self { report, ..self }
+    }
+
+    /// The same, where the store did not answer: it may go well once it does.
+    #[must_use]
+    pub fn passing(self) -> Self {
+        Self { passing: true, ..self }
+    }
+
+    /// Whether it may go well by itself once the store answers.
+    pub fn is_passing(&self) -> bool {
+        self.passing
     }
 
     /// A signal came first.
@@ -69,11 +82,13 @@ impl Failure {
 }
 
 /// Has errors drawn with colours always: the stream that prints them takes colours out
-/// where they are not wanted.
+/// where they are not wanted. What is to be copied, as a path, is not broken into two.
 pub(super) fn draw_with_color() {
     // It fails where the program is called as a library twice: then it is done already.
     let _ = miette::set_hook(Box::new(|_| {
-        Box::new(miette::MietteHandlerOpts::new().color(true).terminal_links(false).build())
+        Box::new(
+            miette::MietteHandlerOpts::new().color(true).terminal_links(false).break_words(false).build(),
+        )
     }));
 }
 
@@ -96,7 +111,7 @@ impl From<StoreError> for Failure {
             Some(help) => miette::miette!(help = help, "{error}"),
             None => miette::miette!("{error}"),
         };
-        Self::new(exit, report)
+        Self { passing: error.is_transient(), ..Self::new(exit, report) }
     }
 }
 

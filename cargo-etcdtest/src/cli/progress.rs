@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use tokio::sync::mpsc;
 
 use super::lines::Lines;
-use super::reservation_text::waiting_text;
+use super::reservation_text::{resource_text, waiting_text};
 use super::style::{FAINT, Label, STRONG, WARNING, painted};
 use crate::config::{OutputWhen, StatusLevel};
 use crate::environments::Waiting;
@@ -122,6 +122,18 @@ impl Progress {
         });
         bar.set_message(text);
         Ok(())
+    }
+
+    /// What a test waits for.
+    fn resource_waiting(&self, unit: &Unit, resource: &str, waiting: Option<&Waiting>) -> io::Result<()> {
+        if !self.lines.tell(StatusLevel::Slow) {
+            return Ok(());
+        }
+        self.print(|out| {
+            let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));
+            let text = resource_text(resource, waiting, Timestamp::now());
+            writeln!(out, "{label} {} {text}", self.title(unit))
+        })
     }
 
     fn reserved(&mut self, environments: &[String], waited: Duration) -> io::Result<()> {
@@ -392,6 +404,9 @@ impl Display for Progress {
                     writeln!(out, "{label} [>{:>8}] {title}", super::style::seconds(elapsed))
                 })
             }
+            RunEvent::ResourceWaiting { unit, resource, waiting } => {
+                self.resource_waiting(&unit, &resource, waiting.as_ref())
+            }
             RunEvent::AttemptFailed { unit, attempt, output, of, wait, shown } => {
                 self.attempt_failed(&unit, &attempt, &output, of, wait, shown)
             }
@@ -419,16 +434,13 @@ impl Display for Progress {
                 let workers = if others == 1 { "worker goes" } else { "workers go" };
                 writeln!(out, "{label} the run: {others} other {workers} on with it")
             }),
-            RunEvent::Queued => self.print(|out| {
+            RunEvent::Queued { run } => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Queued"));
-                writeln!(out, "{label} the run waits for workers: `cargo etcdtest worker --run` is one")
+                writeln!(out, "{label} the run waits for workers: `cargo etcdtest worker --run {run}` is one")
             }),
-            RunEvent::Stalled => self.print(|out| {
+            RunEvent::Stalled { run, reason } => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Stalled"));
-                writeln!(
-                    out,
-                    "{label} no live worker works for this run: `cargo etcdtest runs resume` goes on with it"
-                )
+                writeln!(out, "{label} run {run}: {reason}")
             }),
             RunEvent::StoreAway => self.print(|out| {
                 let label = painted(WARNING, format_args!("{:>COLUMN$}", "Waiting"));

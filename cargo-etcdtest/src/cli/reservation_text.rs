@@ -16,13 +16,24 @@ const SHOWN: usize = 80;
 /// What is waited for: `for environment staging: held by run x of ann@desk for 3m; 2 before
 /// this`.
 pub(super) fn waiting_text(waiting: &Waiting, now: Timestamp) -> String {
+    format!("for environment {}{}", painted(STRONG, &waiting.environment), held_text(waiting, now))
+}
+
+/// What a test waits for: `for resource printer: held by worker x of ann@desk for 3m (test y in
+/// run z); next in the queue`.
+pub(super) fn resource_text(resource: &str, waiting: Option<&Waiting>, now: Timestamp) -> String {
+    let held = waiting.map(|waiting| held_text(waiting, now)).unwrap_or_default();
+    format!("for resource {}{held}", painted(STRONG, one_line(resource, SHOWN)))
+}
+
+/// `: held by run x of ann@desk for 3m; next in the queue`.
+fn held_text(waiting: &Waiting, now: Timestamp) -> String {
     let holders: Vec<_> = waiting.holders.iter().map(|lock| holder_text(lock, now)).collect();
     let ahead = match waiting.ahead {
         0 => "next in the queue".to_owned(),
         ahead => format!("{ahead} before this in the queue"),
     };
-    let name = painted(STRONG, &waiting.environment);
-    format!("for environment {name}: held by {}; {ahead}", holders.join(" and "))
+    format!(": held by {}; {ahead}", holders.join(" and "))
 }
 
 /// `run x of ann@desk for 3m`.

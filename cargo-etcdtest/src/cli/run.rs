@@ -8,20 +8,18 @@ use std::time::Duration;
 
 use clap::Args;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
 use super::cargo_options::{CargoOptions, unless_interrupted};
 use super::filter_options::FilterOptions;
 use super::global::without_password;
 use super::interrupts::Interrupts;
-use super::lines::Lines;
 use super::needs::check_needs;
-use super::progress::{Progress, show};
 use super::report::write_file;
 use super::requirements::require;
 use super::session::Session;
 use super::store_gc::kept;
-use super::stream::Stream;
+use super::watch::display;
 use super::{Exit, Failure, GlobalArgs, verb};
 use crate::config::{
     FinalStatusLevel, Flags, Format, MaxFail, OutputWhen, PassOrFail, Retries, Settings, SlowTimeout,
@@ -364,15 +362,8 @@ async fn execute(
     order: Order,
     settings: &Settings,
 ) -> (Result<RunDetails, RunError>, bool) {
-    let (events, heard) = mpsc::unbounded_channel();
+    let (events, shown) = display(settings, order.policy.show);
     let (leave, told) = watch::channel(Leave::ToFinish);
-    let shown = tokio::task::spawn_blocking({
-        let (format, lines, quiet) = (settings.format, Lines::of(settings), order.policy.show);
-        move || match format {
-            Format::Human => show(heard, &mut Progress::new(lines, quiet)),
-            Format::Json => show(heard, &mut Stream::default()),
-        }
-    });
     let signals = tokio::spawn(listen_to_signals(leave));
     let result = Box::pin(execution::run(store.clone(), order, told.clone(), &events)).await;
     let interrupted = *told.borrow() > Leave::ToFinish;
@@ -414,6 +405,7 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
                     "the run `{run}` ended before its results were stored: {error}"
                 ),
             )
+            .passing()
         }
         RunError::Unfinished { cancelled, .. } => {
             let verb = if cancelled { "cancel" } else { "resume" };
@@ -427,6 +419,7 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
                     "{error}"
                 ),
             )
+            .passing()
         }
         RunError::Interrupted(_) => Failure::interrupted(miette::miette!(
             help = format!("what was stored before is safe: `cargo etcdtest runs show {run}` shows it"),
@@ -446,7 +439,7 @@ pub(super) fn failure_of(error: RunError, run: &RunId) -> Failure {
         RunError::Reservation(error) => error.into(),
         RunError::Unsent { cause, .. } => failure_of(*cause, run),
         RunError::Differs { .. } => Failure::usage(miette::miette!(
-            help = "choose another --run-id, or run the same command on the same code",
+            help = "take part with the same command and the same code, or choose another --run-id",
             "{error}"
         )),
         RunError::Unneeded(_) => Failure::usage(miette::miette!(

@@ -12,7 +12,7 @@ use super::style::{FAINT, Label, STRONG, WARNING, ago, local_time, painted, seco
 use super::worker_text::workers_text;
 use crate::model::{Attempt, Commit, Environment, EnvironmentVersion, Run, RunState, RunSummary, Verdict};
 use crate::reports::history::Life;
-use crate::reports::{RunDetails, UnitDetails, story, text};
+use crate::reports::{RunDetails, UnitDetails, Unserved, stalled_text, story, text, unserved_text};
 use crate::store::StoreError;
 
 /// How many of the slowest units are shown.
@@ -28,6 +28,8 @@ pub(crate) struct Detail<'a> {
     pub(crate) all: bool,
     /// Whether somebody works for the run right now.
     pub(crate) life: Life,
+    /// What its tests wait for.
+    pub(crate) unserved: &'a Unserved,
     /// The time it is.
     pub(crate) now: Timestamp,
     /// Where it is that.
@@ -85,11 +87,11 @@ fn header(details: &RunDetails, detail: &Detail<'_>) -> String {
         _ if details.run.is_over() => None,
         Life::Live => None,
         Life::Awaited => Some(format!("it waits for workers: `cargo etcdtest worker --run {id}`")),
-        Life::Stalled => {
-            Some(format!("no live worker works for it: `cargo etcdtest runs resume {id}` goes on"))
-        }
+        Life::Stalled => Some(stalled_text(&details.run)),
     };
     lines.extend(reason.map(|reason| format!("  reason   {reason}")));
+    let waiting = detail.unserved.iter().map(|(needs, units)| unserved_text(id, needs, *units));
+    lines.extend(waiting.map(|waiting| format!("  waiting  {waiting}")));
     let counts = painted(summary_style(&summary), counts(&summary));
     lines.push(format!("  results  {}: {counts}", units(details.run.units)));
     lines.join("\n") + "\n"

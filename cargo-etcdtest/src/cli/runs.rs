@@ -19,7 +19,9 @@ use crate::environments::EnvironmentId;
 use crate::execution::{self, Cancelled};
 use crate::model::{Cancellation, RunState, RunSummary, Worker, WorkerId};
 use crate::reports::history::{self, Found, Life, ListedRun, Shown};
-use crate::reports::{Counts, LATEST, ReportError, RunDetails, SummaryReport, resolve_run, text};
+use crate::reports::{
+    Counts, LATEST, ReportError, RunDetails, SummaryReport, Unserved, resolve_run, text, unserved_of,
+};
 use crate::store::SharedStore;
 
 /// List the runs of the store, show how one went, cancel one, or go on with it
@@ -133,9 +135,12 @@ async fn answer(
             let shown = if output { Shown::WHOLE } else { Shown::BRIEF };
             history::load_output(store, &mut found.value, shown).await?;
             let life = history::life(store, &found.value.run).await?;
+            let unserved = unserved_of(store, &found.value).await?;
             let value = match format {
-                Format::Human => run_text(&found.value, &Detail { all, life, now, zone }),
-                Format::Json => json_line(&show_json(&found.value, life)),
+                Format::Human => {
+                    run_text(&found.value, &Detail { all, life, unserved: &unserved, now, zone })
+                }
+                Format::Json => json_line(&show_json(&found.value, life, &unserved)),
             };
             Ok(Found { value, broken: found.broken })
         }
@@ -232,12 +237,14 @@ fn list_json(runs: &[ListedRun]) -> String {
         .collect()
 }
 
-/// `summary.json` with what only the records tell: how far the run is, the configuration it
-/// used, and the output that was loaded.
-fn show_json(details: &RunDetails, life: Life) -> Value {
+/// `summary.json` with what only the records tell: how far the run is and what it waits for, the
+/// configuration it used, and the output that was loaded.
+fn show_json(details: &RunDetails, life: Life, unserved: &Unserved) -> Value {
     let mut document = json!(SummaryReport::from(details));
     document["state"] = state_word(&details.run.state, life).into();
     document["reason"] = json!(details.run.cancelled.as_ref().map(|cancelled| &cancelled.reason));
+    let waiting = unserved.iter().map(|(labels, units)| json!({ "labels": labels, "units": units }));
+    document["waiting"] = waiting.collect();
     document["snapshots"] = json!(details.environments);
     for (unit, place) in details.units.iter().zip(0..) {
         for output in &unit.output {
@@ -347,7 +354,7 @@ mod tests {
         let mut elsewhere = unit(1, "a", vec![attempt(1, Outcome::Failed, "no")]);
         elsewhere.planned.environment = "prod".into();
         let mut waiting = unit(2, "b", vec![]);
-        waiting.result = None;
+        (waiting.result, waiting.planned.needs) = (None, "gpu".parse().unwrap());
         let mut details =
             sample::run(vec![unit(0, "a", vec![attempt(1, Outcome::Passed, "")]), elsewhere, waiting]);
         let run = &mut details.run;
@@ -358,6 +365,9 @@ mod tests {
         store.write(&details).await;
         store.put(vec![(keys::worker(&worker.id), encode(&worker))]).await;
         insta::assert_snapshot!(printed(&store, &["show", "--all"]).await.unwrap());
+        let document: Value =
+            serde_json::from_str(&printed(&store, &["show", "--format", "json"]).await.unwrap()).unwrap();
+        assert_eq!(document["waiting"], json!([{ "labels": ["gpu"], "units": 1 }]));
     }
 
     #[tokio::test]

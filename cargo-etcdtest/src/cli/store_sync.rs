@@ -4,12 +4,13 @@ use clap::Args;
 use serde_json::{Value, json};
 
 use super::print::{json_line, print};
+use super::run::failure_of;
 use super::style::{FAINT, Label, WARNING, painted};
 use super::{Exit, Failure, Session};
 use crate::author::host;
 use crate::config::Format;
-use crate::execution::{Header, LeftBehind, Synced, sync};
-use crate::store::Patience;
+use crate::execution::{Header, LeftBehind, RunError, StoreName, Synced, Unreadable, sync};
+use crate::store::{Patience, SharedStore};
 
 /// In how many columns the first word of a line stands.
 const COLUMN: usize = 12;
@@ -25,8 +26,8 @@ pub(super) struct SyncArgs {
 
 /// A journal, and what came of it.
 #[derive(Debug)]
-struct Told<'a> {
-    header: &'a Header,
+struct Told {
+    header: Header,
     path: String,
     damaged: usize,
     /// Results for another store are not sent.
@@ -41,10 +42,11 @@ enum Came {
     Elsewhere(usize),
 }
 
-/// Sends what is left behind for this store, and tells what came of each journal.
+/// Sends what is left behind for this store, and tells what came of each journal. What fails is told
+/// as well; it exits with the first of that, and else as it should.
 ///
 /// # Errors
-/// The store failed, or a journal cannot be read; the others are sent all the same.
+/// The store is the project's own, or does not answer: then nothing more can be sent.
 pub(super) async fn run(args: &SyncArgs, session: &Session) -> Result<Exit, Failure> {
     let store = session.store().await?;
     let Some(journals) = session.journals(&*store) else {
@@ -54,42 +56,88 @@ pub(super) async fn run(args: &SyncArgs, session: &Session) -> Result<Exit, Fail
         )));
     };
     let format = session.settings.format;
-    let (mut failed, mut found) = (None, false);
+    let (mut exit, mut found) = (Exit::Passed, false);
     for left in journals.left_behind() {
         found = true;
-        let mut left = match left {
-            Ok(left) => left,
-            Err(error) => {
-                let help = "if it is of no use any more, remove the file";
-                failed.get_or_insert(Failure::usage(miette::miette!(help = help, "{error}")));
-                continue;
+        let (path, told) = match left {
+            Ok(left) => {
+                let path = left.path().to_owned();
+                (path, send(left, &store, journals.store(), session, args.discard).await)
             }
+            Err(error) => (error.path().to_owned(), Err(unreadable(&error))),
         };
-        let header = left.header().clone();
-        let came = if header.store.is(journals.store()) {
-            let patience = Patience::from(session.settings.store_timeout);
-            match sync(&store, &mut left, host(), &patience).await {
-                Ok(synced) => Came::Synced(synced),
-                Err(error) => {
-                    failed.get_or_insert(super::run::failure_of(error, &header.run));
-                    continue;
+        match told {
+            Ok(told) => print(&match format {
+                Format::Human => text(&told),
+                Format::Json => json_line(&document(&told)),
+            })?,
+            Err(failure) => {
+                if format == Format::Json {
+                    let error = json!({ "journal": path, "error": failure.to_string(), "kept": true });
+                    print(&json_line(&error))?;
                 }
+                if failure.is_passing() {
+                    return Err(failure);
+                }
+                let failed = failure.print();
+                exit = if exit == Exit::Passed { failed } else { exit };
             }
-        } else {
-            Came::Elsewhere(left.count())
-        };
-        let (path, damaged) = (left.path().display().to_string(), left.damaged());
-        let kept = keep(left, &came, args.discard);
-        let told = Told { header: &header, path, damaged, came, kept };
-        print(&match format {
-            Format::Human => text(&told),
-            Format::Json => json_line(&document(&told)),
-        })?;
+        }
     }
     if !found && format == Format::Human {
         print(&format!("{:>COLUMN$} nothing: all results are stored\n", "Left behind"))?;
     }
-    failed.map_or(Ok(Exit::Passed), Err)
+    Ok(exit)
+}
+
+/// Sends what workers on this machine have left behind for this store, and tells people what came of
+/// it.
+///
+/// # Errors
+/// Something could not be sent: it is kept, as is what comes after it.
+pub(super) async fn send_left_behind(session: &Session, store: &SharedStore) -> Result<(), Failure> {
+    let Some(journals) = session.journals(&**store) else { return Ok(()) };
+    let left = journals.left_behind().into_iter().flatten();
+    for left in left.filter(|left| left.header().store.is(journals.store())) {
+        let told = send(left, store, journals.store(), session, false).await?;
+        anstream::eprint!("{}", text(&told));
+    }
+    Ok(())
+}
+
+/// Sends one journal to this store, if it is for that.
+async fn send(
+    mut left: LeftBehind,
+    store: &SharedStore,
+    name: &StoreName,
+    session: &Session,
+    discard: bool,
+) -> Result<Told, Failure> {
+    let header = left.header().clone();
+    let came = if header.store.is(name) {
+        let patience = Patience::from(session.settings.store_timeout);
+        let synced = sync(store, &mut left, host(), &patience).await;
+        Came::Synced(synced.map_err(|error| not_sent(error, &left))?)
+    } else {
+        Came::Elsewhere(left.count())
+    };
+    let (path, damaged) = (left.path().display().to_string(), left.damaged());
+    let kept = keep(left, &came, discard);
+    Ok(Told { header, path, damaged, came, kept })
+}
+
+/// Why a journal is not read, and what can be done.
+fn unreadable(error: &Unreadable) -> Failure {
+    let help = "nothing of it was sent, and it is kept; if it is of no use any more, remove the file";
+    Failure::usage(miette::miette!(help = help, "{error}"))
+}
+
+/// Why a journal could not be sent, and what can be done.
+fn not_sent(error: RunError, left: &LeftBehind) -> Failure {
+    let (count, path) = (results(left.count()), left.path().display());
+    let run = &left.header().run;
+    let first = format!("{path} keeps {count} of {run}: call `cargo etcdtest store sync` again");
+    failure_of(error, run).with_help(&first)
 }
 
 /// Removes a journal that is of no use any more, and says whether it is still there.
@@ -104,7 +152,7 @@ fn keep(left: LeftBehind, came: &Came, discard: bool) -> bool {
     keep
 }
 
-fn text(told: &Told<'_>) -> String {
+fn text(told: &Told) -> String {
     let Told { header, path, damaged, came, kept } = told;
     let run = &header.run;
     let line = |word: &str, style, rest: String| {
@@ -146,7 +194,7 @@ fn results(count: usize) -> String {
     if count == 1 { "1 result".into() } else { format!("{count} results") }
 }
 
-fn document(told: &Told<'_>) -> Value {
+fn document(told: &Told) -> Value {
     let Told { header, path, damaged, came, kept } = told;
     let mut document = json!({
         "journal": path, "run": header.run, "worker": header.worker, "store": header.store,
@@ -167,7 +215,7 @@ fn document(told: &Told<'_>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::execution::{StoreName, Superseded};
+    use crate::execution::Superseded;
     use crate::model::{RunId, WorkerId};
 
     fn header() -> Header {
@@ -186,7 +234,7 @@ mod tests {
     fn each_journal_is_told_with_what_came_of_it() {
         let header = header();
         let told = |came, damaged, kept| {
-            let told = Told { header: &header, path: "a.journal".into(), damaged, came, kept };
+            let told = Told { header: header.clone(), path: "a.journal".into(), damaged, came, kept };
             text(&told)
         };
         let synced =
@@ -205,7 +253,7 @@ mod tests {
     fn the_document_says_the_same_with_stable_names() {
         let came =
             Came::Synced(Synced { stored: 1, superseded: 2, why: Some(Superseded::Over), finished: false });
-        let told = Told { header: &header(), path: "a.journal".into(), damaged: 0, came, kept: true };
+        let told = Told { header: header(), path: "a.journal".into(), damaged: 0, came, kept: true };
         let expected = json!({
             "journal": "a.journal", "run": "nightly", "worker": "desk-1",
             "store": { "endpoints": ["http://etcd:2379"], "namespace": "/team" },

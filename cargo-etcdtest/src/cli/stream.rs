@@ -72,6 +72,13 @@ fn to_json(event: RunEvent) -> Option<Value> {
         RunEvent::Slow { unit, elapsed } => {
             with_unit(&unit, "attempt-slow", json!({ "elapsed": seconds(elapsed) }))
         }
+        RunEvent::ResourceWaiting { unit, resource, waiting } => {
+            let ahead = waiting.as_ref().map(|waiting| waiting.ahead);
+            let holders = waiting.iter().flat_map(|waiting| &waiting.holders);
+            let holders: Vec<_> = holders.map(holder_json).collect();
+            let body = json!({ "resource": resource, "holders": holders, "ahead": ahead });
+            with_unit(&unit, "resource-waiting", body)
+        }
         RunEvent::AttemptFailed { unit, attempt, output, of, wait, .. } => {
             let attempt = AttemptSummary::from(&attempt);
             let mut body = json!({ "attempt": attempt, "of": of, "wait": seconds(wait) });
@@ -90,8 +97,10 @@ fn to_json(event: RunEvent) -> Option<Value> {
         }
         RunEvent::Superseded { units } => json!({ "event": "units-superseded", "units": units }),
         RunEvent::Leaving { others } => json!({ "event": "worker-leaving", "others": others }),
-        RunEvent::Queued => json!({ "event": "run-queued" }),
-        RunEvent::Stalled => json!({ "event": "run-stalled" }),
+        RunEvent::Queued { run } => json!({ "event": "run-queued", "run": run }),
+        RunEvent::Stalled { run, reason } => {
+            json!({ "event": "run-stalled", "run": run, "reason": reason })
+        }
         RunEvent::StoreAway => json!({ "event": "store-away" }),
         RunEvent::Spent { timings, storing } => {
             let phases = timings.phases().iter();

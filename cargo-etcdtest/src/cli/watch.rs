@@ -2,6 +2,7 @@
 
 use clap::Args;
 use tokio::sync::mpsc;
+use tokio::task::JoinHandle;
 
 use super::lines::Lines;
 use super::progress::{Progress, show};
@@ -9,8 +10,8 @@ use super::run::exit_of_summary;
 use super::stream::Stream;
 use super::{Exit, Failure};
 use crate::config::{Format, Settings};
-use crate::execution::{RunError, follow};
-use crate::model::RunId;
+use crate::execution::{EventSink, RunError, follow, tell_over};
+use crate::model::{Run, RunId};
 use crate::reports::{LATEST, resolve_run};
 use crate::store::SharedStore;
 
@@ -34,12 +35,7 @@ pub(super) async fn follow_run(
     store: &SharedStore,
     settings: &Settings,
 ) -> Result<Exit, Failure> {
-    let (events, heard) = mpsc::unbounded_channel();
-    let (format, lines) = (settings.format, Lines::of(settings));
-    let shown = tokio::task::spawn_blocking(move || match format {
-        Format::Human => show(heard, &mut Progress::new(lines, false)),
-        Format::Json => show(heard, &mut Stream::default()),
-    });
+    let (events, shown) = display(settings, false);
     let result = follow(store, id, &events).await;
     drop(events);
     let _ = shown.await;
@@ -48,4 +44,25 @@ pub(super) async fn follow_run(
         Err(RunError::Store(error)) => Err(error.into()),
         Err(error) => Err(Failure::usage(miette::miette!("{error}"))),
     }
+}
+
+/// Says of a run that is over what came of it, and exits with that.
+pub(super) async fn show_over(run: &Run, settings: &Settings) -> Exit {
+    let (events, shown) = display(settings, false);
+    tell_over(run, &events);
+    drop(events);
+    let _ = shown.await;
+    exit_of_summary(&run.summary.unwrap_or_default())
+}
+
+/// Has events be shown as the settings say, until nobody tells any more. `quiet` is whether the output
+/// of tests is shown already, as it comes.
+pub(super) fn display(settings: &Settings, quiet: bool) -> (EventSink, JoinHandle<()>) {
+    let (events, heard) = mpsc::unbounded_channel();
+    let (format, lines) = (settings.format, Lines::of(settings));
+    let shown = tokio::task::spawn_blocking(move || match format {
+        Format::Human => show(heard, &mut Progress::new(lines, quiet)),
+        Format::Json => show(heard, &mut Stream::default()),
+    });
+    (events, shown)
 }

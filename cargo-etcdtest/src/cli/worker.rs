@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::num::NonZeroU32;
 use std::path::Path;
+use std::time::Duration;
 
 use clap::{ArgGroup, Args};
 
@@ -10,14 +11,15 @@ use super::cargo_options::{CargoLocal, CargoOptions, unless_interrupted};
 use super::interrupts::Interrupts;
 use super::run::{carry_out, failure_of, this_program};
 use super::session::Session;
+use super::store_sync::send_left_behind;
 use super::style::{STRONG, WARNING, painted};
 use super::{Exit, Failure, watch};
 use crate::config::{Flags, TestThreads};
-use crate::execution::{self, Entry, Order, Policy, Selected, Timings};
+use crate::execution::{self, Entry, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Commit, Labels, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::resolve_run;
-use crate::store::{SharedStore, get_record, keys};
+use crate::store::{Patience, Read, SharedStore, get_record, keys};
 
 /// Arguments of `worker`.
 #[derive(Debug, Args)]
@@ -109,13 +111,46 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
         let next = execution::next_joinable(store, &session.root, &passed, session.settings.store_timeout);
         // Whoever waits has nothing to end first.
         let Ok(next) = unless_interrupted(async { Ok(next.await) }).await else { break };
-        let (id, seen) = next.map_err(|error| failure_of(error, &RunId::new("")))?;
-        passed.insert(id.clone(), seen);
-        if let Err(failure) = join(&id, session, store, cargo.clone(), Entry::JoinWhileNeeded).await {
-            failure.print();
+        let (id, seen) = match next {
+            Err(RunError::Store(error)) if error.is_transient() => {
+                until_it_answers(store).await?;
+                continue;
+            }
+            next => next.map_err(|error| failure_of(error, &RunId::new("")))?,
+        };
+        anstream::eprintln!("{} for run {id}", painted(STRONG, format_args!("{:>12}", "Working")));
+        let joined = join(&id, session, store, cargo.clone(), Entry::JoinWhileNeeded).await;
+        if joined.as_ref().is_err_and(Failure::is_passing) {
+            tell(joined);
+            until_it_answers(store).await?;
+            tell(unless_interrupted(Box::pin(send_left_behind(session, store))).await);
+            // The run has not ended for this worker: it is found again.
+        } else {
+            tell(joined);
+            passed.insert(id, seen);
         }
     }
     Ok(Exit::Passed)
+}
+
+/// Says what went wrong, where something did.
+fn tell<T>(result: Result<T, Failure>) {
+    if let Err(failure) = result {
+        failure.print();
+    }
+}
+
+/// Waits for a store that does not answer, for as long as it takes, or until a signal comes.
+async fn until_it_answers(store: &SharedStore) -> Result<(), Failure> {
+    let label = painted(WARNING, format_args!("{:>12}", "Waiting"));
+    anstream::eprintln!("{label} for the store, which does not answer");
+    let patience = Patience::from(Duration::MAX);
+    let answers = patience.lasts(|| store.read(Read::key(keys::RUNS)));
+    match unless_interrupted(async { Ok(answers.await) }).await {
+        Ok(answer) => Ok(answer.map(drop)?),
+        // It is the caller's to end.
+        Err(_) => Ok(()),
+    }
 }
 
 /// Works for one run, by its rules, and exits as it ends.
@@ -131,7 +166,7 @@ async fn join(
     let planned = async { execution::planned(store, id).await.map_err(|error| failure_of(error, id)) };
     let run = unless_interrupted(planned).await?;
     if run.is_over() {
-        return watch::follow_run(id, store, settings).await;
+        return Ok(watch::show_over(&run, settings).await);
     }
     let environments = environments_of(store.as_ref(), id).await?;
     let secrets = session.secrets(store.clone())?.of(&environments).await?;

@@ -7,7 +7,7 @@ mod inherit;
 mod orphans;
 mod takeover;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -17,9 +17,8 @@ use super::error::Result;
 use super::membership::Membership;
 use super::pace::Pace;
 use super::plan::Plan;
-use crate::model::{
-    Block, Claim, Failures, Fence, Labels, Loss, NextPosition, RunState, UnitIndex, UnitResult,
-};
+use crate::model::{Block, Claim, Failures, Fence, Loss, NextPosition, RunState, UnitIndex, UnitResult};
+use crate::reports::Unserved;
 use crate::store::{
     Commit, Compare, Key, KeyRange, KeyValue, Op, Page, Read, Revision, Txn, Wake, commit, compress, decode,
     encode, keys,
@@ -57,8 +56,8 @@ pub struct Claims {
     run_changes: Option<Wake>,
     /// Wakes where claim records or workers change; only for one that has looked at them.
     shares: Option<Wake>,
-    /// What undealt units need that nobody has.
-    unserved: BTreeSet<Labels>,
+    /// What undealt units need that nobody has, with how many they are.
+    unserved: Unserved,
     /// Nothing is left that this worker may execute, nor can it come back to it.
     unneeded: bool,
     /// Since when units that were lost on this machine are left to others.
@@ -138,7 +137,7 @@ impl Claims {
             superseded: Vec::new(),
             run_changes: None,
             shares: None,
-            unserved: BTreeSet::new(),
+            unserved: Unserved::new(),
             unneeded: false,
             left_to_others: HashMap::new(),
             orphaned: false,

@@ -4,12 +4,12 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::error::{Result, RunError};
 use super::order::Order;
-use crate::model::{Environment, PlannedUnit, Repetition, Run, RunId, TestCaseId};
+use crate::model::{Build, Environment, PlannedUnit, Repetition, Run, RunId, TestCaseId};
 
-/// How many differences an error shows.
+/// How many tests an error names that are here and not there, or the other way round.
 const SHOWN: usize = 10;
 
-/// In what an order differs from a run, one line each.
+/// In what an order differs from a run, one paragraph each.
 #[derive(Debug, Default)]
 pub(super) struct Differences(Vec<String>);
 
@@ -61,27 +61,51 @@ impl Differences {
         let here: BTreeSet<_> = here.iter().map(key).collect();
         let there: BTreeSet<_> = there.into_iter().map(key).collect();
         for (more, less, place) in [(&here, &there, "here"), (&there, &here, "in the run")] {
+            let mut only = BTreeMap::<&str, Vec<String>>::new();
             for (test, environment, repetition) in more.difference(less) {
                 let repetition = repetition.map(|number| format!(" [{number}]")).unwrap_or_default();
-                self.0.push(format!("{test}{repetition} in `{environment}` is only {place}"));
+                only.entry(environment).or_default().push(format!("\n{test}{repetition}"));
+            }
+            for (environment, mut tests) in only {
+                let left_out = tests.len().saturating_sub(SHOWN);
+                tests.truncate(SHOWN);
+                let more = if left_out > 0 { format!("\nand {left_out} more") } else { String::new() };
+                self.0.push(format!("only {place}, in `{environment}`:{}{more}", tests.concat()));
             }
         }
     }
 
-    /// Tests that are described otherwise, selected or not.
-    pub(super) fn of_digests(&mut self, order: &Order, run: &Run) {
-        if order.tests_digest == run.tests_digest || !self.0.is_empty() {
+    /// Tests that are described otherwise, selected or not, and where that may come from.
+    pub(super) fn of_code(&mut self, order: &Order, run: &Run) {
+        if order.tests_digest == run.tests_digest {
             return;
         }
-        let commits = match (&order.commit, &run.commit) {
+        if self.0.is_empty() {
+            let text = "the list of all tests, or what the code says of one, is another here than in the run";
+            self.0.push(text.into());
+        }
+        if order.build.flags != run.build.flags {
+            let flags = |build: &Build| match &*build.flags.join(" ") {
+                "" => "no flags".into(),
+                flags => format!("`{flags}`"),
+            };
+            let (here, there) = (flags(&order.build), flags(&run.build));
+            self.0.push(format!("what is built: {here} here, {there} in the run"));
+        }
+        match (&order.commit, &run.commit) {
             (Some(here), Some(there)) if here.id != there.id => {
-                format!(": the code is of commit {} here and {} in the run", here.id, there.id)
+                self.0.push(format!("the code: commit {} here, {} in the run", here.id, there.id));
             }
-            _ => String::new(),
-        };
-        self.0.push(format!(
-            "the list of all tests, or what the code says of one, is another here than in the run{commits}"
-        ));
+            (Some(here), Some(there)) if here.dirty || there.dirty => {
+                let place = match (here.dirty, there.dirty) {
+                    (true, true) => "here and in the run",
+                    (true, false) => "here",
+                    (false, _) => "in the run",
+                };
+                self.0.push(format!("the code: there are changes that are not committed {place}"));
+            }
+            _ => {}
+        }
     }
 
     /// Refuses what differs.
@@ -92,13 +116,7 @@ impl Differences {
         if self.0.is_empty() {
             return Ok(());
         }
-        let mut lines = self.0;
-        let more = lines.len().saturating_sub(SHOWN);
-        lines.truncate(SHOWN);
-        if more > 0 {
-            lines.push(format!("and {more} more"));
-        }
-        Err(RunError::Differs { run: run.clone(), differences: lines.join("\n- ") })
+        Err(RunError::Differs { run: run.clone(), differences: self.0.join("\n- ") })
     }
 }
 

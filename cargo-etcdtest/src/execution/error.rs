@@ -27,7 +27,7 @@ pub enum RunError {
     Differs {
         /// The run.
         run: RunId,
-        /// The differences, one a line.
+        /// The differences, in lines.
         differences: String,
     },
     /// Nothing can be done to a run that is over.

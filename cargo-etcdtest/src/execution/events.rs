@@ -70,6 +70,15 @@ pub enum RunEvent {
         /// How long by now.
         elapsed: Duration,
     },
+    /// A unit waits for a resource that others have, for more than a moment: told once of each.
+    ResourceWaiting {
+        /// Which.
+        unit: Unit,
+        /// What it waits for.
+        resource: String,
+        /// Who has it; the store may not have said yet.
+        waiting: Option<Waiting>,
+    },
     /// An attempt failed and there will be another.
     AttemptFailed {
         /// Whose.
@@ -130,9 +139,17 @@ pub enum RunEvent {
         others: usize,
     },
     /// No worker works for the run yet: it waits for some.
-    Queued,
-    /// No live worker works for the run: its workers died, or lost the store.
-    Stalled,
+    Queued {
+        /// Its id.
+        run: RunId,
+    },
+    /// No live worker works for the run any more.
+    Stalled {
+        /// Its id.
+        run: RunId,
+        /// Why, and what to do about it.
+        reason: String,
+    },
     /// The store does not answer, and is being waited for.
     StoreAway,
     /// Where the time of the run went, said just before its end.

@@ -191,6 +191,13 @@ impl Plan {
         (place < group.units.len()).then(|| unit_index(group.units.start + place))
     }
 
+    /// How many units a stripe deals after `dealt` others.
+    pub fn left(&self, stripe: usize, dealt: u32) -> usize {
+        let Some(Group { units, stripes }) = self.group(stripe) else { return 0 };
+        let all = (units.len().saturating_sub(stripe - stripes.start)).div_ceil(stripes.len());
+        all.saturating_sub(dealt as usize)
+    }
+
     /// What a worker must have to be dealt the units of a stripe.
     pub fn needs(&self, stripe: usize) -> Option<&Labels> {
         self.group(stripe).map(|group| &self.units[group.units.start].needs)
@@ -311,6 +318,8 @@ mod tests {
             let plan = Plan::new(units.clone(), &Histories::default(), seed);
             let mut dealt = Vec::new();
             for stripe in 0..plan.stripes() {
+                let places = (0..1000).filter(|place| plan.dealt(stripe, *place).is_some()).count();
+                assert_eq!((plan.left(stripe, 0), plan.left(stripe, 1)), (places, places - 1));
                 for index in (0..).map_while(|place| plan.dealt(stripe, place)) {
                     assert_eq!(Some(&plan.unit(index).unwrap().needs), plan.needs(stripe));
                     dealt.push(index);

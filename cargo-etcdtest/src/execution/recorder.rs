@@ -21,6 +21,7 @@ use super::plan::Plan;
 use crate::config::MaxFail;
 use crate::config::OutputWhen;
 use crate::model::{Attempt, Cancellation, Fence, Labels, Loss, Outcome, RunState, UnitIndex, UnitResult};
+use crate::reports::unserved_text;
 use crate::store::{Key, Op};
 
 /// How long a result may wait for others that are stored with it.
@@ -310,15 +311,11 @@ impl Recorder {
 
     /// Says which tests wait for a worker that has what they need, once.
     fn tell_needs(&mut self) {
-        let new: Vec<_> = self.claims.needs().difference(&self.needs).cloned().collect();
-        for needs in new {
-            let run = self.claims.membership().id();
-            let text = format!(
-                "tests that need `{needs}` wait for a worker that has it: \
-                 `cargo etcdtest worker --run {run} --labels {needs}`"
-            );
-            let _ = self.events.send(RunEvent::Notice { text });
-            self.needs.insert(needs);
+        let run = self.claims.membership().id();
+        for (needs, units) in self.claims.unserved() {
+            if self.needs.insert(needs.clone()) {
+                let _ = self.events.send(RunEvent::Notice { text: unserved_text(run, needs, *units) });
+            }
         }
     }
 

@@ -62,11 +62,11 @@ pub async fn run(
     let (process, mut started) = (order.worker.clone(), false);
     for times in 2.. {
         if let Some(over) = unless(Leave::ToQuit, leave.clone(), &order.id, over(&store, &order)).await? {
-            if !started {
-                let tests: HashSet<_> = over.units.iter().map(|unit| &unit.planned.test).collect();
-                tell_start(&over.run, tests.len(), events);
+            if started {
+                tell_end(&over.run, events);
+            } else {
+                tell_over(&over.run, events);
             }
-            tell_end(&over, events);
             return Ok(over);
         }
         if order.entry == Entry::Queue {
@@ -164,7 +164,7 @@ fn check<'a>(
             differences.of_units(&order.units(), planned);
         }
     }
-    differences.of_digests(order, run);
+    differences.of_code(order, run);
     differences.check(&run.id)
 }
 
@@ -279,10 +279,6 @@ async fn run_reserved(
     let claims = Claims::new(membership).await?;
     let (claims, ended) = execute(&Arc::new(work), claims, leave.clone(), events).await?;
     timings.end("execute");
-    if ended == Ended::Unneeded {
-        claims.into_membership().leave().await;
-        return Err(RunError::Unneeded(id));
-    }
     let storing = claims.storing();
     let ending = Box::pin(end_part(claims, ended, &plan, events));
     let details = without_tests(&leave, &id, ending).await?;
@@ -292,10 +288,11 @@ async fn run_reserved(
         return Ok(None);
     };
     let _ = events.send(RunEvent::Spent { timings, storing });
-    tell_end(&details, events);
-    let cancelled = details.run.state == RunState::Finished { cancelled: true };
+    tell_end(&details.run, events);
     match reservation {
-        Some(reservation) if ended == Ended::Lost && cancelled => Err(reservation.loss().await.into()),
+        Some(reservation) if ended == Ended::Lost && is_cancelled(&details.run) => {
+            Err(reservation.loss().await.into())
+        }
         _ => Ok(Some(details)),
     }
 }
@@ -322,8 +319,9 @@ fn begin_journal(
 /// lost and another worker waits for them anew.
 ///
 /// # Errors
-/// [`RunError::Left`] where others go on without this one, [`RunError::Unfinished`] where the store
-/// went away after all was stored; what it said, where it failed for good.
+/// [`RunError::Left`] where others go on without this one, [`RunError::Unneeded`] where what is left
+/// is not for it, [`RunError::Unfinished`] where the store went away after all was stored; what it
+/// said, where it failed for good.
 pub async fn end_part(
     mut claims: Claims,
     ended: Ended,
@@ -346,6 +344,11 @@ pub async fn end_part(
     if anew {
         membership.leave().await;
         return Ok(None);
+    }
+    if ended == Ended::Unneeded && membership.run().state == RunState::Running {
+        let run = membership.id().clone();
+        membership.leave().await;
+        return Err(RunError::Unneeded(run));
     }
     if ended == Ended::Left && membership.run().state == RunState::Running {
         if membership.leave_to_others().await? {
@@ -469,10 +472,18 @@ async fn give_up(
     let _ = events.send(RunEvent::Cancelled { reason: reason.clone() });
     membership.cancel(Cancellation { reason, ends_tests: true }).await?;
     if let Some(details) = conclude(&mut membership, plan).await? {
-        tell_end(&details, events);
+        tell_end(&details.run, events);
     }
     membership.leave().await;
     Ok(())
+}
+
+/// Tells of a run that was over before anything could be done for it.
+pub fn tell_over(run: &Run, events: &EventSink) {
+    let how = if is_cancelled(run) { "cancelled" } else { "finished" };
+    let text = format!("the run {} is over: it was {how} before this worker came", run.id);
+    let _ = events.send(RunEvent::Notice { text });
+    tell_end(run, events);
 }
 
 fn tell_start(run: &Run, tests: usize, events: &EventSink) {
@@ -485,10 +496,14 @@ fn tell_start(run: &Run, tests: usize, events: &EventSink) {
     });
 }
 
-fn tell_end(details: &RunDetails, events: &EventSink) {
+fn tell_end(run: &Run, events: &EventSink) {
     let _ = events.send(RunEvent::Ended {
-        run: details.run.id.clone(),
-        summary: details.run.summary.unwrap_or_default(),
-        cancelled: details.run.state == RunState::Finished { cancelled: true },
+        run: run.id.clone(),
+        summary: run.summary.unwrap_or_default(),
+        cancelled: is_cancelled(run),
     });
+}
+
+fn is_cancelled(run: &Run) -> bool {
+    run.state == RunState::Finished { cancelled: true }
 }

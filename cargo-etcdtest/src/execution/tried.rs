@@ -6,21 +6,24 @@ use std::time::Duration;
 
 use etcdtest::protocol::{ATTEMPT_VARIABLE, ENVIRONMENT_VARIABLE, SECRET_VARIABLES, Start};
 use rustix::process::Pid;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
+use tokio::time::timeout;
 
-use super::attempt::{Launch, Leave, Progress, Ran};
+use super::attempt::{Launch, Leave, Progress, Ran, told};
 use super::events::{AttemptOutput, EventSink, RunEvent, Unit};
 use super::executed::Executed;
 use super::lanes::Needs;
 use super::policy::TestPolicy;
-use super::resources::while_held;
+use super::resources::{Asked, while_held};
 use super::services::Supplied;
 use super::work::{Seat, Work};
 use crate::config::{OutputWhen, PassOrFail};
 use crate::environments::{Reservation, ReservationError};
-use crate::model::{Attempt, Fence, Outcome, TestKind, UnitIndex, UnitResult};
+use crate::model::{Attempt, Fence, Outcome, Place, TestKind, UnitIndex, UnitResult};
 use crate::testcases::{Binary, ListedTest};
 
+/// How long a unit that asks for a resource keeps its lane while others have it.
+const AT_ONCE: Duration = Duration::from_secs(1);
 /// After how long a resource is asked for again where the store did not answer.
 const STORE_AWAY: Duration = Duration::from_secs(1);
 /// A test that is over sooner than this ends before whoever comes after it has to be given up.
@@ -37,6 +40,10 @@ pub(super) struct Tried {
     alone: bool,
     attempts: Vec<Attempt>,
     outputs: Vec<Arc<AttemptOutput>>,
+    /// The resource that it needs for itself, from when it asks for it to the end of its attempt.
+    lock: Option<Asked>,
+    /// It was told that it waits for its resource.
+    has_waited: bool,
 }
 
 /// What comes after a unit's turn.
@@ -50,6 +57,8 @@ pub(super) enum Next {
     Stopped(Tried),
     /// It was to come after another process, which did not end in time.
     NotYet(Tried),
+    /// Others have the resource that it needs: its lane is for others until they have not.
+    Waits(Tried),
 }
 
 /// What an attempt that is under way lets others begin.
@@ -61,14 +70,18 @@ pub(super) enum Opening {
     After(Pid),
 }
 
-/// What came of waiting for the resource that a unit needs for itself.
+/// Whether a unit has the resource that it needs for itself.
 enum Locked {
-    /// It is the unit's, if it needs one.
-    Held(Option<Box<Reservation>>),
-    /// It was stopped meanwhile.
+    /// It has it, if it needs one.
+    Held(Option<Arc<Reservation>>),
+    /// Others have it.
+    Waits,
+    /// The unit was stopped meanwhile.
     Stopped,
     /// The store did not answer.
-    NotYet,
+    StoreAway,
+    /// It will never be its turn; why, in words.
+    Never(String),
 }
 
 /// An attempt's turn among others.
@@ -86,7 +99,16 @@ impl Tried {
         let planned = work.plan.unit(index).filter(|planned| planned.skip.is_none());
         let test = planned.and_then(|planned| work.tests.get(&planned.test));
         let rules = test.map(|test| work.policy.of(test));
-        Self { index, token, rules, alone: false, attempts: Vec::new(), outputs: Vec::new() }
+        Self {
+            index,
+            token,
+            rules,
+            alone: false,
+            attempts: Vec::new(),
+            outputs: Vec::new(),
+            lock: None,
+            has_waited: false,
+        }
     }
 
     /// One during which nothing else may be executed.
@@ -96,7 +118,8 @@ impl Tried {
 
     /// The same as it was dealt, for one that was stopped on the way.
     fn anew(&self, work: &Work) -> Self {
-        Self { alone: self.alone, ..Self::new(work, self.index, self.token) }
+        let Self { alone, has_waited, .. } = *self;
+        Self { alone, has_waited, ..Self::new(work, self.index, self.token) }
     }
 
     /// The same with its rules, for one that comes to another turn.
@@ -104,24 +127,68 @@ impl Tried {
         Self { rules: Some(rules), ..self }
     }
 
-    /// Waits until no other machine uses the resource that it needs for itself.
-    ///
-    /// # Errors
-    /// In words, where it will never be its turn.
-    async fn lock(
-        &self,
+    /// Asks for the resource that it needs for itself, if it needs one and has not asked before.
+    /// What it gives sees to the lock until nothing of the unit wants it any more; `decided`
+    /// hears when it is clear whether it is held.
+    pub(super) fn ask(
+        &mut self,
         work: &Work,
-        rules: &TestPolicy,
-        leave: watch::Receiver<Leave>,
-    ) -> std::result::Result<Locked, String> {
-        let Some(resource) = &rules.exclusive else { return Ok(Locked::Held(None)) };
+        decided: &mpsc::UnboundedSender<UnitIndex>,
+    ) -> Option<impl Future<Output = ()> + Send + use<>> {
+        let resource = self.rules.as_ref()?.exclusive.as_ref().filter(|_| self.lock.is_none())?;
+        let test = &work.plan.unit(self.index)?.test;
         let capacity = work.policy.resources.get(resource).copied().unwrap_or(NonZeroUsize::MIN);
-        match work.resources.lock(resource, capacity, self.index, leave).await {
-            Ok(Some(lock)) => Ok(Locked::Held(Some(Box::new(lock)))),
-            Ok(None) => Ok(Locked::Stopped),
-            Err(ReservationError::Store(error)) if error.is_transient() => Ok(Locked::NotYet),
-            Err(error) => Err(format!("the resource `{resource}` cannot be locked: {error}")),
+        let (index, decided) = (self.index, decided.clone());
+        let tell = move || {
+            // A worker that has ended waits for nothing.
+            let _ = decided.send(index);
+        };
+        let why = format!("{test} in run {}", work.run);
+        let (asked, lock) = work.resources.ask(resource, capacity, (index, self.token), why, tell);
+        self.lock = Some(asked);
+        Some(lock)
+    }
+
+    /// Waits for the resource that it has asked for, but not for long.
+    async fn locked(
+        &mut self,
+        unit: &Unit,
+        rules: &TestPolicy,
+        mut leave: watch::Receiver<Leave>,
+        events: &EventSink,
+    ) -> Locked {
+        let (Some(asked), Some(resource)) = (&mut self.lock, &rules.exclusive) else {
+            return Locked::Held(None);
+        };
+        let answer = tokio::select! {
+            biased;
+            () = told(&mut leave, Leave::ToEnd) => return Locked::Stopped,
+            answer = timeout(AT_ONCE, asked.decided()) => answer,
+        };
+        match answer {
+            Ok(Ok(lock)) => Locked::Held(Some(lock)),
+            Ok(Err(error)) => match &*error {
+                ReservationError::Store(error) if error.is_transient() => Locked::StoreAway,
+                error => Locked::Never(format!("the resource `{resource}` cannot be locked: {error}")),
+            },
+            Err(_) => {
+                if !std::mem::replace(&mut self.has_waited, true) {
+                    let (unit, resource, waiting) = (unit.clone(), resource.clone(), asked.waiting());
+                    let _ = events.send(RunEvent::ResourceWaiting { unit, resource, waiting });
+                }
+                Locked::Waits
+            }
         }
+    }
+
+    /// Whether it is clear by now if it has the resource that it has asked for.
+    pub(super) fn is_decided(&self) -> bool {
+        self.lock.as_ref().is_none_or(Asked::is_decided)
+    }
+
+    /// Whether it has to be announced before it begins.
+    pub(super) fn is_announced(&self) -> bool {
+        self.alone
     }
 
     /// Whether nothing was tried yet.
@@ -175,12 +242,16 @@ impl Tried {
             };
         };
         let number = u32::try_from(self.attempts.len()).unwrap_or(u32::MAX).saturating_add(1);
-        let lock = match self.lock(work, &rules, leave.clone()).await {
-            Ok(Locked::Held(lock)) => Ok(lock),
-            Ok(Locked::Stopped) => return Next::Stopped(self.anew(work)),
+        let lock = match self.locked(&unit, &rules, leave.clone(), events).await {
+            Locked::Held(lock) => Ok(lock),
+            Locked::Waits => return Next::Waits(self.with(rules)),
+            Locked::Stopped => return Next::Stopped(self.anew(work)),
             // Whether that ends the run, its recorder says.
-            Ok(Locked::NotYet) => return Next::Again(self.with(rules), STORE_AWAY),
-            Err(reason) => Err(reason),
+            Locked::StoreAway => {
+                self.lock = None;
+                return Next::Again(self.with(rules), STORE_AWAY);
+            }
+            Locked::Never(reason) => Err(reason),
         };
         let begin = || {
             let _ = events.send(RunEvent::AttemptStarted { unit: unit.clone(), attempt: number });
@@ -205,11 +276,7 @@ impl Tried {
             Progress::Passed => on(Opening::Lane),
         };
         let (ran, lost) = match &lock {
-            Err(reason) => {
-                let attempt =
-                    Attempt { message: Some(reason.clone()), ..Attempt::begun(number, Outcome::Failed) };
-                (Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default()))), false)
-            }
+            Err(reason) => (failed(number, reason.clone(), None), false),
             Ok(None) => {
                 let ran =
                     execute_attempt(work, &seat, &unit, test, &rules, self.token, number, turn, &leave, on);
@@ -222,12 +289,9 @@ impl Tried {
                 while_held(lock, ran, leave.clone(), say).await
             }
         };
-        if let Ok(Some(lock)) = lock {
-            lock.release().await;
-            // Somebody else may have used it at the same time: so this says nothing.
-            if lost && *leave.borrow() == Leave::ToFinish {
-                return Next::Again(self.with(rules), Duration::ZERO);
-            }
+        self.lock = None;
+        if lost {
+            return self.unlocked(work, rules, *leave.borrow());
         }
         let (mut attempt, output) = match ran {
             Ran::ToItsEnd(attempt) => *attempt,
@@ -264,6 +328,15 @@ impl Tried {
         let reason = attempt.message.filter(|_| outcome == Outcome::Skipped);
         let shown = if outcome.is_failure() { rules.failure_output } else { rules.success_output };
         Next::Done(self.done(work, unit, outcome, reason, shown, events))
+    }
+
+    /// What comes after an attempt whose lock was lost: somebody else may have used the resource at
+    /// the same time, so it says nothing.
+    fn unlocked(self, work: &Work, rules: TestPolicy, leave: Leave) -> Next {
+        match leave {
+            Leave::ToFinish => Next::Again(self.with(rules), Duration::ZERO),
+            Leave::ToEnd | Leave::ToDie | Leave::ToQuit => Next::Stopped(self.anew(work)),
+        }
     }
 
     /// The unit with its result, which is announced once it is kept.
@@ -308,11 +381,7 @@ async fn execute_attempt(
     };
     let supplied = match supplied {
         Some(Ok(supplied)) => supplied,
-        Some(Err(reason)) => {
-            let begun = Attempt::begun(number, Outcome::Failed);
-            let attempt = Attempt { message: Some(reason), place: Some(seat.place()), ..begun };
-            return Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())));
-        }
+        Some(Err(reason)) => return failed(number, reason, Some(seat.place())),
         None => return Ran::Stopped,
     };
     let launch = launch(work, seat, unit, &supplied, test, rules, token, number, turn);
@@ -324,6 +393,12 @@ async fn execute_attempt(
     }
     supplied.stop(leave).await;
     ran
+}
+
+/// An attempt that failed before there was a process.
+fn failed(number: u32, message: String, place: Option<Place>) -> Ran {
+    let attempt = Attempt { message: Some(message), place, ..Attempt::begun(number, Outcome::Failed) };
+    Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())))
 }
 
 /// The process of one attempt.

@@ -1,14 +1,15 @@
 //! Following a run from anywhere: what the store has of it, then every change, without a
 //! gap between them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use super::error::{Result, RunError};
 use super::events::{AttemptOutput, EventSink, RunEvent, Unit};
 use super::plan::Plan;
 use crate::config::OutputWhen;
-use crate::model::{Block, Claim, PlanChunk, Run, RunId, RunState, RunSummary, UnitIndex};
-use crate::reports::history::{Life, life};
+use crate::model::{Block, Claim, Labels, PlanChunk, Run, RunId, RunState, RunSummary, UnitIndex, Worker};
+use crate::reports::history::{Life, life, live_workers};
+use crate::reports::{Unserved, stalled_text, unserved, unserved_text};
 use crate::store::{
     Change, Key, KeyRange, KeyValue, Notice, Revision, SharedStore, Watch, decode, decode_block, get, keys,
     list,
@@ -29,6 +30,8 @@ struct Follower<'a> {
     cancelling: bool,
     /// What was told last of whether somebody works for it.
     life: Life,
+    /// What was told that tests wait for.
+    needs: BTreeSet<Labels>,
 }
 
 /// Tells `events` what happened in a run so far and what happens from now on, until it is
@@ -54,6 +57,7 @@ pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Resu
         told: HashSet::new(),
         cancelling: false,
         life: Life::Live,
+        needs: BTreeSet::new(),
     };
     if let Some(end) = follower.take_run(&run).await? {
         return Ok(end);
@@ -70,6 +74,7 @@ pub async fn follow(store: &SharedStore, id: &RunId, events: &EventSink) -> Resu
                 if let Some(end) = follower.take_run(&decode(&pair)?).await? {
                     return Ok(end);
                 }
+                follower.look_for_workers().await?;
             }
             notice = next(&mut shares) => match notice? {
                 Notice::Changed { changes, .. } => {
@@ -181,7 +186,8 @@ impl Follower<'_> {
         Ok(Some((summary, cancelled)))
     }
 
-    /// Says so where no live worker works for the run, or none yet.
+    /// Says so where no live worker works for the run, or none yet, or tests wait for one that has
+    /// what they need.
     async fn look_for_workers(&mut self) -> Result<()> {
         let run = get(self.store.as_ref(), keys::run(self.id)).await?;
         let Some(run) = run.as_ref().and_then(|run| decode::<Run>(run).ok()).filter(|run| !run.is_over())
@@ -192,10 +198,30 @@ impl Follower<'_> {
         if std::mem::replace(&mut self.life, life) != life {
             match life {
                 Life::Live => {}
-                Life::Awaited => self.tell(RunEvent::Queued),
-                Life::Stalled => self.tell(RunEvent::Stalled),
+                Life::Awaited => self.tell(RunEvent::Queued { run: run.id.clone() }),
+                Life::Stalled => {
+                    self.tell(RunEvent::Stalled { run: run.id.clone(), reason: stalled_text(&run) });
+                }
             }
         }
+        if run.state == RunState::Running {
+            self.tell_needs().await?;
+        }
+        Ok(())
+    }
+
+    /// Says which tests wait for a worker that has what they need: once, until there is one.
+    async fn tell_needs(&mut self) -> Result<()> {
+        let workers = live_workers(self.store.as_ref(), self.id).await?;
+        let workers: Vec<Worker> = workers.into_iter().map(|(worker, _)| worker).collect();
+        let left = self.plan.units().filter(|(index, _)| !self.told.contains(index));
+        let unserved: Unserved = unserved(left.map(|(_, planned)| &planned.needs), &workers);
+        for (needs, units) in &unserved {
+            if !self.needs.contains(needs) {
+                self.tell(RunEvent::Notice { text: unserved_text(self.id, needs, *units) });
+            }
+        }
+        self.needs = unserved.into_keys().collect();
         Ok(())
     }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep, sleep_until};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::attempt::Leave;
 use super::claims::Claims;
@@ -19,6 +19,10 @@ use super::run::without_tests;
 use super::tried::{Next, Opening, Tried, Turn};
 use super::work::{Seat, Work};
 use crate::model::Cancellation;
+
+/// How long the store is waited for at the end to take back what tests had for themselves, which
+/// it does by itself after a while.
+const RELEASED: Duration = Duration::from_secs(1);
 
 /// Why a worker executes no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,9 @@ pub async fn execute(
     let policy = &work.policy;
     let mut lanes = Lanes::new(policy.lanes, policy.resources.clone());
     let (mut attempts, mut waits) = (JoinSet::new(), JoinSet::new());
+    // The locks of units, until they are given up, and those units of whom it is decided.
+    let mut locks = JoinSet::new();
+    let (decide, mut decided) = mpsc::unbounded_channel();
     let mut deadline = policy.global_timeout.map(|timeout| Instant::now() + timeout);
     let mut running = BTreeSet::new();
     let (mut asked, mut more, mut stopped, mut heard, mut failures) = (false, true, false, true, 0);
@@ -122,8 +129,11 @@ pub async fn execute(
             lanes.retain(|_| false);
             waits.abort_all();
         }
-        while !suspended && let Some((needs, unit)) = lanes.begin() {
+        while !suspended && let Some((needs, mut unit)) = lanes.begin() {
             running.insert(unit.index);
+            if let Some(lock) = unit.ask(work, &decide) {
+                locks.spawn(lock);
+            }
             let more = unit.binary(work).is_some_and(|binary| {
                 lanes.waiting().any(|next| next.binary(work).is_some_and(|other| std::ptr::eq(other, binary)))
             });
@@ -132,14 +142,14 @@ pub async fn execute(
             attempts.spawn(attempt(needs, unit, lane, Turn { more, after: None }, hear.clone()));
         }
         let idle = lanes.idle();
-        let few = idle > 0 || lanes.waiting().len() < policy.lanes.get();
-        if !stopped && !suspended && more && !asked && few && (idle > 0 || !later) {
+        if !stopped && !suspended && more && !asked && lanes.is_short() && (idle > 0 || !later) {
             let running = running.iter().copied().collect();
             asked = requests.send(Request::Claim { running, idle }).is_ok();
             more = asked;
         }
         let done = attempts.is_empty() && waits.is_empty() && lanes.waiting().len() == 0;
-        patience.set_busy(!done);
+        // Who waits for a resource can do nothing without the store.
+        patience.set_busy(!attempts.is_empty() || !waits.is_empty() || lanes.is_any_ready());
         if done && !suspended && (stopped || !more) {
             break;
         }
@@ -153,15 +163,27 @@ pub async fn execute(
                 }
                 later = false;
                 match next {
+                    // It is begun again: what had to be announced for that still is.
+                    Next::Stopped(unit) if suspended && !stopped => lanes.push_first(unit.needs(work), unit),
                     Next::Stopped(unit) => {
                         running.remove(&unit.index);
-                        if suspended && !stopped {
-                            lanes.push_first(unit.needs(work), unit);
-                        }
                     }
                     Next::NotYet(unit) => {
                         running.remove(&unit.index);
                         lanes.push_first(unit.needs(work), unit);
+                    }
+                    // Others took it over meanwhile.
+                    Next::Waits(unit) | Next::Again(unit, _) if !running.contains(&unit.index) => {}
+                    Next::Waits(unit) => {
+                        // It has not begun, but what is to be announced before that still is.
+                        if unit.is_fresh() && !unit.is_announced() {
+                            running.remove(&unit.index);
+                        }
+                        let (index, is_decided) = (unit.index, unit.is_decided());
+                        lanes.push_keeping(unit.needs(work), unit);
+                        if is_decided {
+                            lanes.make_ready(|unit| unit.index == index);
+                        }
                     }
                     Next::Again(unit, Duration::ZERO) => lanes.push_first(unit.needs(work), unit),
                     Next::Again(unit, wait) => {
@@ -204,6 +226,10 @@ pub async fn execute(
                     lanes.push_first(unit.needs(work), unit);
                 }
             }
+            Some(index) = decided.recv() => lanes.make_ready(|unit| unit.index == index),
+            Some(ended) = locks.join_next() => {
+                ended.unwrap_or_else(|failed| std::panic::resume_unwind(failed.into_panic()));
+            }
             answer = dealt.recv(), if heard => {
                 match answer {
                     Some(Dealt::Units(units, fence)) => {
@@ -218,6 +244,7 @@ pub async fn execute(
                         lanes.push(unit.needs(work), unit);
                     }
                     Some(Dealt::Withdrawn(units)) => {
+                        running.retain(|unit| !units.contains(unit));
                         lanes.retain(|unit| !units.contains(&unit.index));
                     }
                     Some(Dealt::Failed { all, unbegun: some }) => {
@@ -274,6 +301,7 @@ pub async fn execute(
         work.supply.stop(&hear).await;
         work.launcher.close().await;
         let claims = recorder.join_next().await.expect("it was spawned");
+        let _ = timeout(RELEASED, locks.join_all()).await;
         claims.unwrap_or_else(|panic| std::panic::resume_unwind(panic.into_panic()))
     };
     let (claims, LocksHeld(held)) = without_tests(&leave, &work.run, the_rest).await?;

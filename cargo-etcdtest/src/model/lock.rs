@@ -19,7 +19,7 @@ pub struct Lock {
     pub holder: Holder,
     /// Who typed the command: `user@host`.
     pub author: String,
-    /// Why a person wants it.
+    /// Why a person wants it; for which test of which run a worker does.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub why: String,
     /// The lease it hangs on, for all workers of a run to keep alive.
@@ -46,7 +46,8 @@ pub enum Holder {
     Run(RunId),
     /// A person: an id of the reservation, `user@host-x7k2pq`.
     Person(String),
-    /// A worker with one of its units, `host-1234-x7k2pq.17`: it holds resources.
+    /// A worker with one of its units and the token under which it has that,
+    /// `host-1234-x7k2pq.17.3921`: it holds resources.
     Worker(String),
 }
 

@@ -47,7 +47,8 @@ impl ReportError {
         match self {
             Self::Store(error) => error.help().map(Into::into),
             Self::UnknownRun { nearest, .. } => {
-                Some(format!("the nearest are {}; `cargo etcdtest runs list` shows all", join(nearest)))
+                let are = if nearest.len() == 1 { "is" } else { "are" };
+                Some(format!("the nearest {are} {}; `cargo etcdtest runs list` shows all", join(nearest)))
             }
             Self::AmbiguousRun { candidates, .. } => Some(format!("write more of it: {}", join(candidates))),
             Self::NoRuns => Some("`cargo etcdtest run` makes one".into()),

@@ -11,6 +11,7 @@ mod service;
 pub mod story;
 mod summary;
 pub mod text;
+mod waiting;
 mod workers;
 
 pub use details::{AttemptOutput, RunDetails, UnitDetails};
@@ -19,4 +20,5 @@ pub use junit::junit;
 pub use resolve::{LATEST, resolve_run};
 pub use service::{JUNIT, Pieces, REPORTS, Render, Reports, SUMMARY, report_writes};
 pub use summary::{AttemptSummary, Counts, SummaryReport, UnitSummary, WorkerSummary, seconds, summary};
+pub use waiting::{Unserved, stalled_text, unserved, unserved_of, unserved_text};
 pub use workers::{Span, WorkerLine, workers};

@@ -61,10 +61,12 @@ impl EnvironmentData {
 
 /// An object of texts; empty where there is none.
 pub(crate) fn texts_by_name(value: Option<Value>) -> Option<BTreeMap<String, String>> {
-    let Some(Value::Object(texts)) = value else { return Some(BTreeMap::new()) };
-    let text = |(name, value)| match value {
-        Value::String(text) => Some((name, text)),
-        _ => None,
-    };
-    texts.into_iter().map(text).collect()
+    let mut by_name = BTreeMap::new();
+    if let Some(Value::Object(texts)) = value {
+        for (name, value) in texts {
+            let Value::String(text) = value else { return None };
+            by_name.insert(name, text);
+        }
+    }
+    Some(by_name)
 }

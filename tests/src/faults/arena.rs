@@ -9,6 +9,7 @@ use cargo_etcdtest::store::etcd::{EtcdOptions, EtcdStore};
 use cargo_etcdtest::store::{Change, Revision, Store, decode};
 use rustix::process::Signal;
 
+use super::bystander::Bystander;
 use super::witness::{Witness, Written};
 use crate::etcd::{Cluster, Etcd};
 use crate::processes::{PATIENCE, eventually};
@@ -116,6 +117,17 @@ impl Arena {
         let leader = members.iter().find(|(_, state)| state == "leader").expect("one leads").0.clone();
         let endpoint = |etcd: &Etcd| leader.contains(&etcd.endpoint());
         self.cluster.members.iter().position(endpoint).expect("the leader is a member")
+    }
+
+    /// Somebody who watches the store through the proxies of these members.
+    pub fn bystander(&self, members: &[usize]) -> Bystander {
+        let endpoints = members.iter().map(|member| self.proxies[*member].endpoint()).collect();
+        Bystander::of(EtcdOptions { endpoints, ..self.options.clone() })
+    }
+
+    /// How often members have refused a token.
+    pub fn refused_tokens(&self) -> usize {
+        self.cluster.members.iter().map(Etcd::refused_tokens).sum()
     }
 
     /// Has the store forget all history up to now.

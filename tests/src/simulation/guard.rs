@@ -47,6 +47,7 @@ pub(super) fn deed(txn: &Txn, worker: &str) -> &'static str {
         () if writes(Place::Report) => "report",
         () if writes(Place::Latest) => "latest result",
         () if writes(Place::Lock) => "lock",
+        () if writes(Place::Resource) => "resource",
         () => "other",
     }
 }
@@ -89,8 +90,8 @@ fn ensures(compare: &Compare, worker: &str) -> &'static str {
         Some(Place::Next) => "position as read",
         Some(Place::Block) => "there is no such block",
         Some(Place::Execution) => "nothing of the run is left",
-        Some(Place::Lock) if absent => "not in the queue",
-        Some(Place::Lock) => "the lock is held",
+        Some(Place::Lock | Place::Resource) if absent => "not in the queue",
+        Some(Place::Lock | Place::Resource) => "the lock is held",
         Some(Place::Latest) => "latest result as read",
         Some(Place::Plan | Place::Log | Place::Report) | None => "other",
     }
@@ -115,6 +116,7 @@ enum Place {
     Block,
     Worker { own: bool },
     Lock,
+    Resource,
     Log,
     Report,
     Latest,
@@ -132,6 +134,7 @@ impl Place {
             ["execution", _, "results", ..] => Self::Block,
             ["execution", ..] => Self::Plan,
             ["workers", name] => Self::Worker { own: name == worker },
+            ["locks", "resources", ..] => Self::Resource,
             ["locks", ..] => Self::Lock,
             ["logs", ..] => Self::Log,
             ["reports", ..] => Self::Report,

@@ -5,7 +5,7 @@ use std::fmt;
 
 use cargo_etcdtest::execution::Plan;
 use cargo_etcdtest::model::{
-    Claim, LatestResult, NextPosition, Outcome, PlanChunk, Record, Run, RunId, RunState, TestCaseId,
+    Claim, Labels, LatestResult, NextPosition, Outcome, PlanChunk, Record, Run, RunId, RunState, TestCaseId,
     UnitIndex, UnitResult, Worker, WorkerId,
 };
 use cargo_etcdtest::store::{Change, Key, KeyValue, Revision, decode, decode_block, keys};
@@ -28,6 +28,8 @@ pub struct Judge {
     workers: BTreeMap<String, Revision>,
     /// All that ever were, each with its lanes: who only cancels a run has none.
     known: BTreeMap<String, u32>,
+    /// What each of them has that not every worker has.
+    labels: BTreeMap<String, Labels>,
     /// Somebody deleted the run.
     deleted: bool,
     /// When the run was created.
@@ -112,6 +114,7 @@ impl Judge {
             results: BTreeMap::new(),
             workers: BTreeMap::new(),
             known: BTreeMap::new(),
+            labels: BTreeMap::new(),
             deleted: false,
             created: Revision(0),
             locks: BTreeMap::new(),
@@ -265,8 +268,10 @@ impl Judge {
         match segments[..] {
             ["workers", worker] => match pair {
                 Some(pair) => {
-                    let lanes = self.read::<Worker>(Some(pair)).map_or(0, |worker| worker.lanes);
-                    self.known.insert(worker.into(), lanes);
+                    if let Some(Worker { lanes, labels, .. }) = self.read(Some(pair)) {
+                        self.known.insert(worker.into(), lanes);
+                        self.labels.insert(worker.into(), labels);
+                    }
                     self.workers.insert(worker.into(), pair.created);
                 }
                 None => drop(self.workers.remove(worker)),
@@ -414,8 +419,20 @@ impl Judge {
             if *self.needed.get_or_insert(self.locks.len()) != self.locks.len() {
                 self.breaks(Promise::NoneStale, format!("{worker} took units without the run's locks"));
             }
+            self.check_labels(worker, units.keys().filter(|unit| !before.contains_key(unit)));
         }
         self.claims.insert(worker.to_owned(), units);
+    }
+
+    /// Whoever takes units has what they need.
+    fn check_labels<'a>(&mut self, worker: &str, mut units: impl Iterator<Item = &'a UnitIndex>) {
+        let labels = self.labels.get(worker).cloned().unwrap_or_default();
+        let Some(plan) = &self.plan else { return };
+        let lacks = |unit: &&UnitIndex| plan.unit(**unit).is_some_and(|unit| !labels.satisfy(&unit.needs));
+        if let Some(unit) = units.find(lacks) {
+            let how = format!("{worker} with the labels `{labels}` took {unit}, which needs others");
+            self.breaks(Promise::NoneStale, how);
+        }
     }
 
     /// A block of results was written.

@@ -6,13 +6,18 @@
 
 mod guard;
 mod history;
+mod job;
 mod judge;
+mod lanes;
 mod machine;
 mod memory;
 mod network;
+mod said;
 mod seeds;
+mod slots;
 mod trial;
 mod trouble;
+mod uses;
 mod worker;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};

@@ -1,7 +1,8 @@
 //! The network between the machines and the store: it delays, loses, repeats, and delivers
 //! when nobody waits any more.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +52,10 @@ pub struct Network {
     met: Mutex<BTreeSet<Guard>>,
     /// Which machine wrote what.
     writers: Mutex<BTreeMap<Revision, String>>,
+    /// Leases that somebody wanted to end and did not hear that they have.
+    unended: Mutex<HashSet<LeaseId>>,
+    /// How many watches were told by the store that the history which they missed is gone.
+    compacted: AtomicU64,
     trace: Option<Mutex<Vec<String>>>,
     started: Instant,
 }
@@ -89,6 +94,8 @@ impl Network {
             outage: Mutex::new(Instant::now()),
             met: Mutex::default(),
             writers: Mutex::default(),
+            unended: Mutex::default(),
+            compacted: AtomicU64::new(0),
             trace: trace.then(Mutex::default),
             started: Instant::now(),
         }
@@ -117,6 +124,16 @@ impl Network {
     /// Which machine wrote which revision.
     pub fn writers(&self) -> BTreeMap<Revision, String> {
         lock(&self.writers).clone()
+    }
+
+    /// Whether somebody wanted to end a lease and did not hear that it has.
+    pub(super) fn is_unended(&self, lease: LeaseId) -> bool {
+        lock(&self.unended).contains(&lease)
+    }
+
+    /// How many watches were told by the store that the history which they missed is gone.
+    pub(super) fn compacted(&self) -> u64 {
+        self.compacted.load(Ordering::Relaxed)
     }
 
     /// What was noted.
@@ -278,7 +295,11 @@ impl Store for Link {
     }
 
     async fn revoke(&self, lease: LeaseId) -> Result<()> {
-        self.ask(self.network.store.revoke(lease)).await
+        let ended = self.ask(self.network.store.revoke(lease)).await;
+        if ended.as_ref().is_err_and(StoreError::is_transient) {
+            lock(&self.network.unended).insert(lease);
+        }
+        ended
     }
 
     async fn compact(&self, upto: Revision) -> Result<()> {
@@ -307,6 +328,9 @@ impl Store for Link {
                     notice = inner.next() => notice,
                 };
                 let Some(mut notice) = notice else { return };
+                if let Ok(Notice::Compacted { .. }) = notice {
+                    link.network.compacted.fetch_add(1, Ordering::Relaxed);
+                }
                 if let Ok(Notice::Changed { revision, .. }) = notice
                     && link.network.chance(|weather| weather.skipped)
                 {

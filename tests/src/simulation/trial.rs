@@ -1,19 +1,18 @@
 //! One trial: workers, a store and a bad network, all decided by a seed.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use cargo_etcdtest::execution::{JournalFolder, RunError, RunEvent};
-use cargo_etcdtest::model::{Definition, Environment, Run, RunId, TestCaseId, UnitIndex, WorkerId};
-use cargo_etcdtest::store::etcd::EtcdOptions;
-use cargo_etcdtest::store::{SharedStore, StoreOptions, get_record, keys};
-use tempfile::TempDir;
+use cargo_etcdtest::execution::{RunError, RunEvent};
+use cargo_etcdtest::model::{Claim, Run, RunId, UnitIndex, UnitResult, WorkerId};
+use cargo_etcdtest::store::{KeyRange, KeyValue, LeaseId, SharedStore, Store, get_record, keys};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::guard::Guard;
+use super::job::{Job, all_labels, some_labels};
 use super::judge::{Judge, Promise, Wrong};
 use super::lock;
 use super::machine::Machine;
@@ -21,7 +20,8 @@ use super::memory::MemoryStore;
 use super::network::{Link, Network, Weather};
 use super::seeds::in_virtual_time;
 use super::trouble::TROUBLE;
-use super::worker::{Fate, Job, work};
+use super::uses::{self, QUEUES, Uses};
+use super::worker::{Fate, work};
 
 /// How long a run may take at the most, once the trouble is over.
 const ENOUGH: Duration = Duration::from_hours(1);
@@ -31,6 +31,10 @@ const SETTLED: Duration = Duration::from_mins(2);
 const MEDDLED: Duration = Duration::from_mins(10);
 /// How many workers may take part in a run one after the other.
 const WORKERS: usize = 10;
+
+/// Of what there is to be some in many trials.
+const NOT_NEEDED: &str = "workers that were not needed any more";
+pub(super) const LOCK_LOST: &str = "locks that were lost in the middle of a test";
 
 /// What is tried.
 #[derive(Clone, Debug, Default)]
@@ -52,6 +56,8 @@ pub struct Verdict {
     pub met: BTreeSet<Guard>,
     /// What happened, where that was wanted.
     pub trace: Vec<String>,
+    /// How often there was what a trial is to have now and then.
+    pub seen: BTreeMap<&'static str, u64>,
 }
 
 /// All that takes part.
@@ -68,8 +74,14 @@ pub(super) struct World {
     pub(super) deleted: Mutex<BTreeSet<RunId>>,
     /// How many results of whom were said to be sent from what dead workers left.
     pub(super) sent: Mutex<Vec<(RunId, WorkerId, usize)>>,
+    /// Leases that somebody ended who did not keep them.
+    pub(super) revoked: Mutex<BTreeSet<i64>>,
+    /// Who used which resource.
+    pub(super) uses: Uses,
+    /// How often there was what a trial is to have now and then.
+    seen: Mutex<BTreeMap<&'static str, u64>>,
     /// What else was wrong.
-    pub(super) wrong: Mutex<Vec<Wrong>>,
+    wrong: Mutex<Vec<Wrong>>,
 }
 
 /// How a worker ended.
@@ -96,12 +108,15 @@ impl Trial {
         let folder = tempfile::tempdir().expect("a folder can be made");
         let world = Arc::new(World {
             network: network.clone(),
-            jobs: jobs(runs, &folder),
+            jobs: Job::any(runs, &folder),
             machines: Mutex::default(),
             announced: Mutex::default(),
             meddled: Mutex::default(),
             deleted: Mutex::default(),
             sent: Mutex::default(),
+            revoked: Mutex::default(),
+            uses: Uses::default(),
+            seen: Mutex::default(),
             wrong: Mutex::default(),
         });
         let trouble = tokio::task::spawn_local(world.clone().trouble(self.seed % 4 == 3));
@@ -132,43 +147,64 @@ impl Trial {
         wrong.append(&mut lock(&world.wrong));
         wrong
             .extend(judges.iter().zip(&world.jobs).flat_map(|(judge, job)| world.unsent(judge, &job.run.id)));
+        wrong.extend(world.misuses(&judges));
         for (judge, job) in judges.into_iter().zip(&world.jobs) {
             wrong.extend(judge.end(&world.announced(&job.run.id)));
         }
-        Verdict { wrong, met: network.met(), trace: network.trace() }
+        wrong.extend(left_locked(network.store()).await);
+        Verdict { wrong, met: network.met(), trace: network.trace(), seen: world.seen() }
     }
 }
 
-/// Runs of the same few tests, which take longer or shorter. Some keep journals in a folder.
-fn jobs(runs: usize, folder: &TempDir) -> Vec<Job> {
-    let count = [1, 6, 20, 40][fastrand::usize(..4)];
-    let millis = || if fastrand::u8(..10) == 0 { 2_000..30_000 } else { 10..3_000 };
-    let test = |number| {
-        let duration = Duration::from_millis(fastrand::u64(millis()));
-        (TestCaseId::new("shop", "lib", format!("t{number}")), duration)
-    };
-    let tests: Vec<_> = (0..count).map(test).collect();
-    let reserves = fastrand::u8(..3) == 0;
-    let max_fail = (fastrand::u8(..8) == 0).then(|| fastrand::u32(1..3));
-    let environment = Environment::unstored("local", Definition::default(), "ann@desk").identity();
-    let run = |number| Run {
-        environments: vec![environment.clone()],
-        ..Run::new(RunId::new(format!("run{number}")), "ann@desk")
-    };
-    let keeps = fastrand::u8(..3) == 0;
-    let journals = |number| {
-        let etcd = EtcdOptions { endpoints: vec!["here:1".into()], ..EtcdOptions::default() };
-        let local = folder.path().join(format!("run{number}/.etcdtest"));
-        JournalFolder::of(&StoreOptions { etcd, local }, &MemoryStore::new()).filter(|_| keeps)
-    };
-    let job = |number| {
-        let (run, journals) = (run(number), journals(number));
-        Job { run, tests: tests.clone(), reserves, journals, max_fail }
-    };
-    (0..runs).map(job).collect()
+/// A place in the queue for a resource that is left when all is over.
+async fn left_locked(store: &MemoryStore) -> Option<Wrong> {
+    let left = store.read(KeyRange::prefix(QUEUES).into()).await.expect("the store itself has no faults");
+    let left = left.pairs.first()?;
+    Some(Wrong::new(Promise::Ends, format!("{} is left when all is over", left.key)))
 }
 
 impl World {
+    /// Takes in something that is wrong.
+    pub(super) fn tell(&self, wrong: Wrong) {
+        lock(&self.wrong).push(wrong);
+    }
+
+    /// Takes in that there was something.
+    pub(super) fn count(&self, what: &'static str) {
+        *lock(&self.seen).entry(what).or_default() += 1;
+    }
+
+    /// How often there was what.
+    fn seen(&self) -> BTreeMap<&'static str, u64> {
+        let mut seen = lock(&self.seen).clone();
+        for what in [NOT_NEEDED, LOCK_LOST] {
+            seen.entry(what).or_default();
+        }
+        seen.insert("watches that missed what was compacted", self.network.compacted());
+        seen.insert("tests that waited for a resource", self.uses.waits());
+        seen
+    }
+
+    /// Whether somebody has ended a lease who did not keep it.
+    pub(super) fn was_revoked(&self, lease: i64) -> bool {
+        lock(&self.revoked).contains(&lease)
+    }
+
+    /// Too many at once who used a resource, of those whose results the runs have.
+    fn misuses(&self, judges: &[Judge]) -> Vec<Wrong> {
+        let of = |run: &RunId, result: &UnitResult| uses::Unit {
+            run: run.clone(),
+            index: result.unit,
+            worker: result.worker.clone(),
+            token: result.token,
+        };
+        let recorded = judges
+            .iter()
+            .zip(&self.jobs)
+            .flat_map(|(judge, job)| judge.results().map(move |(_, result)| of(&job.run.id, result)));
+        self.uses.wrong(&recorded.collect(), &lock(&self.revoked))
+    }
+
     fn announced(&self, run: &RunId) -> BTreeSet<(WorkerId, UnitIndex)> {
         let announced = lock(&self.announced);
         let of_run = announced.iter().filter(|(of, ..)| of == run);
@@ -202,41 +238,62 @@ impl World {
         let run = &self.jobs[job].run.id;
         let mut wrong = Vec::new();
         let mut workers = JoinSet::new();
+        let begin = |workers: &mut JoinSet<_>, able: bool, within: u64| {
+            let (world, within) = (self.clone(), Duration::from_secs(within));
+            workers.spawn_local(async move {
+                let end =
+                    if able { world.able(job, within).await } else { world.worker(job, within, false).await };
+                (able, end)
+            });
+        };
         let first = fastrand::usize(1..=5);
-        for _ in 0..first {
-            workers.spawn_local(self.clone().worker(job, Duration::from_secs(20)));
+        // There is always one on its way who can execute whatever there is.
+        let mut able = true;
+        for number in 0..first {
+            begin(&mut workers, number == 0, 20);
         }
         let mut started = first;
         let mut outcomes = Vec::new();
         loop {
             let Some(ended) = workers.join_next().await else {
-                // Somebody may go on with a run that was cancelled.
+                // Somebody may go on with a run that was cancelled, or what is late begins one anew.
                 sleep(MEDDLED).await;
                 if !self.is_open(run).await {
                     break;
                 }
-                workers.spawn_local(self.clone().worker(job, Duration::from_secs(40)));
+                begin(&mut workers, true, 40);
                 continue;
             };
-            match ended {
-                Ok(End::Done(run)) => outcomes.push((run.state, run.summary)),
-                Ok(End::Failed(..)) if lock(&self.deleted).contains(run) => {}
-                Ok(End::Failed(name, error)) => {
-                    wrong.push(Wrong::new(Promise::Ends, format!("{name} failed: {error}")));
-                }
-                Ok(End::Died | End::Left | End::Again) => {
-                    let wanted = workers.is_empty() || fastrand::bool();
-                    if wanted && started < WORKERS {
-                        started += 1;
-                        workers.spawn_local(self.clone().worker(job, Duration::from_secs(40)));
-                    } else if workers.is_empty() {
-                        // A last one that nothing happens to.
-                        self.network.set_weather(Weather::default());
-                        workers.spawn_local(self.clone().worker(job, Duration::from_secs(40)));
-                    }
-                }
+            let (was_able, end) = match ended {
+                Ok(ended) => ended,
                 Err(panicked) => {
                     wrong.push(Wrong::new(Promise::Ends, format!("a worker panicked: {panicked}")));
+                    continue;
+                }
+            };
+            able &= !was_able;
+            match end {
+                End::Done(run) => outcomes.push((run.state, run.summary)),
+                End::Failed(..) if lock(&self.deleted).contains(run) => {
+                    // Others may begin it anew.
+                    if !able && !workers.is_empty() {
+                        begin(&mut workers, true, 40);
+                        able = true;
+                    }
+                }
+                End::Failed(name, error) => {
+                    wrong.push(Wrong::new(Promise::Ends, format!("{name} failed: {error}")));
+                }
+                End::Died | End::Left | End::Again => {
+                    if (!able || fastrand::bool()) && started < WORKERS {
+                        started += 1;
+                        begin(&mut workers, !able, 40);
+                    } else if !able {
+                        // A last one that nothing happens to.
+                        self.network.set_weather(Weather::default());
+                        begin(&mut workers, true, 40);
+                    }
+                    able = true;
                 }
             }
         }
@@ -256,13 +313,30 @@ impl World {
         lock(&self.meddled).contains(run) && found.is_ok_and(|run| run.is_some_and(|(run, _)| !run.is_over()))
     }
 
-    /// One worker, which begins within this time.
-    pub(super) async fn worker(self: Arc<Self>, job: usize, within: Duration) -> End {
+    /// One who can execute whatever there is, for as long as there may be something.
+    async fn able(self: Arc<Self>, job: usize, within: Duration) -> End {
+        loop {
+            let end = self.clone().worker(job, within, true).await;
+            if !matches!(end, End::Done(_)) {
+                return end;
+            }
+            // Somebody may go on with a run that was cancelled.
+            sleep(MEDDLED).await;
+            if !self.is_open(&self.jobs[job].run.id).await {
+                return end;
+            }
+        }
+    }
+
+    /// One worker, which begins within this time; one that is `able` has all labels that there are.
+    pub(super) async fn worker(self: Arc<Self>, job: usize, within: Duration, able: bool) -> End {
         let job = &self.jobs[job];
         sleep(within.mul_f64(fastrand::f64() * fastrand::f64())).await;
         let leaves = (fastrand::u8(..16) == 0).then(|| Duration::from_millis(fastrand::u64(..30_000)));
+        let labels = if able { all_labels() } else { some_labels() };
+        let fate = Fate { leaves, labels, while_needed: fastrand::u8(..4) == 0 };
         loop {
-            let end = self.life(job, Fate { leaves }).await;
+            let end = self.life(job, &fate).await;
             // Its process goes on, where it was not told to leave.
             match end {
                 End::Again if leaves.is_none() => {}
@@ -273,24 +347,32 @@ impl World {
     }
 
     /// What becomes of a worker in one of its lives.
-    async fn life(&self, job: &Job, fate: Fate) -> End {
+    async fn life(&self, job: &Job, fate: &Fate) -> End {
         let machine = self.machine();
-        self.network.note(|| format!("{} begins for {}", machine.name(), job.run.id));
+        self.network.note(|| format!("{} begins for {} with `{}`", machine.name(), job.run.id, fate.labels));
         let store: SharedStore = Arc::new(Link::new(self.network.clone(), machine.clone()));
         let (events, heard) = mpsc::unbounded_channel();
         let listener = self.listen(&job.run.id, WorkerId::new(machine.name()), heard);
         let end = tokio::select! {
             biased;
             () = machine.dead() => End::Died,
-            done = work(&machine, store, job, fate, &events) => match done {
+            done = work(self, &machine, store, job, fate, &events) => match done {
                 Ok(Some(details)) => End::Done(Box::new(details.run)),
                 Ok(None) => End::Again,
+                Err(RunError::Unneeded(_)) => {
+                    self.count(NOT_NEEDED);
+                    self.check_gave_back(job, machine.name()).await;
+                    End::Left
+                }
                 // Who is sent away from the queue for the environment leaves as well.
                 Err(RunError::Left(_) | RunError::Reservation(_)) => End::Left,
                 Err(error) => End::Failed(machine.name().into(), error),
             },
             () = listener => unreachable!("the events' sender is still there"),
         };
+        if let End::Done(_) | End::Again | End::Left = &end {
+            self.check_unlocked(machine.name()).await;
+        }
         // Nothing is left of its process.
         machine.die();
         self.network.note(|| match &end {
@@ -301,6 +383,33 @@ impl World {
             End::Left => format!("{} left", machine.name()),
         });
         end
+    }
+
+    /// A worker that has left by itself holds no units.
+    async fn check_gave_back(&self, job: &Job, worker: &str) {
+        let (store, run) = (self.network.store(), &job.run.id);
+        let found = get_record::<Claim>(store, keys::claim(run, &WorkerId::new(worker))).await;
+        let held = found.ok().flatten().filter(|(claim, _)| !claim.left);
+        if let Some((claim, _)) = held.filter(|_| !lock(&self.meddled).contains(run)) {
+            self.tell(Wrong::new(Promise::Ends, format!("{worker} left with {:?}", claim.units)));
+        }
+    }
+
+    /// A worker that has ended by itself waits for no resource and holds none, but for what the
+    /// store did not hear of.
+    async fn check_unlocked(&self, worker: &str) {
+        let places = self.network.store().read(KeyRange::prefix(QUEUES).into()).await;
+        let places = places.expect("the store itself has no faults").pairs;
+        let own =
+            |pair: &&KeyValue| {
+                pair.key.to_string().rsplit('/').next().is_some_and(|holder| {
+                    holder.strip_prefix(worker).is_some_and(|rest| rest.starts_with('.'))
+                })
+            };
+        let unheard = |lease: LeaseId| self.network.is_unended(lease);
+        for place in places.iter().filter(own).filter(|pair| !pair.lease.is_some_and(unheard)) {
+            self.tell(Wrong::new(Promise::Ends, format!("{worker} has left {} behind", place.key)));
+        }
     }
 
     async fn listen(&self, run: &RunId, worker: WorkerId, mut events: mpsc::UnboundedReceiver<RunEvent>) {

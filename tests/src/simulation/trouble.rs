@@ -105,8 +105,10 @@ impl World {
             (Trouble::Revoked, _) => {
                 let leases = store.leases();
                 if !leases.is_empty() {
+                    let lease = leases[fastrand::usize(..leases.len())];
+                    lock(&self.revoked).insert(lease.0);
                     // It may have ended by itself.
-                    let _ = store.revoke(leases[fastrand::usize(..leases.len())]).await;
+                    let _ = store.revoke(lease).await;
                 }
             }
             (Trouble::TakenAway, _) => {
@@ -167,7 +169,7 @@ impl World {
         let Some(job) = self.jobs.iter().position(|job| job.run.id == *run) else { return };
         let life = if fastrand::bool() { Duration::from_hours(1) } else { Duration::from_secs(10) };
         // It may vanish in the middle of whatever it does.
-        let _ = timeout(life.mul_f64(fastrand::f64()), self.worker(job, Duration::from_secs(5))).await;
+        let _ = timeout(life.mul_f64(fastrand::f64()), self.worker(job, Duration::from_secs(5), false)).await;
     }
 
     /// Sends what dead workers of a run left in their journals, each from its own machine, which is
@@ -198,8 +200,7 @@ impl World {
                 }
                 Err(_) if lock(&self.deleted).contains(&run) => {}
                 Err(error) => {
-                    lock(&self.wrong)
-                        .push(Wrong::new(Promise::Ends, format!("{worker} cannot send: {error}")));
+                    self.tell(Wrong::new(Promise::Ends, format!("{worker} cannot send: {error}")));
                 }
             }
         }

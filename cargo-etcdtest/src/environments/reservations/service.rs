@@ -178,6 +178,11 @@ impl Reservations {
                         None => continue,
                     }
                 }
+                Ok(Commit::Refused(outcome)) if matches!(wanted.holder, Holder::Worker(_)) => {
+                    let _ = lease.end().await;
+                    self.end_places(outcome.pages()).await?;
+                    continue;
+                }
                 Ok(Commit::Refused(_)) => ReservationError::Exists(wanted.holder.clone()),
                 Err(error) => error.into(),
             };
@@ -185,6 +190,20 @@ impl Reservations {
             let _ = lease.end().await;
             return Err(error);
         }
+    }
+
+    /// Ends the places that a worker's earlier try has left, when the store did not hear of its end.
+    async fn end_places(&self, pages: impl Iterator<Item = Page>) -> Result<()> {
+        for pair in pages.flat_map(|page| page.pairs) {
+            let lease = LeaseId(decode::<Lock>(&pair)?.lease);
+            let end = || self.store.revoke(lease);
+            let end = end.retry(pauses().with_total_delay(Some(self.patience)));
+            match end.when(StoreError::is_transient).await {
+                Ok(()) | Err(StoreError::LeaseNotFound) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(())
     }
 
     /// Shares the places that another worker of the same run has in the queues; `None` where they

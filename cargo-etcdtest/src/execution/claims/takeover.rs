@@ -1,6 +1,6 @@
 //! Taking over the units of workers that died, or left.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::HashSet;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -12,6 +12,7 @@ use crate::execution::error::Result;
 use crate::execution::pace::Pace;
 use crate::execution::plan::Plan;
 use crate::model::{Fence, Labels, Loss, RunState, UnitIndex};
+use crate::reports::Unserved;
 use crate::store::{KeyRange, Op, Revision, Wake, encode, keys};
 
 /// With how many workers a unit may be lost: it is not begun any more then.
@@ -20,9 +21,9 @@ const MAX_LOSSES: usize = 3;
 const ELSEWHERE: Duration = Duration::from_secs(5);
 
 impl Claims {
-    /// What undealt units need that no live worker of the run has, as far as this worker knows:
-    /// it has been told when it was answered [`Claimed::Wait`].
-    pub fn needs(&self) -> &BTreeSet<Labels> {
+    /// What undealt units need that no live worker of the run has, as far as this worker knows,
+    /// and how many they are: it has been told when it was answered [`Claimed::Wait`].
+    pub fn unserved(&self) -> &Unserved {
         &self.unserved
     }
 
@@ -32,11 +33,16 @@ impl Claims {
         self.unneeded
     }
 
-    fn unserved(&self, plan: &Plan, workers: &[Labels]) -> BTreeSet<Labels> {
-        let stripes = self.next.iter().enumerate();
-        let undealt = stripes.filter(|(stripe, (dealt, _))| plan.dealt(*stripe, *dealt).is_some());
-        let needs = undealt.filter_map(|(stripe, _)| plan.needs(stripe));
-        needs.filter(|needs| !workers.iter().any(|labels| labels.satisfy(needs))).cloned().collect()
+    fn find_unserved(&self, plan: &Plan, workers: &[Labels]) -> Unserved {
+        let mut unserved = Unserved::new();
+        for (stripe, (dealt, _)) in self.next.iter().enumerate() {
+            let Some(needs) = plan.needs(stripe) else { continue };
+            let left = plan.left(stripe, *dealt);
+            if left > 0 && !needs.is_empty() && !workers.iter().any(|labels| labels.satisfy(needs)) {
+                *unserved.entry(needs.clone()).or_default() += left;
+            }
+        }
+        unserved
     }
 
     /// Takes over units of a worker that died, or left. `None` where something has changed
@@ -48,7 +54,7 @@ impl Claims {
         hand: Hand,
     ) -> Result<Option<Claimed>> {
         let view = self.view().await?;
-        self.unserved = self.unserved(plan, &view.labels);
+        self.unserved = self.find_unserved(plan, &view.labels);
         if self.membership.run().state != RunState::Running {
             return Ok(None);
         }

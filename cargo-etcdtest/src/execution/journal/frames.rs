@@ -39,6 +39,13 @@ pub(super) fn frame<'a>(fields: impl IntoIterator<Item = &'a [u8]>) -> Vec<u8> {
     frame
 }
 
+/// Whether these bytes may be the beginning of a frame of which the rest was never written.
+pub(super) fn is_cut_off(bytes: &[u8]) -> bool {
+    let (mark, rest) = bytes.split_at(bytes.len().min(MARK.len()));
+    let whole = take_length(rest).is_some_and(|(length, rest)| rest.len() >= length.saturating_add(CHECKSUM));
+    MARK.starts_with(mark) && !whole
+}
+
 fn length(bytes: &[u8]) -> [u8; LENGTH] {
     (bytes.len() as u64).to_le_bytes()
 }
@@ -140,6 +147,7 @@ mod tests {
                 let whole = ends.iter().rposition(|&end| end <= cut).unwrap();
                 let (read, gaps) = read(&file[..cut]);
                 prop_assert_eq!(&read, &records[..whole]);
+                prop_assert_eq!(is_cut_off(&file[..cut]), cut < ends[1]);
                 let torn = (ends[whole] < cut).then_some(ends[whole]..cut);
                 prop_assert_eq!(gaps, Vec::from_iter(torn));
             }

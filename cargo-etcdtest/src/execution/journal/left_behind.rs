@@ -5,7 +5,7 @@ use std::fs::{self, File, TryLockError};
 use std::io::{ErrorKind, Read as _, Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 
-use super::frames::{Fields, Frames, frame};
+use super::frames::{Fields, Frames, frame, is_cut_off};
 use super::header::Header;
 use super::{RESULT, STORED};
 use crate::execution::executed::Executed;
@@ -73,7 +73,13 @@ impl LeftBehind {
         let mut bytes = Vec::new();
         file.read_to_end(&mut bytes).map_err(|error| unreadable(&error))?;
         let read = read(&bytes).map_err(|reason| unreadable(&reason))?;
-        let Some((header, content)) = read else { return Ok(None) };
+        let Some((header, content)) = read else {
+            // Its worker died before there was anything in it, or is just beginning.
+            if !bytes.is_empty() {
+                let _ = fs::remove_file(path);
+            }
+            return Ok(None);
+        };
         let left = Self { path: path.to_owned(), file, header, content };
         if left.count() == 0 && left.damaged() == 0 {
             left.discard();
@@ -136,7 +142,7 @@ impl LeftBehind {
     }
 }
 
-/// What stands in a journal; `None` where it does not even say whose it is, having no record.
+/// What stands in a journal; `None` where it was cut off before it said whose it is.
 fn read(bytes: &[u8]) -> Result<Option<(Header, Content)>, String> {
     let key = &Key::from("in it");
     let (mut header, mut content, mut torn) = (None, Content::default(), 0..0);
@@ -171,7 +177,10 @@ fn read(bytes: &[u8]) -> Result<Option<(Header, Content)>, String> {
         }
     }
     content.end = bytes.len() - torn.len();
-    Ok(header.map(|header| (header, content)))
+    match header {
+        None if !is_cut_off(bytes) => Err("no record in it is whole".into()),
+        header => Ok(header.map(|header| (header, content))),
+    }
 }
 
 fn result(fields: &Fields<'_>, key: &Key) -> Result<Executed, String> {

@@ -192,6 +192,28 @@ fn who_loses_its_place_in_the_queue_takes_a_new_one() {
 }
 
 #[test]
+fn what_others_took_over_while_it_waited_is_not_waited_for_any_more() {
+    let shared = Shared::new();
+    let arguments = ["gate::early::c00", "--format", "json"];
+    let mut frozen = shared.start(&arguments);
+    frozen.line_with("resource-waiting").unwrap();
+    let mut other = shared.start(&arguments);
+    other.line_with("run-started").unwrap();
+    frozen.signal(Signal::STOP);
+    other.line_with("unit-taken-over").unwrap();
+    other.line_with("resource-waiting").unwrap();
+    frozen.signal(Signal::CONT);
+    frozen.line_with("units-superseded").unwrap();
+    eventually(|| (shared.places() == 2).then_some(()), "the end of its wait");
+    fs::write(shared.subject.meeting("go"), "").unwrap();
+    for (ran, began) in [(frozen.end(), 0), (other.end(), 1)] {
+        assert_eq!(ran.code, Some(0), "{ran:?}");
+        assert_eq!(of(&ran.events(), "attempt-started").len(), began, "{ran:?}");
+    }
+    assert_eq!(shared.holder.end().code, Some(0));
+}
+
+#[test]
 fn a_run_that_has_nothing_to_do_but_to_wait_does_not_outwait_a_store_that_is_away() {
     let mut shared = Shared::new();
     let mut run = shared.start(&["gate::early::c00", "--store-timeout", "1s", "--format", "json"]);

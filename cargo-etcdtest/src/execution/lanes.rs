@@ -3,6 +3,10 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
 
+/// How many wait at the most where lanes are free and more are looked for: those who wait for
+/// resources.
+const BLOCKED: usize = 500;
+
 /// What something needs for as long as it goes on.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(super) struct Needs {
@@ -51,6 +55,7 @@ impl Users {
 /// somebody who goes on, over any number of workers that share resources.
 #[derive(Debug)]
 pub(super) struct Lanes<T> {
+    all: usize,
     /// Below zero where some begin before the lane is free that they wait for.
     free: isize,
     capacities: BTreeMap<String, NonZeroUsize>,
@@ -85,7 +90,8 @@ impl Needs {
 impl<T> Lanes<T> {
     /// So many lanes, and resources that several may use at once; any other only one.
     pub(super) fn new(lanes: NonZeroUsize, capacities: BTreeMap<String, NonZeroUsize>) -> Self {
-        Self { free: lanes.get().cast_signed(), capacities, used: HashMap::new(), queue: VecDeque::new() }
+        let (all, used, queue) = (lanes.get(), HashMap::new(), VecDeque::new());
+        Self { all, free: all.cast_signed(), capacities, used, queue }
     }
 
     /// Lets something wait behind all others.
@@ -149,6 +155,12 @@ impl<T> Lanes<T> {
     /// How many lanes are free.
     pub(super) fn idle(&self) -> usize {
         self.free.max(0).unsigned_abs()
+    }
+
+    /// Whether more are to be looked for: a lane is free or soon will be, and nobody may be there
+    /// for it.
+    pub(super) fn is_short(&self) -> bool {
+        self.queue.len() < if self.idle() > 0 { BLOCKED } else { self.all }
     }
 
     /// Those who wait, the first first.
@@ -259,6 +271,22 @@ mod tests {
         assert_eq!(begun(&mut lanes), ["a"]);
         lanes.give_back(&needs(1, "db"));
         assert_eq!(begun(&mut lanes), ["b"]);
+    }
+
+    #[test]
+    fn more_are_looked_for_as_long_as_lanes_may_come_free_and_not_too_many_wait() {
+        let mut lanes = lanes(2, &[("a", 1, "db"), ("b", 1, "db")]);
+        assert_eq!(begun(&mut lanes), ["a"]);
+        assert!(lanes.is_short(), "b leaves a lane free");
+        (1..BLOCKED).for_each(|_| lanes.push(needs(1, "db"), "b"));
+        assert!(!lanes.is_short(), "enough wait for what a has");
+        lanes.retain(|_| false);
+        lanes.push(needs(1, ""), "c");
+        assert_eq!(begun(&mut lanes), ["c"]);
+        assert!(lanes.is_short(), "the next may be had ahead");
+        lanes.push(needs(1, ""), "d");
+        lanes.push(needs(1, ""), "e");
+        assert!(!lanes.is_short());
     }
 
     #[test]

@@ -24,10 +24,6 @@ use crate::model::Cancellation;
 /// it does by itself after a while.
 const RELEASED: Duration = Duration::from_secs(1);
 
-/// How many units a worker has at the most that wait for something else than a lane, and takes
-/// more for its lanes all the same.
-const AHEAD: usize = 500;
-
 /// Why a worker executes no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ended {
@@ -146,9 +142,7 @@ pub async fn execute(
             attempts.spawn(attempt(needs, unit, lane, Turn { more, after: None }, hear.clone()));
         }
         let idle = lanes.idle();
-        let waiting = lanes.waiting().len();
-        let few = waiting < if idle > 0 { AHEAD } else { policy.lanes.get() };
-        if !stopped && !suspended && more && !asked && few && (idle > 0 || !later) {
+        if !stopped && !suspended && more && !asked && lanes.is_short() && (idle > 0 || !later) {
             let running = running.iter().copied().collect();
             asked = requests.send(Request::Claim { running, idle }).is_ok();
             more = asked;

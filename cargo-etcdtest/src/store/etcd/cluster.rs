@@ -137,13 +137,15 @@ impl Cluster {
                 Failure::Token(error) if !member.requests.has_credentials() => return Err(error),
                 // A new token is at hand, and the member is well.
                 Failure::Token(_) if !std::mem::replace(&mut authenticated, true) => continue,
-                // That one was too old as well when it came, or the member has not heard of it yet.
-                Failure::Token(error) => error,
                 Failure::Unknown(error) | Failure::Broken(error) if repeat == Repeat::OnlyIfNotApplied => {
                     self.leave(index);
                     return Err(StoreError::UnknownOutcome { reason: error.to_string() });
                 }
-                Failure::Unknown(error) | Failure::Broken(error) | Failure::NotApplied(error) => error,
+                // A new token may have been too old as well when it came, or unknown to the member yet.
+                Failure::Unknown(error)
+                | Failure::Broken(error)
+                | Failure::NotApplied(error)
+                | Failure::Token(error) => error,
             };
             self.leave(index);
             authenticated = false;

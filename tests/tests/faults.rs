@@ -116,22 +116,17 @@ fn lose_answers(arena: &mut Arena) {
     }
 }
 
-/// Longer than a connection may be silent before it is given up.
-const SILENT: Duration = Duration::from_secs(10);
-
 fn compact(arena: &mut Arena) {
-    // Who watches at these members comes back when what it missed is forgotten. So does this one:
-    // if it is never told, nobody is.
+    // If this one is never told that it missed something, nobody is.
     let bystander = arena.bystander(&[0, 1]);
-    for member in [0, 1] {
-        arena.traffic_of(member, Traffic::HalfOpen);
-    }
+    let both = |traffic| [0, 1].map(|member| arena.traffic_of(member, traffic));
+    // Who watches at these members comes back when what it missed is forgotten.
+    both(Traffic::HalfOpen);
     arena.wait_for_executions(arena.executions() + 5);
     arena.compact();
-    std::thread::sleep(SILENT);
-    for member in [0, 1] {
-        arena.traffic_of(member, Traffic::Passes);
-    }
+    both(Traffic::Cut);
+    std::thread::sleep(Duration::from_millis(200));
+    both(Traffic::Passes);
     bystander.wait_until_it_missed_something();
     arena.compact();
 }
@@ -185,6 +180,11 @@ fn a_run_survives_the_death_of_the_leader() {
 #[test]
 fn a_run_survives_the_absence_of_the_whole_store() {
     check("all members are down for 20 s");
+}
+
+#[test]
+fn a_run_survives_that_its_history_is_compacted() {
+    check("history is compacted");
 }
 
 #[test]

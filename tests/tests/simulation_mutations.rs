@@ -71,6 +71,7 @@ const RARE: &[&str] = &[
     "latest result: latest result as read",
     "own record: the run is as read",
     "plan: still registered",
+    "running: still registered",
     "takeover: the lock is held",
     "takeover: the run is as read",
 ];

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use cargo_etcdtest::model::{Fence, Outcome, RunId, UnitIndex, Worker, WorkerId};
 use cargo_etcdtest::store::etcd::{EtcdOptions, EtcdStore};
-use cargo_etcdtest::store::{Change, Revision, Store, decode};
+use cargo_etcdtest::store::{Change, Op, Revision, Store, Txn, decode};
 use rustix::process::Signal;
 
 use super::bystander::Bystander;
@@ -130,13 +130,18 @@ impl Arena {
         self.cluster.members.iter().map(Etcd::refused_tokens).sum()
     }
 
-    /// Has the store forget all history up to now.
+    /// Has the store forget all history up to now. Whoever is cut off from it has missed something.
     ///
     /// # Panics
     /// The store is away.
     pub fn compact(&self) {
         block_on(async {
             let store = EtcdStore::connect(self.options.clone()).await.expect("the store is there");
+            for number in 0..2 {
+                let put = Op::put("/missed", number.to_string());
+                let written = store.txn(Txn { then: vec![put], ..Txn::default() }).await;
+                written.expect("the store takes it");
+            }
             let Revision(now) = store.status().await.expect("the store says how it is").revision;
             self.witness.wait_for(Revision(now));
             store.compact(Revision(now)).await.expect("there is history");

@@ -137,13 +137,16 @@ impl Cluster {
                 Failure::Token(error) if !member.requests.has_credentials() => return Err(error),
                 // A new token is at hand, and the member is well.
                 Failure::Token(_) if !std::mem::replace(&mut authenticated, true) => continue,
-                // That one was too old as well when it came, or the member has not heard of it yet.
-                Failure::Token(error) => error,
                 Failure::Unknown(error) | Failure::Broken(error) if repeat == Repeat::OnlyIfNotApplied => {
                     self.leave(index);
                     return Err(StoreError::UnknownOutcome { reason: error.to_string() });
                 }
-                Failure::Unknown(error) | Failure::Broken(error) | Failure::NotApplied(error) => error,
+                // A token that was just made is refused where it was too old when it came, or the member
+                // has not heard of it yet.
+                Failure::Token(error)
+                | Failure::Unknown(error)
+                | Failure::Broken(error)
+                | Failure::NotApplied(error) => error,
             };
             self.leave(index);
             authenticated = false;

@@ -358,6 +358,23 @@ async fn a_finisher_that_died_is_replaced() {
 }
 
 #[tokio::test]
+async fn what_failed_anywhere_is_counted_and_what_others_have_not_begun_is_seen() {
+    let site = Site::new(4);
+    let (mut first, mut second) = (site.claims("desk-1").await, site.claims("desk-2").await);
+    let Claimed::Units(units, token) = site.take(&mut first, 1).await else { panic!() };
+    let failed = |unit, token| UnitResult { outcome: Outcome::Failed, ..result(unit, token) };
+    first.flush(vec![failed(units[0], token)], &[]).await.unwrap();
+    assert_eq!(first.failures(&site.plan).await.unwrap(), (1, true), "three are not dealt");
+    let Claimed::Units(units, token) = site.take(&mut second, 3).await else { panic!() };
+    assert_eq!(first.failures(&site.plan).await.unwrap(), (1, true), "the other holds them");
+    second.flush(vec![failed(units[0], token)], &units[1..]).await.unwrap();
+    assert_eq!(first.failures(&site.plan).await.unwrap(), (2, false), "it is at them");
+    site.bury("desk-2").await;
+    let Claimed::Alone(..) = site.take(&mut first, 1).await else { panic!() };
+    assert_eq!(second.failures(&site.plan).await.unwrap(), (2, false), "and so is who takes one over");
+}
+
+#[tokio::test]
 async fn a_cancelled_run_ends_when_everybody_has_given_up_and_is_resumed_where_it_stood() {
     let site = Site::new(4);
     let (mut first, mut second) = (site.claims("desk-1").await, site.claims("desk-2").await);

@@ -202,16 +202,33 @@ impl Etcd {
     }
 
     fn is_healthy(&self) -> bool {
-        let ask = || -> std::io::Result<String> {
-            let address = SocketAddr::from(([127, 0, 0, 1], self.ports.health.number()));
-            let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
-            stream.set_read_timeout(Some(ANSWER))?;
-            stream.write_all(b"GET /health HTTP/1.0\r\n\r\n")?;
-            let mut answer = String::new();
-            stream.read_to_string(&mut answer)?;
-            Ok(answer)
+        self.ask("/health").is_ok_and(|answer| answer.contains(r#""health":"true""#))
+    }
+
+    /// How many requests of keys it has answered since it was started: reads, writes and
+    /// transactions.
+    ///
+    /// # Panics
+    /// It does not say so.
+    pub fn requests(&self) -> u64 {
+        let metrics = self.ask("/metrics").expect("etcd answers");
+        let is_meant = |line: &&str| {
+            line.starts_with("grpc_server_handled_total{")
+                && line.contains(r#"grpc_service="etcdserverpb.KV""#)
         };
-        ask().is_ok_and(|answer| answer.contains(r#""health":"true""#))
+        let count = |line: &str| line.rsplit(' ').next()?.parse::<u64>().ok();
+        metrics.lines().filter(is_meant).map(|line| count(line).expect("it is a number")).sum()
+    }
+
+    /// Asks it for a page about itself.
+    fn ask(&self, path: &str) -> std::io::Result<String> {
+        let address = SocketAddr::from(([127, 0, 0, 1], self.ports.health.number()));
+        let mut stream = TcpStream::connect_timeout(&address, ANSWER)?;
+        stream.set_read_timeout(Some(ANSWER))?;
+        stream.write_all(format!("GET {path} HTTP/1.0\r\n\r\n").as_bytes())?;
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer)?;
+        Ok(answer)
     }
 
     /// How often it refused a token as one that it does not know, or not any more.

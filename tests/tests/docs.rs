@@ -186,7 +186,8 @@ impl<'a> Terminal<'a> {
 
 /// What comes before the commands: all ends with the test's own process, however that ends, for with it
 /// standard input does.
-const BEFORE: &str = "set -euo pipefail; exec 3<&0 </dev/null\n(read -r _ <&3; kill -KILL 0) &\nothers=()\n";
+const BEFORE: &str =
+    "set -euo pipefail; exec 3<&0 </dev/null\n(read -r _ <&3 || kill -KILL 0) &\nothers=()\n";
 
 /// What comes after them: the others end as they are to.
 const AFTER: &str = r#"

@@ -141,6 +141,33 @@ async fn a_watch_that_has_nothing_to_tell_outlives_any_number_of_tokens() {
     );
 }
 
+#[tokio::test]
+async fn tokens_that_are_too_old_whenever_they_come_are_refused_until_the_network_is_faster() {
+    let etcd = Etcd::with_users(&["--auth-token=simple", "--auth-token-ttl=1"]).await;
+    let proxy = Proxy::before(&etcd.endpoint());
+    let request_timeout = Duration::from_mins(2);
+    let endpoints = vec![proxy.endpoint()];
+    let options = EtcdOptions { endpoints, request_timeout, ..etcd.options_as("root", "root") };
+    let store = EtcdStore::connect(options).await.unwrap();
+    let before = etcd.refused_tokens();
+    // A token lives for two seconds at the most, and from now on is older than that when it is used.
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    proxy.set(Traffic::Delayed(Duration::from_millis(1100)));
+    let request = put(&store, "/a");
+    tokio::pin!(request);
+    let refused = async {
+        while etcd.refused_tokens() < before + 4 {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    };
+    tokio::select! {
+        answer = &mut request => panic!("it was not waited for: {answer:?}"),
+        () = in_time("tokens that are refused", refused) => {}
+    }
+    proxy.set(Traffic::Passes);
+    request.await.unwrap();
+}
+
 struct Secure {
     /// Its folder holds the files.
     _authority: Authority,

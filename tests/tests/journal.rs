@@ -181,6 +181,24 @@ fn a_killed_runner_leaves_its_results_to_the_next() {
 }
 
 #[test]
+fn a_daemon_begins_by_sending_what_was_left_behind() {
+    let (subject, mut etcd) = (Subject::new(), Etcd::start());
+    let run = cut_off(&subject, &mut etcd, &[]);
+    run.signal(Signal::KILL);
+    run.end();
+    etcd.restart();
+    etcd.wait_until_healthy();
+    fs::write(subject.meeting("go"), "").unwrap();
+    let mut daemon = subject.start(&["worker", "--daemon", "--endpoints", &etcd.endpoint()]);
+    daemon.error_with("1 result of cut-off").unwrap();
+    daemon.error_with("Waiting for runs").unwrap();
+    daemon.signal(Signal::TERM);
+    let daemon = daemon.end();
+    assert_eq!(daemon.code, Some(0), "{daemon:?}");
+    assert_eq!(sync(&subject, &etcd, &[]).stdout, "", "all of it is stored");
+}
+
+#[test]
 fn each_journal_that_cannot_be_read_is_told_and_the_others_are_sent() {
     let (subject, mut etcd) = (Subject::new(), Etcd::start());
     let run = cut_off(&subject, &mut etcd, &[]);

@@ -104,6 +104,8 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
         let warning = painted(WARNING, "warning:");
         anstream::eprintln!("{warning} there are changes that are not committed: no run is taken with them");
     }
+    // A daemon that died may have left something.
+    tell(unless_interrupted(Box::pin(send_left_behind(session, store))).await);
     let mut passed = BTreeMap::new();
     while !told.is_finished() {
         let of = here.as_ref().map(|commit| format!(" of commit {}", commit.id)).unwrap_or_default();

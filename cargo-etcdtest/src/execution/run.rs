@@ -410,8 +410,13 @@ async fn queue(
         let plan = propose(store, order).await?;
         let (membership, _) = Box::pin(enter(store, order, plan, false)).await?;
         membership.leave().await;
-        follow(store, id, events).await?;
-        over(store, order).await?.ok_or_else(|| RunError::Gone(id.clone()))
+        loop {
+            follow(store, id, events).await?;
+            // It may have been resumed since.
+            if let Some(details) = over(store, order).await? {
+                return Ok(details);
+            }
+        }
     };
     match unless(Leave::ToEnd, leave, id, work).await {
         Err(RunError::Interrupted(run)) => Err(RunError::Unfollowed(run)),

@@ -102,19 +102,19 @@ impl World {
         match (trouble, one) {
             (Trouble::Death, Some(machine)) => machine.die(),
             (Trouble::Freeze, Some(machine)) => freeze(machine),
-            (Trouble::Revoked, _) => {
-                let leases = store.leases();
-                if !leases.is_empty() {
-                    let lease = leases[fastrand::usize(..leases.len())];
-                    lock(&self.revoked).insert(lease.0);
-                    // It may have ended by itself.
-                    let _ = store.revoke(lease).await;
-                }
-            }
+            (Trouble::Revoked, _) => self.revoke_any().await,
             (Trouble::TakenAway, _) => {
+                // Others may be about to take units over, or to join.
+                if fastrand::bool() {
+                    self.revoke_any().await;
+                }
                 let reservations = Reservations::new(Arc::new(store.clone()), PATIENCE);
                 // It may be free.
                 let _ = reservations.take_away("local", None, "bob@desk").await;
+                if fastrand::bool() {
+                    let world = self.clone();
+                    tokio::task::spawn_local(async move { world.go_on(&run).await });
+                }
             }
             (Trouble::Outage, _) => self.network.cut(seconds(1..400)),
             (Trouble::Compaction, _) => {
@@ -126,6 +126,18 @@ impl World {
             (Trouble::Sent, _) => drop(tokio::task::spawn_local(self.clone().send(run))),
             (Trouble::Deleted, _) => drop(tokio::task::spawn_local(self.clone().delete(run))),
             (Trouble::Death | Trouble::Freeze, None) => {}
+        }
+    }
+
+    /// Ends a lease of somebody's.
+    async fn revoke_any(&self) {
+        let store = self.network.store();
+        let leases = store.leases();
+        if !leases.is_empty() {
+            let lease = leases[fastrand::usize(..leases.len())];
+            lock(&self.revoked).insert(lease.0);
+            // It may have ended by itself.
+            let _ = store.revoke(lease).await;
         }
     }
 

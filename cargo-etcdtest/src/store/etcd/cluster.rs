@@ -14,9 +14,6 @@ use super::options::EtcdOptions;
 use super::tls::tls;
 use crate::store::{Result, StoreError};
 
-/// How often a request authenticates again before the credentials count as refused.
-const AUTHENTICATIONS: usize = 2;
-
 /// Whether a request may be sent again when nobody knows what became of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Repeat {
@@ -126,7 +123,8 @@ impl Cluster {
     {
         let deadline = Instant::now() + self.request_timeout;
         let mut pauses = pauses();
-        let mut authentications = 0;
+        // With the member that is asked now, for this request.
+        let mut authenticated = false;
         loop {
             let index = self.current();
             let member = &self.members[index];
@@ -136,21 +134,21 @@ impl Cluster {
             };
             let last = match failure {
                 Failure::Refused(error) => return Err(error),
-                Failure::Token(error) => {
-                    authentications += 1;
-                    if !member.requests.has_credentials() || authentications > AUTHENTICATIONS {
-                        return Err(error);
-                    }
-                    // A new token is at hand, and the member is well.
-                    continue;
-                }
+                Failure::Token(error) if !member.requests.has_credentials() => return Err(error),
+                // A new token is at hand, and the member is well.
+                Failure::Token(_) if !std::mem::replace(&mut authenticated, true) => continue,
                 Failure::Unknown(error) | Failure::Broken(error) if repeat == Repeat::OnlyIfNotApplied => {
                     self.leave(index);
                     return Err(StoreError::UnknownOutcome { reason: error.to_string() });
                 }
-                Failure::Unknown(error) | Failure::Broken(error) | Failure::NotApplied(error) => error,
+                // A new token may have been too old as well when it came, or unknown to the member yet.
+                Failure::Unknown(error)
+                | Failure::Broken(error)
+                | Failure::NotApplied(error)
+                | Failure::Token(error) => error,
             };
             self.leave(index);
+            authenticated = false;
             let resume = Instant::now() + pauses.next().unwrap_or_default();
             if resume >= deadline {
                 return Err(last);

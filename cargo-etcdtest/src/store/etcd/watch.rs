@@ -6,7 +6,7 @@ use std::sync::Arc;
 use etcd_client::proto::PbWatchResponse;
 use etcd_client::{WatchOptions, WatchStream};
 use tokio::sync::mpsc;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tonic::{Code, Status};
 
 use super::cluster::{Cluster, pauses};
@@ -88,14 +88,17 @@ impl Watcher {
     /// Follows stream after stream; returns the error that no further stream can mend.
     async fn deliver(&mut self) -> Option<crate::store::StoreError> {
         let mut pause = pauses();
-        let mut authenticated = false;
+        // With the member that is asked now, and since when no member accepts a token.
+        let (mut authenticated, mut refused) = (false, None);
         loop {
             let member = self.cluster.current();
             let before = self.next;
             self.accepted = false;
             let end = self.follow(member).await;
             self.pending.clear();
-            authenticated &= !self.accepted;
+            if self.accepted {
+                (authenticated, refused) = (false, None);
+            }
             if self.next > before {
                 pause = pauses();
             }
@@ -110,12 +113,12 @@ impl Watcher {
                     Err(error) if error.is_transient() => {}
                     Err(error) => return Some(error),
                 },
-                End::Token(failure, token) if !authenticated => {
-                    authenticated = true;
+                End::Token(failure, _) if !self.cluster.members()[member].watches.has_credentials() => {
+                    return Some(failure.into_error());
+                }
+                End::Token(_, token) if !std::mem::replace(&mut authenticated, true) => {
+                    refused.get_or_insert_with(Instant::now);
                     let connection = &self.cluster.members()[member].watches;
-                    if !connection.has_credentials() {
-                        return Some(failure.into_error());
-                    }
                     match connection.new_token(token).await {
                         Ok(_) => continue,
                         Err(error) => {
@@ -126,12 +129,16 @@ impl Watcher {
                         }
                     }
                 }
+                // That one was too old as well when it came, or the member has not heard of it yet.
+                End::Token(Failure::Token(_), _)
+                    if refused.is_none_or(|since| since.elapsed() < self.cluster.request_timeout()) => {}
                 End::Token(failure, _) | End::Failed(failure @ Failure::Refused(_)) => {
                     return Some(failure.into_error());
                 }
-                End::Failed(_) => {}
+                End::Failed(_) => refused = None,
             }
             self.cluster.leave(member);
+            authenticated = false;
             sleep(pause.next().unwrap_or_default()).await;
         }
     }

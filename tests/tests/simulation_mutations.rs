@@ -19,14 +19,6 @@ const SPARED: u64 = 500;
 
 /// The compares that nothing depends on that is promised, and why they are made.
 const SPARE: &[(&str, &str)] = &[
-    (
-        "claim: own claim record as read",
-        "who takes from a record finds its owner gone; a late copy meets new positions",
-    ),
-    (
-        "takeover: own claim record as read",
-        "who takes from a record finds its owner gone; a late copy meets a changed record",
-    ),
     ("takeover: its owner is gone", GONE),
     ("finishing: its owner is gone", GONE),
     ("planning: its owner is gone", GONE),

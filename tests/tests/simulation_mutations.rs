@@ -29,7 +29,6 @@ const SPARE: &[(&str, &str)] = &[
     ),
     ("finishing: position as read", "what is dealt stays dealt"),
     ("flush: there is no such block", "the own claim record refuses a second copy"),
-    ("planning: nothing of the run is left", "the same transaction deletes it"),
     (
         "planning: there is no such run",
         "what a planner has begun is seen below the run; before that, either may plan",

@@ -121,6 +121,15 @@ fn no_secret_is_in_a_journal() {
     assert!(!String::from_utf8_lossy(&journal).contains(SECRET));
 }
 
+/// Has a worker die that could not store a result, with the store there again.
+fn leave_behind(subject: &Subject, etcd: &mut Etcd) {
+    let run = cut_off(subject, etcd, &[]);
+    run.signal(Signal::KILL);
+    run.end();
+    etcd.restart();
+    etcd.wait_until_healthy();
+}
+
 fn sync(subject: &Subject, etcd: &Etcd, more: &[&str]) -> Ran {
     let endpoint = etcd.endpoint();
     subject.etcdtest(&[&["store", "sync", "--format", "json", "--endpoints", &endpoint], more].concat())
@@ -161,11 +170,7 @@ async fn what_a_run_could_not_store_is_sent_later_once_by_however_many() {
 #[test]
 fn a_killed_runner_leaves_its_results_to_the_next() {
     let (subject, mut etcd) = (Subject::new(), Etcd::start());
-    let run = cut_off(&subject, &mut etcd, &[]);
-    run.signal(Signal::KILL);
-    run.end();
-    etcd.restart();
-    etcd.wait_until_healthy();
+    leave_behind(&subject, &mut etcd);
     let endpoint = etcd.endpoint();
     let next = subject.etcdtest(&["tagged::one", "--endpoints", &endpoint]);
     let reminder = "1 result of cut-off could not be stored: `cargo etcdtest store sync`";
@@ -183,11 +188,7 @@ fn a_killed_runner_leaves_its_results_to_the_next() {
 #[test]
 fn a_daemon_begins_by_sending_what_was_left_behind() {
     let (subject, mut etcd) = (Subject::new(), Etcd::start());
-    let run = cut_off(&subject, &mut etcd, &[]);
-    run.signal(Signal::KILL);
-    run.end();
-    etcd.restart();
-    etcd.wait_until_healthy();
+    leave_behind(&subject, &mut etcd);
     fs::write(subject.meeting("go"), "").unwrap();
     let mut daemon = subject.start(&["worker", "--daemon", "--endpoints", &etcd.endpoint()]);
     daemon.error_with("1 result of cut-off").unwrap();
@@ -201,11 +202,7 @@ fn a_daemon_begins_by_sending_what_was_left_behind() {
 #[test]
 fn each_journal_that_cannot_be_read_is_told_and_the_others_are_sent() {
     let (subject, mut etcd) = (Subject::new(), Etcd::start());
-    let run = cut_off(&subject, &mut etcd, &[]);
-    run.signal(Signal::KILL);
-    run.end();
-    etcd.restart();
-    etcd.wait_until_healthy();
+    leave_behind(&subject, &mut etcd);
     let sound = journals(&subject).remove(0);
     let broken = ["garbage", "zeros"].map(|name| sound.with_file_name(format!("worker-{name}.journal")));
     fs::write(&broken[0], "these are my notes").unwrap();
@@ -229,11 +226,7 @@ fn each_journal_that_cannot_be_read_is_told_and_the_others_are_sent() {
 #[tokio::test]
 async fn what_others_have_executed_meanwhile_is_superseded_and_kept_until_it_is_discarded() {
     let (subject, mut etcd) = (Subject::new(), Etcd::start());
-    let run = cut_off(&subject, &mut etcd, &[]);
-    run.signal(Signal::KILL);
-    run.end();
-    etcd.restart();
-    etcd.wait_until_healthy();
+    leave_behind(&subject, &mut etcd);
     // As when its lease has ended.
     let dead = Op::Delete(KeyRange::prefix(keys::WORKERS));
     etcd.connect().await.txn(Txn { then: vec![dead], ..Txn::default() }).await.unwrap();

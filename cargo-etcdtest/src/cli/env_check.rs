@@ -4,14 +4,13 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::watch;
 
-use super::lines::Lines;
 use super::print::{json_line, print};
-use super::progress::{Progress, show};
 use super::run::{listen_to_signals, this_program};
-use super::stream::{Stream, part_json};
+use super::stream::part_json;
 use super::style::{Label, painted};
+use super::watch::display;
 use super::{Exit, Failure, Session};
 use crate::config::Format;
 use crate::environments::{EnvironmentId, Environments, LOCAL, Secrets};
@@ -30,10 +29,10 @@ pub(super) async fn run(
     session: &Session,
 ) -> Result<Exit, Failure> {
     let Session { settings, root } = session;
-    let (format, lines) = (settings.format, Lines::of(settings));
+    let format = settings.format;
     let found = environments.resolve(&[id], LOCAL).await?;
     let secrets = secrets.of(&found).await?;
-    let (events, heard) = mpsc::unbounded_channel();
+    let (events, shown) = display(settings, false);
     let (leave, told) = watch::channel(Leave::ToFinish);
     let mut leaving = told.clone();
     let signals = tokio::spawn(listen_to_signals(leave));
@@ -43,10 +42,6 @@ pub(super) async fn run(
     let folder = if root.join("Cargo.toml").exists() { usual_program_folder().await } else { None };
     let built = folder.into_iter().collect();
     let ground = Ground::new(Arc::clone(&launcher), root.to_owned(), built, secrets, events);
-    let shown = tokio::task::spawn_blocking(move || match format {
-        Format::Human => show(heard, &mut Progress::new(lines, false)),
-        Format::Json => show(heard, &mut Stream::default()),
-    });
     let sets = environments.data_sets();
     let mut not_ready = Vec::new();
     let interrupted = 'checked: {

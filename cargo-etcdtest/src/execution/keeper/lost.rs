@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::Command;
 
 use rustix::io::ioctl_fionread;
-use rustix::process::{Pid, getsid};
+use rustix::process::Pid;
 use rustix::time::{ClockId, clock_gettime};
 
 use super::orphans::{Described, Held, children};
@@ -62,9 +62,8 @@ impl Lost<'_> {
     /// Whether it would look like this, had it not been changed by what it runs.
     fn may_be(&self, child: &Described) -> bool {
         let name = Path::new(self.command.get_program()).file_name().unwrap_or_default().as_bytes();
-        let session = getsid(None).map_or(0, |session| session.as_raw_nonzero().get());
         child.group == child.id.as_raw_nonzero().get()
-            && child.session == session
+            && Described::this().is_some_and(|this| this.session == child.session)
             && child.started >= self.since.0
             && name.starts_with(&child.name)
     }

@@ -6,9 +6,7 @@ use std::os::fd::BorrowedFd;
 
 use rustix::fs::fstat;
 use rustix::io::Errno;
-use rustix::process::{
-    Pid, Signal, WaitOptions, getpgid, getpgrp, getpid, kill_process, kill_process_group, wait,
-};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, wait};
 
 /// Kills all children with their groups, and those that come to this process as its
 /// children when their parents end, until none is left.
@@ -19,13 +17,14 @@ pub(super) fn end_all_children() {
             Ok(None) => {}
             Err(_) => return,
         }
-        for Described { id: child, .. } in children() {
-            if let Ok(group) = getpgid(Some(child))
-                && group != getpgrp()
+        let own = Described::this().map(|this| this.group);
+        for child in children() {
+            if let Some(group) = Pid::from_raw(child.group)
+                && own.is_some_and(|own| own != child.group)
             {
                 let _ = kill_process_group(group, Signal::KILL);
             }
-            let _ = kill_process(child, Signal::KILL);
+            let _ = kill_process(child.id, Signal::KILL);
         }
         let _ = wait(WaitOptions::empty());
     }
@@ -48,6 +47,7 @@ pub(super) struct Described {
     /// The beginning of the name of its program's file, in bytes at most 15.
     pub(super) name: Vec<u8>,
     parent: i32,
+    /// Groups and sessions begun outside of a container are 0 to who is in it.
     pub(super) group: i32,
     pub(super) session: i32,
     /// When it was started, in hundredths of a second since the system was.
@@ -55,6 +55,10 @@ pub(super) struct Described {
 }
 
 impl Described {
+    pub(super) fn this() -> Option<Self> {
+        Self::of(getpid())
+    }
+
     fn of(id: Pid) -> Option<Self> {
         let stat = fs::read(format!("/proc/{}/stat", id.as_raw_nonzero())).ok()?;
         // The name, in brackets, may contain anything.

@@ -22,4 +22,4 @@ pub use fresh_copy::{FreshCopy, commit_all};
 pub use port::Port;
 pub use program::{program, root};
 pub use project::Project;
-pub use running::{Ran, Running};
+pub use running::{Ran, Running, started_by};

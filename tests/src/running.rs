@@ -17,6 +17,23 @@ use crate::processes::{end_of, family};
 /// How long a program may take, with the build of what it tests, on a loaded machine.
 const LIMIT: Duration = Duration::from_mins(5);
 
+/// The same program, with its variables in its folder, as what another one is to start.
+pub fn started_by<'a>(starter: impl IntoIterator<Item = &'a str>, program: &Command) -> Command {
+    let mut starter = starter.into_iter();
+    let mut command = Command::new(starter.next().expect("it has a name"));
+    command.args(starter).arg(program.get_program()).args(program.get_args());
+    if let Some(folder) = program.get_current_dir() {
+        command.current_dir(folder);
+    }
+    for (name, value) in program.get_envs() {
+        match value {
+            Some(value) => command.env(name, value),
+            None => command.env_remove(name),
+        };
+    }
+    command
+}
+
 /// What came of a program.
 #[derive(Debug)]
 pub struct Ran {

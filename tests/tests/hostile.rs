@@ -11,9 +11,9 @@ use std::process::Command;
 
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
-use whole_program::Project;
 use whole_program::leftovers::Leftovers;
 use whole_program::subject::{Running, Subject};
+use whole_program::{Project, started_by};
 
 /// What is to come of each test: as an annotated one, as a plain one or as both; the outcome;
 /// how its process ended, unless it passed; whether it is leaky; what nextest makes of it
@@ -158,7 +158,7 @@ fn assert_same(found: &Table, wanted: &Table, context: &str) {
     assert!(found == wanted, "found\n{}\nwanted\n{}\n{context}", more.join("\n"), less.join("\n"));
 }
 
-/// The program, which writes no cores, marked.
+/// The program, marked.
 fn command(subject: &Subject, leftovers: &Leftovers, arguments: &[&str]) -> Command {
     let mut command = subject.command(arguments);
     leftovers.mark(&mut command);
@@ -225,15 +225,31 @@ fn whatever_a_test_does_it_gets_its_own_result_and_leaves_nothing() {
 
 #[test]
 fn what_a_test_leaves_behind_is_found_whoever_kills_the_keeper_meanwhile() {
+    assert_leftovers_are_found(&["env"]);
+}
+
+#[test]
+fn and_where_session_and_group_of_the_runner_have_no_number() {
+    // As in a container whose first process is the runner.
+    let entered = ["unshare", "--user", "--map-root-user", "--pid", "--fork", "--mount-proc"];
+    if Command::new(entered[0]).args(&entered[1..]).arg("true").status().is_ok_and(|made| made.success()) {
+        assert_leftovers_are_found(&entered);
+    } else {
+        eprintln!("here nobody may make namespaces");
+    }
+}
+
+#[track_caller]
+fn assert_leftovers_are_found(starter: &[&str]) {
     let (subject, leftovers) = (Subject::hostile(), Leftovers::new());
     let wanted = expected();
     let repetitions = (10 * rounds()).to_string();
     let tests = "test(~leaves_a) | test(=passes) | test(=exits_with_3) | test(=kills_its_parent) | \
                  binary(annotated) & test(=kills_its_grandparent)";
     let arguments = ["run", "-E", tests, "--stress", &repetitions, "--no-fail-fast", "--test-threads", "4"];
-    let mut command =
+    let program =
         command(&subject, &leftovers, &[&arguments[..], &["--format", "json", "--shuffle"]].concat());
-    let ran = Running::start(&mut command).end();
+    let ran = Running::start(&mut started_by(starter.iter().copied(), &program)).end();
     let mut different = Vec::new();
     for event in ran.events().iter().filter(|event| event["event"] == "unit-finished") {
         let (name, found) = line(event);

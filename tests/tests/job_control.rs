@@ -5,13 +5,14 @@
 use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
-use std::process::{Command, Stdio};
+use std::process::Stdio;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
 use whole_program::leftovers::Leftovers;
 use whole_program::processes::{PATIENCE, end_of};
+use whole_program::started_by;
 use whole_program::subject::Subject;
 
 /// Much longer than the test may take, and shorter than it waits to be let go on.
@@ -34,18 +35,10 @@ impl Terminal {
         let flags = OpenptFlags::NOCTTY.bits().cast_signed();
         let theirs = File::options().read(true).write(true).custom_flags(flags).open(name.to_str().unwrap());
         let theirs = theirs.unwrap();
-        let program = subject.command(&[]);
-        let mut shell = Command::new("setsid");
         // The terminal becomes that of the new session.
-        shell.args(["--ctty", "--wait", "bash", "--norc", "--noprofile", "-i"]);
-        shell.current_dir(subject.path());
-        for (name, value) in program.get_envs() {
-            match value {
-                Some(value) => shell.env(name, value),
-                None => shell.env_remove(name),
-            };
-        }
-        shell.env("PROGRAM", program.get_program()).env("TERM", "dumb");
+        let script = "PROGRAM=\"$0\" exec bash --norc --noprofile -i";
+        let mut shell = started_by(["setsid", "--ctty", "--wait", "sh", "-c", script], &subject.command(&[]));
+        shell.env("TERM", "dumb");
         leftovers.mark(&mut shell);
         let stream = || Stdio::from(theirs.try_clone().unwrap());
         let shell = shell.stdin(stream()).stdout(stream()).stderr(stream()).spawn().unwrap();

@@ -2,13 +2,11 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
-use std::process::Command;
-
 use rustix::process::Signal;
 use serde_json::{Value, json};
 use whole_program::processes::{eventually, has_ended};
 use whole_program::subject::{Ran, Running, Subject};
-use whole_program::{Project, program, root};
+use whole_program::{Project, program, root, started_by};
 
 const KINDS: [&str; 2] = ["annotated", "plain"];
 
@@ -93,20 +91,9 @@ fn a_runner_that_is_killed_leaves_no_process() {
 fn a_test_has_no_descriptor_but_its_own() {
     let subject = Subject::new();
     // One that the runner itself was given by whoever started it.
-    let mut command = subject.command(&["hostile::counts", "--success-output", "immediate"]);
-    let arguments: Vec<_> = ["etcdtest", "hostile::counts", "--format", "json"].into();
+    let command = subject.command(&["hostile::counts", "--format", "json"]);
     let with_stray = "exec 9</dev/null; exec \"$0\" \"$@\"";
-    let mut shell = Command::new("sh");
-    shell.args(["-c", with_stray]).arg(command.get_program()).args(arguments);
-    shell.current_dir(subject.path());
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    command = shell;
-    let ran: Ran = Running::start(&mut command).end();
+    let ran = Running::start(&mut started_by(["sh", "-c", with_stray], &command)).end();
     assert_eq!(ran.code, Some(0), "{ran:?}");
     let count = |kind: &str| {
         let events = ran.events();

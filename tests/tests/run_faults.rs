@@ -11,6 +11,7 @@ use cargo_etcdtest::store::{KeyRange, Op, SharedStore, Store, Txn, keys, list};
 use serde_json::{Value, json};
 use whole_program::certificates::Authority;
 use whole_program::etcd::Etcd;
+use whole_program::started_by;
 use whole_program::subject::{Ran, Running, Subject};
 
 fn results(ran: &Ran) -> Vec<u64> {
@@ -156,18 +157,9 @@ fn a_record_of_a_newer_version_is_refused_by_its_key() {
 
 /// The program may write no file longer than this: as on a disk that is full from there on.
 fn limited(subject: &Subject, kilobytes: usize, arguments: &[&str]) -> Command {
-    let program = subject.command(arguments);
-    let mut shell = Command::new("sh");
     // SIGXFSZ is ignored, so that a write fails instead of ending the process.
-    shell.args(["-c", "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"", &kilobytes.to_string()]);
-    shell.arg(program.get_program()).args(program.get_args()).current_dir(subject.path());
-    for (name, value) in program.get_envs() {
-        match value {
-            Some(value) => shell.env(name, value),
-            None => shell.env_remove(name),
-        };
-    }
-    shell
+    let script = "trap '' XFSZ; ulimit -f \"$0\"; exec \"$@\"";
+    started_by(["sh", "-c", script, &kilobytes.to_string()], &subject.command(arguments))
 }
 
 #[test]

@@ -1,13 +1,12 @@
 //! Where the panic of a test happened.
 
 use std::any::Any;
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::io::{self, Write};
 use std::panic::{self, PanicHookInfo};
 use std::process;
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Once, OnceLock};
-use std::thread::{self, ThreadId};
 
 use crate::backtrace;
 
@@ -18,10 +17,9 @@ struct Seen {
 
 thread_local! {
     static LAST: RefCell<Option<Seen>> = const { RefCell::new(None) };
+    /// The test that this thread runs, where the thread has another name.
+    static TEST: Cell<Option<&'static str>> = const { Cell::new(None) };
 }
-
-/// The thread that a test runs in, where it has a name of its own.
-static TEST: OnceLock<(ThreadId, String)> = OnceLock::new();
 
 /// Notes the panics of every thread from now on; they are printed as before.
 pub(crate) fn watch() {
@@ -31,17 +29,16 @@ pub(crate) fn watch() {
         panic::set_hook(Box::new(move |info| {
             note(info);
             match TEST.get() {
-                Some((thread, name)) if *thread == thread::current().id() => print(name, info),
-                _ => previous(info),
+                Some(name) => print(name, info),
+                None => previous(info),
             }
         }));
     });
 }
 
-/// Prints the panics of this thread under the test's name from now on; once in a process.
-pub(crate) fn call_this_thread(test: &str) {
-    // The first name stays.
-    let _ = TEST.set((thread::current().id(), test.to_owned()));
+/// Prints the panics of this thread under the test's name from now on.
+pub(crate) fn call_this_thread(test: &'static str) {
+    TEST.set(Some(test));
 }
 
 /// Prints a panic as std does.

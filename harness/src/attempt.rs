@@ -1,16 +1,13 @@
 //! One attempt for the runner: it says what to run, and hears how it goes.
 
 use std::convert::Infallible;
-use std::io::{self, Read, Write};
+use std::io;
 use std::process::exit;
 
-#[cfg(unix)]
-use crate::unix as system;
-#[cfg(not(unix))]
-use crate::windows as system;
-
-use crate::protocol::{Frame, Outcome, Start};
+use crate::protocol::Outcome;
 use crate::registry::ShouldPanic;
+use crate::system::{self, Socket};
+use crate::told::{Text, Told};
 use crate::{Context, panics, registry, run};
 
 /// The exit code after a failure, as libtest has it.
@@ -23,39 +20,31 @@ const LONGEST_MESSAGE: usize = 1 << 20;
 /// # Errors
 /// Standard input carries no attempt.
 pub(crate) fn main() -> io::Result<Infallible> {
-    take(system::take_socket()?, |_| {})
+    let socket = Socket::from(system::take_socket()?);
+    let told = Told::read(&socket, Told::room())?;
+    panics::watch();
+    take(told, socket);
 }
 
-/// Runs the attempt that stands on this socket, and exits. `begin` comes before all else.
-///
-/// # Errors
-/// The socket carries no attempt.
-pub(crate) fn take(
-    mut socket: impl Read + Write + Send + 'static,
-    begin: impl FnOnce(&Start),
-) -> io::Result<Infallible> {
-    let start = Frame::read(&mut socket)?.and_then(Start::from_frame).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::InvalidData, "the runner said nothing that this version understands")
-    })?;
-    begin(&start);
-    let exit_code = start.exit_code;
-    let name = start.test.clone();
-    let context = Context::of_runner(start, socket);
-    let outcome = run(&name, &context);
+/// Runs the attempt, and exits. Panics are watched already.
+pub(crate) fn take(told: Told, socket: Socket) -> ! {
+    let exit_code = told.exit_code;
+    let context = Context::of_runner(told, socket);
+    let outcome = run(&context);
     let code = if matches!(outcome, Outcome::Failed { .. }) { FAILED } else { exit_code };
     context.finish(outcome);
     exit(code)
 }
 
-fn run(name: &str, context: &Context) -> Outcome {
-    let entry = match registry::find(name) {
-        Ok(Some(entry)) => entry,
+fn run(context: &Context) -> Outcome {
+    let name = context.told().text(Text::Test);
+    let (name, entry) = match registry::find(name) {
+        Ok(Some(named)) => named,
         Ok(None) => return failed(format!("there is no test `{name}` in this binary")),
         Err(same_name) => return failed(same_name.to_string()),
     };
-    panics::watch();
     // A thread of its own would take about 0.15 ms, half as long again as the fork.
-    panics::call_this_thread(entry.name());
+    panics::call_this_thread(name);
     match run::in_place(entry, context) {
         Outcome::Failed { message, location } => {
             // The hook has printed a panic that is the failure itself.

@@ -28,7 +28,7 @@ fn answer(question: Check) -> Result<Checked, String> {
         let environment = Environment::new(told, Origin::Runner);
         for test in tests {
             let entry = registry::find(&test).map_err(|wrong| wrong.to_string())?;
-            let entry = entry.ok_or_else(|| format!("there is no test `{test}` in this binary"))?;
+            let (_, entry) = entry.ok_or_else(|| format!("there is no test `{test}` in this binary"))?;
             for Declared { parameter, check, .. } in entry.parameters {
                 let Some(check) = check else { continue };
                 let wrong = all_wrong(*check, &environment, parameter.name);

@@ -4,14 +4,16 @@ use std::any::{Any, type_name};
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io::Write;
-use std::mem::{self, discriminant};
+use std::mem::discriminant;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Instant, SystemTime};
 
 use crate::deferred::Deferred;
 use crate::environment::Environment;
-use crate::protocol::{Event, Outcome, Start};
+use crate::protocol::{Event, Outcome, PASSED, Start};
+use crate::system::Socket;
+use crate::told::{Text, Told};
 use crate::{ConfigError, Data};
 
 /// The attempt that a test runs in. Take it as a parameter, `cx: &Context`; a clone of it
@@ -20,24 +22,20 @@ use crate::{ConfigError, Data};
 pub struct Context(Arc<Inner>);
 
 struct Inner {
-    /// What the runner said, less the environment.
-    start: Start,
-    environment: Arc<Environment>,
+    told: Told,
+    environment: OnceLock<Arc<Environment>>,
     steps: AtomicU32,
     uniques: AtomicU32,
     unique: OnceLock<String>,
     deferred: Deferred,
-    runner: Mutex<Option<Runner>>,
+    /// Where events go.
+    runner: Mutex<Option<Socket>>,
 }
-
-/// Where events go.
-type Runner = Box<dyn Write + Send>;
 
 impl Context {
     /// The context of an attempt that the runner started and hears.
-    pub(crate) fn of_runner(mut start: Start, runner: impl Write + Send + 'static) -> Self {
-        let environment = Environment::sent(mem::take(&mut start.environment));
-        Self::new(start, Arc::new(environment), Some(Box::new(runner)))
+    pub(crate) fn of_runner(told: Told, runner: Socket) -> Self {
+        Self::new(told, const { OnceLock::new() }, Some(runner))
     }
 
     /// The context of a test that runs without the runner.
@@ -49,46 +47,58 @@ impl Context {
             attempt: 1,
             ..Start::default()
         };
-        Self::new(start, environment, None)
+        Self::new(Told::of(&start), environment.into(), None)
     }
 
-    fn new(start: Start, environment: Arc<Environment>, runner: Option<Runner>) -> Self {
-        let (steps, uniques) = (AtomicU32::new(0), AtomicU32::new(0));
-        let (unique, runner) = (OnceLock::new(), Mutex::new(runner));
-        let deferred = Deferred::new();
-        Self(Arc::new(Inner { start, environment, steps, uniques, unique, deferred, runner }))
+    fn new(told: Told, environment: OnceLock<Arc<Environment>>, runner: Option<Socket>) -> Self {
+        Self(Arc::new(Inner {
+            told,
+            environment,
+            steps: const { AtomicU32::new(0) },
+            uniques: const { AtomicU32::new(0) },
+            unique: const { OnceLock::new() },
+            deferred: const { Deferred::new() },
+            runner: Mutex::new(runner),
+        }))
+    }
+
+    /// What the runner said.
+    pub(crate) fn told(&self) -> &Told {
+        &self.0.told
     }
 
     /// What the test runs against.
     pub fn environment(&self) -> &Environment {
-        &self.0.environment
+        self.0
+            .environment
+            .get_or_init(|| Environment::sent(self.told().text(Text::Environment).to_owned()).into())
     }
 
     /// The test's name in its binary: `module::name` or `module::name::case`.
     pub fn test(&self) -> &str {
-        &self.0.start.test
+        self.told().text(Text::Test)
     }
 
     /// Id of the run; `local` without the runner.
     pub fn run(&self) -> &str {
-        &self.0.start.run
+        self.told().text(Text::Run)
     }
 
     /// Number of the attempt, from 1; greater than 1 after failed attempts.
     pub fn attempt(&self) -> u32 {
-        self.0.start.attempt
+        self.told().number(Text::Attempt)
     }
 
     /// Id of the worker that executes the attempt; `local` without the runner.
     pub fn worker(&self) -> &str {
-        &self.0.start.worker
+        self.told().text(Text::Worker)
     }
 
     /// The fencing token: whenever the test moves to another worker it is greater than
     /// before, and so it is from each run that reserves the environment to the next. A service that remembers the greatest one it saw can refuse what comes late
     /// from a worker that was given up. 0 without the runner.
     pub fn fencing_token(&self) -> i64 {
-        self.0.start.token
+        self.told().number(Text::Token)
     }
 
     /// Runs `step` as a named step of the test and gives back its value. The step failed if
@@ -155,8 +165,7 @@ impl Context {
     fn random_name(&self) -> String {
         const LETTERS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
         let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
-        let Start { test, run, worker, attempt, token, .. } = &self.0.start;
-        let attempt = (test, run, worker, attempt, token);
+        let attempt = (self.test(), self.run(), self.worker(), self.attempt(), self.fencing_token());
         let hash = RandomState::new().hash_one((attempt, std::process::id(), now, Arc::as_ptr(&self.0)));
         let five_bits = |place: u32| usize::try_from((hash >> (5 * place)) & 31).unwrap_or_default();
         (0..12).map(|place| char::from(LETTERS[five_bits(place)])).collect()
@@ -172,10 +181,10 @@ impl Context {
     pub(crate) fn finish(&self, outcome: Outcome) {
         // Both under one lock, so that nothing comes between.
         if let Some(mut runner) = self.runner().take() {
-            send(&mut runner, Event::Finished(outcome));
-            // The process ends now. A test may have closed the socket: to close it again would
-            // abort instead.
-            mem::forget(runner);
+            match outcome {
+                Outcome::Passed => drop(runner.write_all(&PASSED)),
+                outcome => send(&mut runner, Event::Finished(outcome)),
+            }
         }
     }
 
@@ -186,13 +195,13 @@ impl Context {
         }
     }
 
-    fn runner(&self) -> MutexGuard<'_, Option<Runner>> {
+    fn runner(&self) -> MutexGuard<'_, Option<Socket>> {
         self.0.runner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Sends an event; the test must not fail where that cannot be done.
-fn send(runner: &mut Runner, event: Event) {
+fn send(runner: &mut Socket, event: Event) {
     match event.into_frame().encode() {
         // A runner that is gone hears nothing.
         Ok(frame) => drop(runner.write_all(&frame)),

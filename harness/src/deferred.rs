@@ -5,11 +5,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, Once, PoisonError};
 use std::thread;
 
-use crate::Context;
-#[cfg(unix)]
-use crate::unix as system;
-#[cfg(not(unix))]
-use crate::windows as system;
+use crate::{Context, system};
 
 type CleanUp = Box<dyn FnOnce() + Send>;
 

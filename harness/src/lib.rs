@@ -123,10 +123,10 @@ mod skip;
 #[cfg(not(target_os = "linux"))]
 mod spawn_only;
 mod standalone;
-#[cfg(unix)]
-mod unix;
-#[cfg(not(unix))]
-mod windows;
+#[cfg_attr(unix, path = "unix.rs")]
+#[cfg_attr(not(unix), path = "windows.rs")]
+mod system;
+mod told;
 #[cfg(target_os = "linux")]
 mod zygote;
 

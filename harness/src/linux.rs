@@ -1,11 +1,10 @@
 //! What a zygote asks of Linux: descriptors out of a socket, children, and their ends.
 #![expect(unsafe_code, reason = "std knows neither fork, nor passed descriptors, nor pidfds")]
 
-use std::env;
 use std::fs;
 use std::io;
 use std::mem;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::os::linux::fs::MetadataExt;
 use std::os::unix::net::UnixStream;
 use std::ptr;
@@ -13,16 +12,21 @@ use std::slice;
 use std::thread::sleep;
 use std::time::Duration;
 
-/// Reads bytes, and appends the descriptors that came with them to `descriptors`; they are
+use crate::protocol::ABOUT_PROCESS;
+
+/// Descriptors that came out of a socket: the first three, and how many there were.
+#[derive(Default)]
+pub(crate) struct Passed {
+    pub(crate) first: [Option<OwnedFd>; 3],
+    pub(crate) count: usize,
+}
+
+/// Reads bytes, and adds the descriptors that came with them to `passed`; they are
 /// close-on-exec. Those that the process has no room for are lost.
 ///
 /// # Errors
 /// What the socket says.
-pub(crate) fn receive(
-    socket: &UnixStream,
-    bytes: &mut [u8],
-    descriptors: &mut Vec<OwnedFd>,
-) -> io::Result<usize> {
+pub(crate) fn receive(socket: &UnixStream, bytes: &mut [u8], passed: &mut Passed) -> io::Result<usize> {
     // Of 64-bit words, as the headers in it want to be aligned.
     let mut control = [0_u64; 8];
     let mut part = libc::iovec { iov_base: bytes.as_mut_ptr().cast(), iov_len: bytes.len() };
@@ -50,7 +54,11 @@ pub(crate) fn receive(
             for number in numbers.as_chunks().0 {
                 // SAFETY: each number is a descriptor that was opened for this process just
                 // now, and nothing else owns it.
-                descriptors.push(unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*number)) });
+                let descriptor = unsafe { OwnedFd::from_raw_fd(RawFd::from_ne_bytes(*number)) };
+                if let Some(place) = passed.first.get_mut(passed.count) {
+                    *place = Some(descriptor);
+                }
+                passed.count += 1;
             }
         }
         // SAFETY: as at the first header.
@@ -59,25 +67,121 @@ pub(crate) fn receive(
     Ok(read)
 }
 
-/// Splits the process in two; `None` in the child, its process id in the parent.
-///
-/// # Errors
-/// This is not the only thread, or there is no room for another process.
-pub(crate) fn fork() -> io::Result<Option<i32>> {
+/// What the parent waits for: its control socket in the first place, then its children. It is kept from
+/// one wait to the next, and what is in it is not the child's.
+pub(crate) struct Waited(Vec<libc::pollfd>);
+
+impl Waited {
+    /// The control socket alone.
+    pub(crate) fn new(control: &impl AsRawFd) -> Self {
+        Self(vec![polled(control)])
+    }
+
+    /// Adds one more in the last place.
+    pub(crate) fn push(&mut self, descriptor: &impl AsRawFd) {
+        self.0.push(polled(descriptor));
+    }
+
+    /// Waits for it no more; those behind it move up.
+    pub(crate) fn remove(&mut self, place: usize) {
+        self.0.remove(place);
+    }
+
+    /// Waits until some can be read or have come to their end.
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(crate) fn wait(&mut self) -> io::Result<()> {
+        // SAFETY: the pointer and the length are those of one live vector.
+        while unsafe { libc::poll(self.0.as_mut_ptr(), self.0.len() as libc::nfds_t, -1) } < 0 {
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the one in this place can be read, as the last wait found.
+    pub(crate) fn is_readable(&self, place: usize) -> bool {
+        self.0[place].revents != 0
+    }
+
+    /// Splits the process in two; gives the child's process id in the parent, and `None` in the child, which
+    /// must neither use nor drop what is waited for. It leads a group of its own, has the two streams as its
+    /// standard output and standard error, and has told the runner of itself by `announcement`, the last four
+    /// bytes of which it made its process id.
+    ///
+    /// # Errors
+    /// This is not the only thread, or there is no room for another process.
+    pub(crate) fn fork(
+        &self,
+        mut announcement: [u8; ABOUT_PROCESS],
+        [stdout, stderr]: [&OwnedFd; 2],
+    ) -> io::Result<Option<i32>> {
+        be_alone()?;
+        // All numbers: what is less simple is more code, and each further page of it costs the child a fault.
+        let (waited, stdout, stderr) = (self.0.as_slice(), stdout.as_raw_fd(), stderr.as_raw_fd());
+        // SAFETY: this is the only thread of the process, as was just seen, and no other can
+        // start one: so no lock is held in the child by a thread that it does not have.
+        let pid = unsafe { libc::fork() };
+        if pid > 0 {
+            return Ok(Some(pid));
+        }
+        if pid < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        become_child(&mut announcement, waited, stdout, stderr);
+        Ok(None)
+    }
+}
+
+fn polled(descriptor: &impl AsRawFd) -> libc::pollfd {
+    libc::pollfd { fd: descriptor.as_raw_fd(), events: libc::POLLIN, revents: 0 }
+}
+
+/// What the child of a fork does first.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "the lowest byte is meant")]
+fn become_child(
+    announcement: &mut [u8; ABOUT_PROCESS],
+    waited: &[libc::pollfd],
+    stdout: RawFd,
+    stderr: RawFd,
+) {
+    lead_group(0);
+    // SAFETY: `announcement` is live and as long as is said; the numbers are those of open descriptors, and
+    // nobody uses in the child what is closed here.
+    unsafe {
+        let (pid, mut byte) = (libc::getpid(), 0);
+        while byte < 4 {
+            announcement[ABOUT_PROCESS - 4 + byte] = (pid >> (8 * byte)) as u8;
+            byte += 1;
+        }
+        libc::send(waited[0].fd, (&raw const *announcement).cast(), ABOUT_PROCESS, libc::MSG_NOSIGNAL);
+        let mut place = 0;
+        while place < waited.len() {
+            libc::close(waited[place].fd);
+            place += 1;
+        }
+        libc::dup2(stdout, libc::STDOUT_FILENO);
+        libc::dup2(stderr, libc::STDERR_FILENO);
+        libc::close(stdout);
+        libc::close(stderr);
+    }
+}
+
+/// Sees that this is the only thread of the process.
+fn be_alone() -> io::Result<()> {
+    // SAFETY: the call takes a number. It does nothing in a process of one thread, and fails in others.
+    if unsafe { libc::unshare(libc::CLONE_VM) } == 0 {
+        return Ok(());
+    }
+    // It may also be forbidden.
     let others = other_threads()?;
-    if !others.is_empty() {
-        return Err(io::Error::other(format!(
-            "a thread runs beside the one that forks: {}",
-            others.join(", ")
-        )));
+    if others.is_empty() {
+        return Ok(());
     }
-    // SAFETY: this is the only thread of the process, as was just seen, and no other can
-    // start one: so no lock is held in the child by a thread that it does not have.
-    match unsafe { libc::fork() } {
-        0 => Ok(None),
-        pid if pid > 0 => Ok(Some(pid)),
-        _ => Err(io::Error::last_os_error()),
-    }
+    Err(io::Error::other(format!("a thread runs beside the one that forks: {}", others.join(", "))))
 }
 
 /// The names of all threads but this one.
@@ -120,35 +224,30 @@ pub(crate) fn pidfd(pid: i32) -> io::Result<OwnedFd> {
     }
 }
 
-/// Sets an environment variable in the child of a [`fork`], before it does anything else.
-pub(crate) fn set_variable(name: &str, value: &str) {
-    // SAFETY: the child of a fork begins with one thread, and no other has been started yet: so
-    // nobody reads the environment meanwhile.
-    unsafe { env::set_var(name, value) };
-}
+/// An environment variable that every child sets for itself, with room for its value made before the
+/// fork: to set it as std does writes to more memory than all else that a child does.
+pub(crate) struct Variable(&'static mut [u8; Variable::ROOM]);
 
-/// Waits until some of the descriptors can be read or have come to their end, and says
-/// which.
-///
-/// # Errors
-/// There is no memory for it.
-pub(crate) fn readable(descriptors: &[BorrowedFd]) -> io::Result<Vec<bool>> {
-    let polled = |descriptor: &BorrowedFd| libc::pollfd {
-        fd: descriptor.as_raw_fd(),
-        events: libc::POLLIN,
-        revents: 0,
-    };
-    let mut polled: Vec<libc::pollfd> = descriptors.iter().map(polled).collect();
-    loop {
-        // SAFETY: the pointer and the length are those of one live vector.
-        let count = unsafe { libc::poll(polled.as_mut_ptr(), polled.len() as libc::nfds_t, -1) };
-        if count >= 0 {
-            return Ok(polled.iter().map(|descriptor| descriptor.revents != 0).collect());
-        }
-        let error = io::Error::last_os_error();
-        if error.kind() != io::ErrorKind::Interrupted {
-            return Err(error);
-        }
+impl Variable {
+    /// More than the longest [`Start::id`](crate::protocol::Start::id): a run has 128 characters at the most.
+    const ROOM: usize = 1 << 10;
+
+    /// Sets it, to nothing at first.
+    pub(crate) fn new(name: &str) -> Self {
+        let mut text = vec![0; name.len() + 1 + Self::ROOM + 1];
+        text[..name.len()].copy_from_slice(name.as_bytes());
+        text[name.len()] = b'=';
+        let text = Box::leak(text.into_boxed_slice());
+        // SAFETY: the text ends with a zero byte, which nobody can write to, and is never freed. There is one
+        // thread, so that nobody reads the environment meanwhile.
+        unsafe { libc::putenv(text.as_mut_ptr().cast()) };
+        Self(text[name.len() + 1..].first_chunk_mut().expect("there is one byte more"))
+    }
+
+    /// The value, ended by a zero byte if it is shorter. To be changed by the child of a fork
+    /// alone, before it does anything else.
+    pub(crate) fn value(&mut self) -> &mut [u8] {
+        self.0
     }
 }
 

@@ -18,7 +18,7 @@ use crate::{registry, run, standalone};
 pub fn twin(path: &str) -> Result<(), Failure> {
     let name = path.split_once("::").map_or(path, |(_, name)| name);
     let entry = registry::find(name).map_err(|error| Failure(error.to_string()))?;
-    let entry = entry.ok_or_else(|| Failure(format!("`{name}` is not in the registry")))?;
+    let (_, entry) = entry.ok_or_else(|| Failure(format!("`{name}` is not in the registry")))?;
     match run::in_place(entry, &standalone::context(entry)?) {
         Outcome::Passed => Ok(()),
         Outcome::Skipped(reason) => {

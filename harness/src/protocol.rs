@@ -35,6 +35,7 @@ pub use check::{CHECK_ARGUMENT, Check, Checked, Lack};
 pub(crate) use environment::texts_by_name;
 pub use environment::{EnvironmentData, Secrets};
 pub use reference::{Malformed, Piece, Reference, pieces};
+pub(crate) use zygote::{ABOUT_PROCESS, about_process};
 pub use zygote::{Fork, ZYGOTE_ARGUMENT, ZygoteEvent};
 
 use std::fmt;
@@ -62,6 +63,8 @@ pub fn secret_placeholder(name: &str) -> String {
     format!("\u{1}{name}\u{1}")
 }
 
+/// What [`Frame::Passed`] travels as.
+pub(crate) const PASSED: [u8; 5] = *b"\x01\0\0\0P";
 /// The largest frame that is read, in bytes.
 pub const MAX_FRAME: usize = 64 << 20;
 
@@ -309,28 +312,13 @@ impl Start {
 
     /// The frame that carries it. No text of it but the environment's contains a zero byte.
     pub fn to_frame(&self) -> Frame {
-        let Self { test, environment, run, unit, worker, attempt, token, exit_code } = self;
-        let texts =
-            format!("{test}\0{run}\0{unit}\0{worker}\0{attempt}\0{token}\0{exit_code}\0{environment}");
-        Frame::Start(texts.into_bytes())
+        Frame::Start(self.to_texts())
     }
 
-    /// Reads it from a frame; `None` where the frame is something else.
-    pub fn from_frame(frame: Frame) -> Option<Self> {
-        let Frame::Start(bytes) = frame else { return None };
-        let texts = String::from_utf8(bytes).ok()?;
-        let mut texts = texts.splitn(8, '\0');
-        let mut next = || texts.next().map(str::to_owned);
-        Some(Self {
-            test: next()?,
-            run: next()?,
-            unit: next()?.parse().ok()?,
-            worker: next()?,
-            attempt: next()?.parse().ok()?,
-            token: next()?.parse().ok()?,
-            exit_code: next()?.parse().ok()?,
-            environment: next()?,
-        })
+    pub(crate) fn to_texts(&self) -> Vec<u8> {
+        let Self { test, environment, run, unit, worker, attempt, token, exit_code } = self;
+        format!("{test}\0{run}\0{unit}\0{worker}\0{attempt}\0{token}\0{exit_code}\0{environment}")
+            .into_bytes()
     }
 }
 
@@ -403,9 +391,7 @@ impl Frame {
             }
             Self::Passed => bytes.push(b'P'),
             Self::Process { kind, id, number } => {
-                bytes.push(*kind);
-                bytes.extend_from_slice(&id.to_le_bytes());
-                bytes.extend_from_slice(&number.to_le_bytes());
+                bytes.extend_from_slice(&about_process(*kind, *id, *number)[4..]);
             }
             Self::Attachment { name, bytes: content } => {
                 let length = u16::try_from(name.len()).map_err(|_| too_large())?;
@@ -558,8 +544,6 @@ mod tests {
             exit_code: 77,
         };
         assert!(!format!("{start:?}").contains("hunter2"));
-        assert_eq!(start.id(), "r/4.9.2");
-        assert_eq!(Start::from_frame(start.to_frame()), Some(start));
 
         let listing = Listing {
             tests: vec![Listed {
@@ -575,6 +559,11 @@ mod tests {
         assert_eq!(Listing::from_line(&listing.to_line()), Some(Ok(listing)));
         assert_eq!(Listing::from_line("a: test"), None);
         assert!(Listing::from_line("{\"etcdtest\":2}").unwrap().unwrap_err().contains("version 2"));
+    }
+
+    #[test]
+    fn a_pass_travels_as_five_bytes() {
+        assert_eq!(Frame::Passed.encode().unwrap(), PASSED);
     }
 
     #[test]

@@ -4,12 +4,8 @@ use std::convert::Infallible;
 use std::io;
 use std::process::exit;
 
-#[cfg(unix)]
-use crate::unix as system;
-#[cfg(not(unix))]
-use crate::windows as system;
-
 use crate::protocol::ZygoteEvent;
+use crate::system;
 
 /// Refuses to be a zygote, and exits.
 ///

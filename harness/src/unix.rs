@@ -3,21 +3,18 @@
 #![expect(unsafe_code, reason = "std cannot replace standard streams, and knows no signals")]
 
 use std::fs::File;
-use std::io::{self, PipeReader, Read};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, IntoRawFd};
+use std::io::{self, PipeReader, Read, Write};
+use std::os::fd::{AsFd, AsRawFd, IntoRawFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::process::exit;
 use std::sync::atomic::{AtomicI32, Ordering};
 
-/// A standard stream.
-#[derive(Clone, Copy)]
-pub(crate) enum Standard {
-    Input = 0,
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only a zygote's child replaces it"))]
-    Output = 1,
-    #[cfg_attr(not(target_os = "linux"), expect(dead_code, reason = "only a zygote's child replaces it"))]
-    Error = 2,
-}
+/// Without it, to write to a socket that nobody reads any more would end the process.
+#[cfg(not(target_vendor = "apple"))]
+const NO_SIGNAL: libc::c_int = libc::MSG_NOSIGNAL;
+/// There is no such flag; Rust's start-up has the signal ignored.
+#[cfg(target_vendor = "apple")]
+const NO_SIGNAL: libc::c_int = 0;
 
 /// Takes the socket from standard input, so that neither the test reads from it nor the
 /// processes it starts inherit it, and leaves `/dev/null` in its place.
@@ -30,21 +27,69 @@ pub(crate) fn take_socket() -> io::Result<UnixStream> {
     let socket = UnixStream::from(stdin.as_fd().try_clone_to_owned()?);
     // A file that is no socket has no address.
     socket.local_addr().map_err(|error| io::Error::new(error.kind(), "standard input is no socket"))?;
-    replace(Standard::Input, File::open("/dev/null")?.as_fd())?;
+    let null = File::open("/dev/null")?;
+    // SAFETY: `null` is open; std holds the standard streams by their numbers alone, so nobody owns
+    // what is closed here.
+    if unsafe { libc::dup2(null.as_raw_fd(), 0) } < 0 {
+        return Err(io::Error::last_os_error());
+    }
     Ok(socket)
 }
 
-/// Puts a duplicate of `file` in the place of a standard stream.
-///
-/// # Errors
-/// What the system says.
-pub(crate) fn replace(stream: Standard, file: BorrowedFd) -> io::Result<()> {
-    // SAFETY: `file` is open as long as it is borrowed; std holds the standard streams by
-    // their numbers alone, so nobody owns what is closed here.
-    if unsafe { libc::dup2(file.as_raw_fd(), stream as libc::c_int) } < 0 {
-        return Err(io::Error::last_os_error());
+/// The socket of this process's attempt, open as long as the process: a test may have closed it, and to
+/// close it again would be to close something else.
+pub(crate) struct Socket(RawFd);
+
+impl From<UnixStream> for Socket {
+    fn from(stream: UnixStream) -> Self {
+        Self(stream.into_raw_fd())
     }
-    Ok(())
+}
+
+impl Socket {
+    /// The socket of this number.
+    #[cfg(target_os = "linux")]
+    pub(crate) const fn numbered(number: RawFd) -> Self {
+        Self(number)
+    }
+
+    /// Reads `bytes` from `from` until `to`; false where the stream ended before that.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn fill(&self, bytes: &mut [u8], from: usize, to: usize) -> io::Result<bool> {
+        assert!(from <= to && to <= bytes.len(), "the range lies in the bytes");
+        let mut at = from;
+        while at < to {
+            // SAFETY: `at` to `to` lies inside of `bytes`, as was just seen.
+            let read =
+                unsafe { libc::recv(self.0, (&raw mut *bytes).cast::<libc::c_void>().add(at), to - at, 0) };
+            if read == 0 {
+                return Ok(false);
+            }
+            if read > 0 {
+                at += read.cast_unsigned();
+                continue;
+            }
+            let error = io::Error::last_os_error();
+            if error.kind() != io::ErrorKind::Interrupted {
+                return Err(error);
+            }
+        }
+        Ok(true)
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // SAFETY: the pointer and the length are those of one live slice.
+        let written = unsafe { libc::send(self.0, (&raw const *bytes).cast(), bytes.len(), NO_SIGNAL) };
+        usize::try_from(written).map_err(|_| io::Error::last_os_error())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Where the handler writes that termination was requested; never closed.

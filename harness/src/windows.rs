@@ -1,7 +1,7 @@
 //! Standard input carries no socket here, and nobody asks a process to end.
 
 use std::fs::File;
-use std::io;
+use std::io::{self, Read, Write};
 
 /// Refuses: the runner does not start attempts this way on this system.
 ///
@@ -9,6 +9,38 @@ use std::io;
 /// Always.
 pub(crate) fn take_socket() -> io::Result<File> {
     Err(io::Error::new(io::ErrorKind::Unsupported, "this system cannot pass a socket as standard input"))
+}
+
+/// The socket of this process's attempt.
+pub(crate) struct Socket(File);
+
+impl From<File> for Socket {
+    fn from(file: File) -> Self {
+        Self(file)
+    }
+}
+
+impl Socket {
+    /// Reads `bytes` from `from` until `to`; false where the stream ended before that.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(crate) fn fill(&self, bytes: &mut [u8], from: usize, to: usize) -> io::Result<bool> {
+        match (&self.0).read_exact(&mut bytes[from..to]) {
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(false),
+            read => read.map(|()| true),
+        }
+    }
+}
+
+impl Write for Socket {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0.write(bytes)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 /// Hears of requests to end: there are none.

@@ -1,15 +1,17 @@
 //! The test binary that waits, and forks one child per attempt.
 
 use std::convert::Infallible;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::mem;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::process::{self, exit};
 
-use crate::protocol::{ATTEMPT_VARIABLE, Fork, Frame, ZygoteEvent};
-use crate::unix::{self, Standard};
-use crate::{attempt, linux, panics, prepare, registry};
+use crate::linux::{self, Passed, Variable, Waited};
+use crate::protocol::{ABOUT_PROCESS, ATTEMPT_VARIABLE, Fork, ZygoteEvent, about_process};
+use crate::system::{self, Socket};
+use crate::told::Told;
+use crate::{attempt, panics, prepare, registry};
 
 /// From here on a notice says what the memory of the zygote costs.
 const LARGE_KIB: u64 = 50 << 10;
@@ -21,14 +23,13 @@ const LARGE_KIB: u64 = 50 << 10;
 /// In the zygote: standard input is no control socket, or carries something else. In a
 /// child: there is no attempt on its event socket.
 pub(crate) fn main() -> io::Result<Infallible> {
-    let mut control = Control { socket: unix::take_socket()?, descriptors: Vec::new() };
+    let mut control = system::take_socket()?;
     let first = get_ready().unwrap_or_else(|reason| ZygoteEvent::Refused { reason });
-    control.tell(&first)?;
+    tell(&mut control, &first)?;
     if let ZygoteEvent::Refused { .. } = first {
         exit(0);
     }
-    let (born, control) = Zygote { control, children: Vec::new() }.serve()?;
-    attempt::take(born.enter(control)?, |start| linux::set_variable(ATTEMPT_VARIABLE, &start.id()))
+    Zygote::new(control).serve()
 }
 
 /// Runs what the tests want prepared, and sees whether forking is possible.
@@ -81,130 +82,135 @@ fn notice(memory_kib: u64) -> Option<String> {
     })
 }
 
-/// The socket over which forks are asked for.
-struct Control {
-    socket: UnixStream,
-    /// What came with the frame that is being read.
-    descriptors: Vec<OwnedFd>,
-}
-
-impl Control {
-    fn tell(&mut self, event: &ZygoteEvent) -> io::Result<()> {
-        event.to_frame().write(&mut self.socket)
-    }
-}
-
-/// Frames are read by their exact lengths, so descriptors never belong to a later one.
-impl Read for Control {
-    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
-        linux::receive(&self.socket, bytes, &mut self.descriptors)
-    }
-}
-
 struct Zygote {
-    control: Control,
+    /// The socket over which forks are asked for.
+    control: UnixStream,
     /// Those that run.
     children: Vec<Child>,
+    /// The control socket, and behind it the children.
+    waited: Waited,
+    /// The variable of the next child, and the room for what it is told.
+    attempt: Variable,
+    room: Box<[u8]>,
 }
 
 struct Child {
     id: u64,
     pid: i32,
+    /// Kept open to be waited for.
+    #[expect(dead_code, reason = "it is known by its number where it is waited for")]
     ended: OwnedFd,
 }
 
-/// What a child gets for its attempt.
-struct Born {
-    id: u64,
-    events: UnixStream,
-    stdout: OwnedFd,
-    stderr: OwnedFd,
-}
-
 impl Zygote {
-    /// Serves until the end of the control socket, and exits. It returns in a child, with
-    /// nothing of the zygote left open but that socket.
-    fn serve(mut self) -> io::Result<(Born, Control)> {
+    fn new(control: UnixStream) -> Self {
+        let (waited, attempt) = (Waited::new(&control), Variable::new(ATTEMPT_VARIABLE));
+        Self { control, children: Vec::new(), waited, attempt, room: Told::room() }
+    }
+
+    /// Serves until the end of the control socket, and exits.
+    fn serve(mut self) -> io::Result<Infallible> {
         loop {
             // Whatever is wrong with the other end: nobody can end the children any more.
-            match self.step() {
-                Ok(Some(born)) => return Ok((born, self.control)),
-                Ok(None) => {}
-                Err(error) => {
-                    self.children.iter().for_each(|child| linux::kill_group(child.pid));
-                    if error.kind() == io::ErrorKind::UnexpectedEof {
-                        exit(0);
-                    }
-                    return Err(error);
+            if let Err(error) = self.step() {
+                self.children.iter().for_each(|child| linux::kill_group(child.pid));
+                if error.kind() == io::ErrorKind::UnexpectedEof {
+                    exit(0);
                 }
+                return Err(error);
             }
         }
     }
 
-    fn step(&mut self) -> io::Result<Option<Born>> {
-        let ended = self.children.iter().map(|child| child.ended.as_fd());
-        let waited: Vec<_> = ended.chain([self.control.socket.as_fd()]).collect();
-        let readable = linux::readable(&waited)?;
-        for place in (0..self.children.len()).rev().filter(|&place| readable[place]) {
-            let Child { id, pid, .. } = self.children.remove(place);
-            let status = linux::await_end(pid)?;
-            self.control.tell(&ZygoteEvent::Exited { id, status })?;
-            linux::wait(pid)?;
+    // Every page that is written to here is one that a running child shares: nothing is allocated.
+    fn step(&mut self) -> io::Result<()> {
+        self.waited.wait()?;
+        let asked = self.waited.is_readable(0);
+        for place in (0..self.children.len()).rev() {
+            if self.waited.is_readable(1 + place) {
+                let Child { id, pid, .. } = self.children.remove(place);
+                self.waited.remove(1 + place);
+                let status = linux::await_end(pid)?;
+                self.control.write_all(&about_process(b'X', id, status))?;
+                linux::wait(pid)?;
+            }
         }
-        if readable.last() == Some(&true) { self.fork() } else { Ok(None) }
+        if asked { self.fork() } else { Ok(()) }
     }
 
-    /// Takes one request; gives something in the child alone.
-    fn fork(&mut self) -> io::Result<Option<Born>> {
-        let frame = Frame::read(&mut self.control)?.ok_or(io::ErrorKind::UnexpectedEof)?;
-        let descriptors = mem::take(&mut self.control.descriptors);
-        let Fork { id } = Fork::from_frame(&frame).ok_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidData, "the runner asked for what this version does not know")
-        })?;
-        let [events, stdout, stderr] = match <[OwnedFd; 3]>::try_from(descriptors) {
-            Ok(descriptors) => descriptors,
-            Err(others) => {
-                let reason = format!("three descriptors belong to a fork, {} arrived", others.len());
-                self.control.tell(&ZygoteEvent::ForkFailed { id, reason })?;
-                return Ok(None);
-            }
+    /// Takes one request.
+    fn fork(&mut self) -> io::Result<()> {
+        let (Fork { id }, Passed { first, count }) = self.asked()?;
+        let ([Some(events), Some(stdout), Some(stderr)], 3) = (first, count) else {
+            let reason = format!("three descriptors belong to a fork, {count} arrived");
+            return tell(&mut self.control, &ZygoteEvent::ForkFailed { id, reason });
         };
-        match linux::fork() {
-            Ok(None) => return Ok(Some(Born { id, events: events.into(), stdout, stderr })),
-            Ok(Some(pid)) => {
-                // They make room for the next one.
-                drop((events, stdout, stderr));
-                self.watch(id, pid)?;
-            }
-            Err(error) => self.control.tell(&ZygoteEvent::ForkFailed { id, reason: error.to_string() })?,
+        // The child says it, as its test may kill the zygote before that comes to it.
+        let announcement = about_process(b'B', id, 0);
+        let socket = Socket::numbered(events.as_raw_fd());
+        let room = mem::take(&mut self.room);
+        let forked = match self.waited.fork(announcement, [&stdout, &stderr]) {
+            Ok(None) => begin(socket, room, &mut self.attempt),
+            Ok(Some(pid)) => Ok(pid),
+            Err(error) => Err(error),
+        };
+        self.room = room;
+        // They make room for the next one.
+        drop((events, stdout, stderr));
+        match forked {
+            Ok(pid) => self.watch(id, pid),
+            Err(error) => tell(&mut self.control, &ZygoteEvent::ForkFailed { id, reason: error.to_string() }),
         }
-        Ok(None)
+    }
+
+    /// Reads one request, and the descriptors that came with it.
+    fn asked(&mut self) -> io::Result<(Fork, Passed)> {
+        let (mut bytes, mut passed, mut read) = ([0; ABOUT_PROCESS], Passed::default(), 0);
+        while read < ABOUT_PROCESS {
+            match linux::receive(&self.control, &mut bytes[read..], &mut passed) {
+                Ok(0) => return Err(io::ErrorKind::UnexpectedEof.into()),
+                Ok(more) => read += more,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+            // Nothing else is asked, and of something shorter no more would come.
+            if read >= 5 && bytes[..5] != about_process(b'F', 0, 0)[..5] {
+                let unknown = "the runner asked for what this version does not know";
+                return Err(io::Error::new(io::ErrorKind::InvalidData, unknown));
+            }
+        }
+        Ok((Fork::decode(&bytes), passed))
     }
 
     fn watch(&mut self, id: u64, pid: i32) -> io::Result<()> {
         linux::lead_group(pid);
         if let Ok(ended) = linux::pidfd(pid) {
+            self.waited.push(&ended);
             self.children.push(Child { id, pid, ended });
             return Ok(());
         }
         // Nobody would hear of its end.
         linux::kill_group(pid);
         let status = linux::wait(pid)?;
-        self.control.tell(&ZygoteEvent::Exited { id, status })
+        self.control.write_all(&about_process(b'X', id, status))
     }
 }
 
-impl Born {
-    /// Puts the streams in their places; the event socket is left.
-    fn enter(self, mut control: Control) -> io::Result<UnixStream> {
-        linux::lead_group(0);
-        // The child says it, as its test may kill the zygote before that comes to it.
-        let pid = i32::try_from(process::id()).unwrap_or_default();
-        control.tell(&ZygoteEvent::Forked { id: self.id, pid })?;
-        drop(control);
-        unix::replace(Standard::Output, self.stdout.as_fd())?;
-        unix::replace(Standard::Error, self.stderr.as_fd())?;
-        Ok(self.events)
+fn tell(control: &mut UnixStream, event: &ZygoteEvent) -> io::Result<()> {
+    event.to_frame().write(control)
+}
+
+/// Runs the attempt of a child.
+fn begin(socket: Socket, room: Box<[u8]>, variable: &mut Variable) -> ! {
+    match Told::read(&socket, room) {
+        Ok(told) => {
+            told.write_id(variable.value());
+            attempt::take(told, socket)
+        }
+        Err(error) => {
+            eprintln!("error: failed to take an attempt from the runner: {error}");
+            exit(101)
+        }
     }
 }
 

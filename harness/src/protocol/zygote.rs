@@ -65,7 +65,26 @@ pub enum ZygoteEvent {
     },
 }
 
+/// The length of a frame about a process.
+pub(crate) const ABOUT_PROCESS: usize = 17;
+
+/// What [`Frame::Process`] travels as.
+pub(crate) fn about_process(kind: u8, id: u64, number: i32) -> [u8; ABOUT_PROCESS] {
+    let mut bytes = [13, 0, 0, 0, kind, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    bytes[5..13].copy_from_slice(&id.to_le_bytes());
+    bytes[13..].copy_from_slice(&number.to_le_bytes());
+    bytes
+}
+
 impl Fork {
+    /// Reads it from the bytes of its frame, which are known to be no others.
+    #[cfg(target_os = "linux")]
+    pub(crate) fn decode(bytes: &[u8; ABOUT_PROCESS]) -> Self {
+        let mut id = [0; 8];
+        id.copy_from_slice(&bytes[5..13]);
+        Self { id: u64::from_le_bytes(id) }
+    }
+
     /// The frame that carries it.
     pub fn to_frame(self) -> Frame {
         Frame::Process { kind: b'F', id: self.id, number: 0 }

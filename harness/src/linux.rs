@@ -330,3 +330,17 @@ pub(crate) fn own_memory_kib() -> io::Result<u64> {
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB")?.parse().ok());
     kib.ok_or_else(|| io::Error::other("/proc/self/status has no `RssAnon`"))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_of_several_threads_does_not_fork() {
+        let (other, _) = UnixStream::pair().unwrap();
+        let stream = OwnedFd::from(other.try_clone().unwrap());
+        // The thread of this test is not the first one of its process.
+        let error = Waited::new(&other).fork([0; ABOUT_PROCESS], [&stream, &stream]).unwrap_err();
+        assert!(error.to_string().starts_with("a thread runs beside the one that forks: "), "{error}");
+    }
+}

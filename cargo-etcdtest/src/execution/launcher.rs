@@ -5,7 +5,7 @@ use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -37,6 +37,18 @@ pub struct Launcher {
 /// A process and what connects it with the runner.
 pub(super) type Started = (Process, Streams);
 
+/// What a process is started for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// How its binary is spoken to.
+    pub(super) kind: TestKind,
+    /// The lane, from 0.
+    pub(super) lane: usize,
+}
+
+/// Services are started as a plain test of the first lane is.
+const SERVICE: Origin = Origin { kind: TestKind::Plain, lane: 0 };
+
 /// Where processes come from.
 #[derive(Debug)]
 struct Hatchery {
@@ -52,8 +64,8 @@ impl Launcher {
     /// when the run is over or this process was killed. `redactor` takes secrets out of
     /// whatever comes of what is started.
     pub fn new(
-        keeper: PathBuf,
-        folder: Option<PathBuf>,
+        keeper: &Path,
+        folder: Option<&Path>,
         lanes: NonZeroUsize,
         events: EventSink,
         redactor: Redactor,
@@ -61,7 +73,8 @@ impl Launcher {
         let groups = Arc::new(Groups::default());
         let followed = Arc::clone(&groups);
         let job_control = tokio::spawn(async move { followed.follow_the_terminal().await }).abort_handle();
-        let hatchery = Arc::new(Hatchery { starter: Starter::new(keeper, folder), groups, events, redactor });
+        let starter = Starter::new(keeper, folder, lanes);
+        let hatchery = Arc::new(Hatchery { starter, groups, events, redactor });
         Self { hatchery, spares: Mutex::default(), lanes, job_control }
     }
 
@@ -80,7 +93,7 @@ impl Launcher {
     /// What the system said.
     pub(super) async fn start(
         &self,
-        kind: TestKind,
+        origin: Origin,
         command: &Command,
         show: bool,
         more: bool,
@@ -88,13 +101,13 @@ impl Launcher {
         let spare = self.with_spares(command, Vec::pop);
         let started = match spare {
             Some(spare) => spare.await.map_err(io::Error::other).flatten(),
-            None => self.hatchery.start(kind, command, show).await,
+            None => self.hatchery.start(origin, command, show).await,
         };
-        if more && kind == TestKind::Annotated && started.is_ok() {
+        if more && origin.kind == TestKind::Annotated && started.is_ok() {
             self.with_spares(command, |spares| {
                 if spares.len() < self.lanes.get() {
                     let (hatchery, command) = (Arc::clone(&self.hatchery), with_arguments(command, []));
-                    spares.push(tokio::spawn(async move { hatchery.start(kind, &command, show).await }));
+                    spares.push(tokio::spawn(async move { hatchery.start(origin, &command, show).await }));
                 }
             });
         }
@@ -110,13 +123,14 @@ impl Launcher {
     pub(super) async fn start_after(
         &self,
         first: Pid,
+        origin: Origin,
         command: &Command,
         show: bool,
     ) -> io::Result<Option<Started>> {
         let Hatchery { starter, groups, redactor, .. } = &*self.hatchery;
-        let (streams, theirs) = Streams::new(TestKind::Plain, show, redactor)?;
+        let (streams, theirs) = Streams::new(origin.kind, show, redactor)?;
         let _starting = groups.starting();
-        let started = starter.start_after(first, command, &theirs).await?;
+        let started = starter.start_after(first, origin, command, &theirs).await?;
         Ok(started.map(|started| (Process::new(started, groups), streams)))
     }
 
@@ -130,14 +144,14 @@ impl Launcher {
         streams: &[OwnedFd; 3],
     ) -> io::Result<Process> {
         let Hatchery { starter, groups, .. } = &*self.hatchery;
-        let started = starter.start(TestKind::Plain, command, streams, |_| {}).await?;
+        let started = starter.start(SERVICE, command, streams, |_| {}).await?;
         Ok(Process::of_service(started, groups))
     }
 
     /// Ends what this attempt ([`Start::id`](etcdtest::protocol::Start::id)) has left behind outside of
     /// its group, and says whether there was anything.
-    pub(super) async fn end_left_by(&self, attempt: &str) -> bool {
-        self.hatchery.starter.end_left_by(attempt).await
+    pub(super) async fn end_left_by(&self, origin: Origin, attempt: &str) -> bool {
+        self.hatchery.starter.end_left_by(origin, attempt).await
     }
 
     /// What takes secrets out of whatever comes of what it starts.
@@ -179,14 +193,14 @@ impl Drop for Launcher {
 }
 
 impl Hatchery {
-    async fn start(&self, kind: TestKind, command: &Command, show: bool) -> io::Result<Started> {
-        let (streams, theirs) = Streams::new(kind, show, &self.redactor)?;
+    async fn start(&self, origin: Origin, command: &Command, show: bool) -> io::Result<Started> {
+        let (streams, theirs) = Streams::new(origin.kind, show, &self.redactor)?;
         let notice = |text: String| {
             let _ = self.events.send(RunEvent::Notice { text: self.redactor.text(text) });
         };
         let _starting = self.groups.starting();
         // Our copies of the test's ends go with this: what is left is the test's own.
-        let started = self.starter.start(kind, command, &theirs, notice).await?;
+        let started = self.starter.start(origin, command, &theirs, notice).await?;
         Ok((Process::new(started, &self.groups), streams))
     }
 }

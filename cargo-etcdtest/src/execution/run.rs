@@ -213,9 +213,9 @@ async fn run_reserved(
     let redactor = order.secrets.redactor();
     // What may fail on this machine comes before there is a run in the store.
     let (folder, data) = files(store, &order.tests, &order.environments).await?;
-    let path = folder.as_ref().map(|folder| folder.path().to_owned());
-    let keeper = order.keeper.clone();
-    let launcher = Arc::new(Launcher::new(keeper, path, order.policy.lanes, events.clone(), redactor));
+    let path = folder.as_ref().map(tempfile::TempDir::path);
+    let launcher = Launcher::new(&order.keeper, path, order.policy.lanes, events.clone(), redactor);
+    let launcher = Arc::new(launcher);
     let failed = |source| RunError::Io { what: "start the keeper of the tests".to_owned(), source };
     launcher.begin().await.map_err(failed)?;
     let entered = without_tests(&leave, &id, Box::pin(enter(store, order, plan, *started))).await;

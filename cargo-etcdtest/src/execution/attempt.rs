@@ -50,8 +50,8 @@ pub struct Launch {
     pub slow: Duration,
     /// Pass its output on as it comes.
     pub show: bool,
-    /// Whether other tests of its binary are to follow.
-    pub more: bool,
+    /// How many other tests of its binary are to follow, as far as is known.
+    pub more: usize,
     /// Where it is executed.
     pub seat: Seat,
     /// It comes after this process, the moment that this one has ended with success.

@@ -1,6 +1,6 @@
 //! Starts attempts, those of annotated tests ahead of time, and services.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
@@ -23,13 +23,17 @@ use super::streams::Streams;
 use crate::model::TestKind;
 use crate::redact::Redactor;
 
+/// How many processes are made ahead for each lane. Who has slept for a while may be woken on
+/// any processor; who has just run waits for the one where it did.
+pub(super) const SPARES: usize = 4;
+
 /// Starts attempts, and ends what they leave.
 #[derive(Debug)]
 pub struct Launcher {
     hatchery: Arc<Hatchery>,
-    /// Processes that wait to be told their test, by their binary. While lanes are busy with
-    /// tests, the next processes are made, so that no lane waits for that.
-    spares: Mutex<HashMap<OsString, Vec<JoinHandle<io::Result<Started>>>>>,
+    /// Processes that wait to be told their test, by their binary, the oldest first. While lanes
+    /// are busy with tests, the next processes are made, so that no lane waits for that.
+    spares: Mutex<HashMap<OsString, VecDeque<JoinHandle<io::Result<Started>>>>>,
     lanes: NonZeroUsize,
     job_control: AbortHandle,
 }
@@ -87,7 +91,7 @@ impl Launcher {
     }
 
     /// Starts a process for an attempt; that of an annotated test then waits to be told its
-    /// test. Whether more such tests of its binary follow, `more` says.
+    /// test. How many tests of its binary follow at least, `more` says.
     ///
     /// # Errors
     /// What the system said.
@@ -96,18 +100,19 @@ impl Launcher {
         origin: Origin,
         command: &Command,
         show: bool,
-        more: bool,
+        more: usize,
     ) -> io::Result<Started> {
-        let spare = self.with_spares(command, Vec::pop);
+        let spare = self.with_spares(command, VecDeque::pop_front);
         let started = match spare {
             Some(spare) => spare.await.map_err(io::Error::other).flatten(),
             None => self.hatchery.start(origin, command, show).await,
         };
-        if more && origin.kind == TestKind::Annotated && started.is_ok() {
+        if origin.kind == TestKind::Annotated && started.is_ok() {
             self.with_spares(command, |spares| {
-                if spares.len() < self.lanes.get() {
+                while spares.len() < more.min(self.lanes.get() * SPARES) {
                     let (hatchery, command) = (Arc::clone(&self.hatchery), with_arguments(command, []));
-                    spares.push(tokio::spawn(async move { hatchery.start(origin, &command, show).await }));
+                    spares
+                        .push_back(tokio::spawn(async move { hatchery.start(origin, &command, show).await }));
                 }
             });
         }
@@ -173,7 +178,7 @@ impl Launcher {
     fn with_spares<T>(
         &self,
         command: &Command,
-        act: impl FnOnce(&mut Vec<JoinHandle<io::Result<Started>>>) -> T,
+        act: impl FnOnce(&mut VecDeque<JoinHandle<io::Result<Started>>>) -> T,
     ) -> T {
         let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
         act(spares.entry(command.get_program().to_owned()).or_default())

@@ -87,8 +87,8 @@ enum Locked {
 /// An attempt's turn among others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
-    /// Others of its binary are to follow.
-    pub(super) more: bool,
+    /// So many others of its binary are to follow, as far as is known.
+    pub(super) more: usize,
     /// It comes after this process, the moment that this one has ended with success.
     pub(super) after: Option<Pid>,
 }

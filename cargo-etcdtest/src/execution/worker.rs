@@ -1,6 +1,7 @@
 //! Executes units: as many at once as there are lanes, each with its retries.
 
 use std::collections::BTreeSet;
+use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -14,6 +15,7 @@ use super::claims::Claims;
 use super::error::{Result, RunError};
 use super::events::EventSink;
 use super::lanes::{Lanes, Needs, Users};
+use super::launcher::SPARES;
 use super::recorder::{self, Dealt, LocksHeld, Request, Share};
 use super::run::without_tests;
 use super::tried::{Next, Opening, Tried, Turn};
@@ -23,6 +25,11 @@ use crate::model::Cancellation;
 /// How long the store is waited for at the end to take back what tests had for themselves, which
 /// it does by itself after a while.
 const RELEASED: Duration = Duration::from_secs(1);
+
+/// How many attempts each lane may have under way at most: the one that uses it, and those that
+/// have passed and are seen to their ends meanwhile. Processes that never end would else become
+/// more and more.
+const UNDER_WAY: usize = 8;
 
 /// Why a worker executes no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,6 +90,7 @@ pub async fn execute(
     };
     let (open, mut openings) = mpsc::unbounded_channel();
     let mut users = Users::new(policy.lanes);
+    let under_way = policy.lanes.get() * UNDER_WAY;
     let attempt = |needs: Needs, unit: Tried, lane: usize, turn: Turn, leave: watch::Receiver<Leave>| {
         let seat = Seat { host: work.host.clone(), lane, since: work.since };
         let (work, events, open) = (work.clone(), events.clone(), open.clone());
@@ -134,9 +142,9 @@ pub async fn execute(
             if let Some(lock) = unit.ask(work, &decide) {
                 locks.spawn(lock);
             }
-            let more = unit.binary(work).is_some_and(|binary| {
-                lanes.waiting().any(|next| next.binary(work).is_some_and(|other| std::ptr::eq(other, binary)))
-            });
+            let binary = unit.binary(work).map(ptr::from_ref);
+            let follows = |next: &&Tried| binary.is_some() && next.binary(work).map(ptr::from_ref) == binary;
+            let more = lanes.waiting().filter(follows).take(SPARES * policy.lanes.get()).count();
             let lane = users.fewest();
             users.add(lane);
             attempts.spawn(attempt(needs, unit, lane, Turn { more, after: None }, hear.clone()));
@@ -200,8 +208,7 @@ pub async fn execute(
                     }
                 }
             }
-            // Processes that never end would else become more and more.
-            Some((opening, lane)) = openings.recv(), if attempts.len() < policy.lanes.get() * 2 => match opening {
+            Some((opening, lane)) = openings.recv(), if attempts.len() < under_way => match opening {
                 Opening::Lane => {
                     lanes.give_back(&Needs::LANE);
                     users.remove(lane);
@@ -215,7 +222,7 @@ pub async fn execute(
                     {
                         running.insert(unit.index);
                         users.add(lane);
-                        let turn = Turn { more: false, after: Some(first) };
+                        let turn = Turn { more: 0, after: Some(first) };
                         attempts.spawn(attempt(needs, unit, lane, turn, hear.clone()));
                     }
                 }

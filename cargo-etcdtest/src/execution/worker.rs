@@ -1,7 +1,6 @@
 //! Executes units: as many at once as there are lanes, each with its retries.
 
 use std::collections::BTreeSet;
-use std::ptr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -94,7 +93,8 @@ pub async fn execute(
     let attempt = |needs: Needs, unit: Tried, lane: usize, turn: Turn, leave: watch::Receiver<Leave>| {
         let seat = Seat { host: work.host.clone(), lane, since: work.since };
         let (work, events, open) = (work.clone(), events.clone(), open.clone());
-        async move {
+        // In a place of its own, where it stays, however often it is handed on.
+        Box::pin(async move {
             let given_back = AtomicBool::new(false);
             let on = |opening| {
                 // Others share nothing but lanes, and have none if there is only one.
@@ -109,7 +109,7 @@ pub async fn execute(
             };
             let next = unit.attempt(&work, seat, turn, leave, &events, on).await;
             (Some((needs, lane)).filter(|_| !given_back.into_inner()), next)
-        }
+        })
     };
     loop {
         // A run is cancelled only where something is left that will not run.
@@ -142,9 +142,8 @@ pub async fn execute(
             if let Some(lock) = unit.ask(work, &decide) {
                 locks.spawn(lock);
             }
-            let binary = unit.binary(work).map(ptr::from_ref);
-            let follows = |next: &&Tried| binary.is_some() && next.binary(work).map(ptr::from_ref) == binary;
-            let more = lanes.waiting().filter(follows).take(SPARES * policy.lanes.get()).count();
+            let follow = lanes.waiting().filter(|next| next.shares_binary(&unit));
+            let more = follow.take(SPARES * policy.lanes.get()).count();
             let lane = users.fewest();
             users.add(lane);
             attempts.spawn(attempt(needs, unit, lane, Turn { more, after: None }, hear.clone()));

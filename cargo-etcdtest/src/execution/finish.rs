@@ -163,7 +163,7 @@ async fn finish(membership: &mut Membership) -> Result<RunDetails> {
     let run = &details.run.id;
     let reports = async {
         for (name, render) in REPORTS {
-            // Chunk by chunk: they may be large, and meanwhile other things are done.
+            // Piece by piece: they may be large, and meanwhile other things are done.
             for (proof, then) in report_writes(run, name, render(&details)) {
                 membership.write(Duty::Finish, &proof, then).await?;
             }

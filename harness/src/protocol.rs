@@ -255,7 +255,7 @@ impl Listed {
         let mut say = |key: &str, value: Option<Value>| {
             if let Some(value) = value {
                 let comma = if test.len() > 1 { "," } else { "" };
-                test += &format!("{comma}\"{key}\":{value}");
+                test.extend([comma, "\"", key, "\":", &value.to_string()]);
             }
         };
         let said = |text: &str| (!text.is_empty()).then(|| text.into());

@@ -170,7 +170,8 @@ async fn finish(membership: &mut Membership) -> Result<RunDetails> {
         }
         Ok(())
     };
-    tokio::try_join!(reports, store_latest(&store, &details, patience))?;
+    // What has to be asked first: a report is made while the store answers.
+    tokio::try_join!(store_latest(&store, &details, patience), reports)?;
     let finished = |run: &Run, by: Steward| {
         let mine =
             matches!(&run.state, RunState::Finishing { by: finisher, .. } if finisher.worker == by.worker);

@@ -37,7 +37,7 @@ pub(super) async fn run(
     let mut leaving = told.clone();
     let signals = tokio::spawn(listen_to_signals(leave));
     let launcher =
-        Arc::new(Launcher::new(this_program(), None, NonZeroUsize::MIN, events.clone(), secrets.redactor()));
+        Arc::new(Launcher::new(&this_program(), None, NonZeroUsize::MIN, events.clone(), secrets.redactor()));
     // Without a project there are no programs of one, and nothing that cargo could say.
     let folder = if root.join("Cargo.toml").exists() { usual_program_folder().await } else { None };
     let built = folder.into_iter().collect();

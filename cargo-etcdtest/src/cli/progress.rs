@@ -1,12 +1,14 @@
 //! What happens in a run, for people: a line for each result, a bar on a terminal,
 //! failures as they happen and again at the end.
 
+use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
-use std::io::{self, BufWriter, Write};
+use std::io::{self, Write};
 use std::sync::Arc;
-use std::thread;
 use std::time::{Duration, Instant};
+use std::{iter, thread};
 
+use anstream::AutoStream;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
 use jiff::Timestamp;
 use tokio::sync::mpsc;
@@ -26,28 +28,34 @@ const COLUMN: usize = 12;
 const NAMED: usize = 8;
 /// How often events are looked for at the most.
 const LOOK: Duration = Duration::from_millis(5);
+/// How many events are shown in one piece at the most.
+const BATCH: usize = 500;
 /// How many bytes of a stream's beginning and end are shown with a failure.
 const SHOWN: usize = 64 << 10;
 
 /// Something that shows events.
 pub(super) trait Display {
-    /// Shows one.
+    /// Takes in one, to be shown with the next [`Display::flush`].
     ///
     /// # Errors
     /// Nobody looks any more.
     fn show(&mut self, event: RunEvent) -> io::Result<()>;
+
+    /// Shows what was taken in.
+    ///
+    /// # Errors
+    /// Nobody looks any more.
+    fn flush(&mut self) -> io::Result<()>;
 }
 
 /// Shows events until there are no more, or nobody looks.
 pub(super) fn show(mut events: mpsc::UnboundedReceiver<RunEvent>, display: &mut impl Display) {
     let mut shown = Instant::now();
     while let Some(event) = events.blocking_recv() {
-        let mut next = Some(event);
-        while let Some(event) = next {
-            if display.show(event).is_err() {
-                return;
-            }
-            next = events.try_recv().ok();
+        let more = iter::from_fn(|| events.try_recv().ok()).take(BATCH);
+        let shown_all = iter::once(event).chain(more).try_for_each(|event| display.show(event));
+        if shown_all.and_then(|()| display.flush()).is_err() {
+            return;
         }
         // Nobody sees more often, and each look takes time from the tests.
         if shown.elapsed() < LOOK {
@@ -61,6 +69,8 @@ pub(super) fn show(mut events: mpsc::UnboundedReceiver<RunEvent>, display: &mut 
 #[derive(Debug)]
 pub(super) struct Progress {
     lines: Lines,
+    /// What is to be written, with its colours.
+    unwritten: RefCell<Vec<u8>>,
     /// Units are named with their environments.
     matrix: bool,
     /// The output of tests has been shown already, as it came.
@@ -82,6 +92,7 @@ impl Progress {
     pub(super) fn new(lines: Lines, quiet: bool) -> Self {
         Self {
             lines,
+            unwritten: RefCell::default(),
             matrix: false,
             quiet,
             bars: MultiProgress::new(),
@@ -94,13 +105,9 @@ impl Progress {
         }
     }
 
-    /// Writes lines above the bar.
+    /// Writes lines, which will stand above the bar.
     fn print(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-        self.bars.suspend(|| {
-            let mut out = BufWriter::new(anstream::stdout().lock());
-            write(&mut out)?;
-            out.flush()
-        })
+        write(&mut *self.unwritten.borrow_mut())
     }
 
     /// Who is waited for: on a terminal in one line that changes, elsewhere in a line each.
@@ -449,6 +456,21 @@ impl Display for Progress {
             RunEvent::Stored { .. } | RunEvent::Spent { .. } => Ok(()),
             RunEvent::Ended { run, summary, cancelled } => self.ended(&run, &summary, cancelled),
         }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        let written = std::mem::take(self.unwritten.get_mut());
+        if written.is_empty() {
+            return Ok(());
+        }
+        // In one piece: each write takes time from the tests, and wakes whoever reads.
+        let mut out = AutoStream::new(Vec::new(), AutoStream::choice(&io::stdout()));
+        out.write_all(&written)?;
+        self.bars.suspend(|| {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&out.into_inner())?;
+            stdout.flush()
+        })
     }
 }
 

@@ -19,6 +19,8 @@ use crate::reports::{AttemptSummary, Counts, UnitSummary, seconds};
 pub(super) struct Stream {
     /// Results that are not stored yet.
     waiting: HashMap<UnitIndex, RunEvent>,
+    /// Lines to be written.
+    unwritten: Vec<u8>,
 }
 
 impl Display for Stream {
@@ -26,23 +28,24 @@ impl Display for Stream {
         match event {
             RunEvent::Finished { ref unit, .. } => {
                 self.waiting.insert(unit.index, event);
-                Ok(())
             }
             RunEvent::Stored { units } => {
-                let stored = units.iter().filter_map(|unit| self.waiting.remove(unit));
-                print(stored.filter_map(to_json))
+                for line in units.iter().filter_map(|unit| to_json(self.waiting.remove(unit)?)) {
+                    writeln!(self.unwritten, "{line}")?;
+                }
             }
-            event => print(to_json(event)),
+            event => {
+                if let Some(line) = to_json(event) {
+                    writeln!(self.unwritten, "{line}")?;
+                }
+            }
         }
+        Ok(())
     }
-}
 
-fn print(lines: impl IntoIterator<Item = Value>) -> io::Result<()> {
-    let mut out = io::stdout().lock();
-    for line in lines {
-        writeln!(out, "{line}")?;
+    fn flush(&mut self) -> io::Result<()> {
+        io::stdout().lock().write_all(&std::mem::take(&mut self.unwritten))
     }
-    out.flush()
 }
 
 /// The line of an event; none for one that says nothing by itself.

@@ -18,7 +18,7 @@ use super::events::AttemptOutput;
 use super::groups::Clock;
 #[cfg(target_os = "linux")]
 use super::keeper::end_holders;
-use super::launcher::{Launcher, Started};
+use super::launcher::{Launcher, Origin, Started};
 use super::process::Process;
 use super::said::Said;
 use super::streams::Streams;
@@ -50,8 +50,8 @@ pub struct Launch {
     pub slow: Duration,
     /// Pass its output on as it comes.
     pub show: bool,
-    /// Whether other tests of its binary are to follow.
-    pub more: bool,
+    /// How many other tests of its binary are to follow, as far as is known.
+    pub more: usize,
     /// Where it is executed.
     pub seat: Seat,
     /// It comes after this process, the moment that this one has ended with success.
@@ -149,7 +149,8 @@ impl Launch {
             return Ran::Stopped;
         }
         let left = settle(&process, &mut streams).await;
-        attempt.leaky = (launcher.end_left_by(&self.start.id()).await || left) && stopped.is_none();
+        attempt.leaky =
+            (launcher.end_left_by(self.origin(), &self.start.id()).await || left) && stopped.is_none();
         let (printed, closing, Said { mut steps, attachments, outcome, .. }) = streams.end().await;
         let output = AttemptOutput { printed, attachments, services: Vec::new() };
         let ending = match (stopped, &status) {
@@ -182,11 +183,16 @@ impl Launch {
         Ran::ToItsEnd(Box::new((attempt, output)))
     }
 
+    fn origin(&self) -> Origin {
+        Origin { kind: self.kind, lane: self.seat.lane }
+    }
+
     async fn start(&self, launcher: &Launcher) -> io::Result<Option<Started>> {
         if let Some(first) = self.after {
-            return launcher.start_after(first, &self.command, self.show).await;
+            return launcher.start_after(first, self.origin(), &self.command, self.show).await;
         }
-        let (process, mut streams) = launcher.start(self.kind, &self.command, self.show, self.more).await?;
+        let (process, mut streams) =
+            launcher.start(self.origin(), &self.command, self.show, self.more).await?;
         streams.tell(&self.start.to_frame())?;
         Ok(Some((process, streams)))
     }

@@ -2,14 +2,16 @@
 
 use std::ffi::OsString;
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 
 use etcdtest::protocol::ATTEMPT_ARGUMENT;
 use rustix::process::Pid;
 use tokio::sync::oneshot;
 
+use super::launcher::Origin;
 use super::process::{Started, with_arguments};
 use crate::model::TestKind;
 
@@ -19,7 +21,7 @@ pub(super) struct Starter;
 
 impl Starter {
     /// A starter; there is no keeper here.
-    pub(super) fn new(_: PathBuf, _: Option<PathBuf>) -> Self {
+    pub(super) fn new(_: &Path, _: Option<&Path>, _: NonZeroUsize) -> Self {
         Self
     }
 
@@ -34,12 +36,12 @@ impl Starter {
     /// What the system said.
     pub(super) async fn start(
         &self,
-        kind: TestKind,
+        origin: Origin,
         command: &Command,
         [stdin, stdout, stderr]: &[OwnedFd; 3],
         _: impl Fn(String),
     ) -> io::Result<Started> {
-        let more = (kind == TestKind::Annotated).then_some(ATTEMPT_ARGUMENT);
+        let more = (origin.kind == TestKind::Annotated).then_some(ATTEMPT_ARGUMENT);
         let mut command = tokio::process::Command::from(with_arguments(command, more));
         command.stdin(stdin.try_clone()?).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
         let mut child = command.process_group(0).spawn()?;
@@ -58,6 +60,7 @@ impl Starter {
     pub(super) async fn start_after(
         &self,
         _: Pid,
+        _: Origin,
         _: &Command,
         _: &[OwnedFd; 3],
     ) -> io::Result<Option<Started>> {
@@ -65,7 +68,7 @@ impl Starter {
     }
 
     /// What leaves its group is not known here.
-    pub(super) async fn end_left_by(&self, _: &str) -> bool {
+    pub(super) async fn end_left_by(&self, _: Origin, _: &str) -> bool {
         false
     }
 

@@ -163,14 +163,15 @@ async fn finish(membership: &mut Membership) -> Result<RunDetails> {
     let run = &details.run.id;
     let reports = async {
         for (name, render) in REPORTS {
-            // Chunk by chunk: they may be large, and meanwhile other things are done.
+            // Piece by piece: they may be large, and meanwhile other things are done.
             for (proof, then) in report_writes(run, name, render(&details)) {
                 membership.write(Duty::Finish, &proof, then).await?;
             }
         }
         Ok(())
     };
-    tokio::try_join!(reports, store_latest(&store, &details, patience))?;
+    // What has to be asked first: a report is made while the store answers.
+    tokio::try_join!(store_latest(&store, &details, patience), reports)?;
     let finished = |run: &Run, by: Steward| {
         let mine =
             matches!(&run.state, RunState::Finishing { by: finisher, .. } if finisher.worker == by.worker);

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use crate::model::{LatestResult, RecentOutcome, TestCaseId, Verdict};
+use crate::model::{RecentOutcome, TestCaseId, Verdict};
 
 /// Of how many of its last results the length of a test is the median.
 const WEIGHED: usize = 9;
@@ -27,9 +27,9 @@ pub struct History {
 pub struct Histories(HashMap<String, HashMap<TestCaseId, History>>);
 
 impl History {
-    /// What the latest result of a unit and those before it say.
-    pub fn of(latest: &LatestResult) -> Self {
-        let ran = || latest.recent.iter().filter(|recent| recent.verdict != Verdict::Skipped);
+    /// What the last results of a unit say, newest first.
+    pub fn of(recent: &[RecentOutcome]) -> Self {
+        let ran = || recent.iter().filter(|recent| recent.verdict != Verdict::Skipped);
         let failed = |recent: &&RecentOutcome| recent.verdict == Verdict::Failed;
         let length = |recent: &RecentOutcome| recent.duration.min(LONGEST);
         let last = || ran().take(WEIGHED);
@@ -71,7 +71,7 @@ pub(super) fn median(durations: impl IntoIterator<Item = Duration>) -> Option<Du
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::{EnvironmentVersion, Fence, Outcome, RunId, UnitIndex, UnitResult, WorkerId};
+    use crate::model::RunId;
 
     /// Of these verdicts and milliseconds, newest first.
     fn history(recent: &[(Verdict, u64)]) -> History {
@@ -82,21 +82,7 @@ mod tests {
             verdict,
             duration: Duration::from_millis(millis),
         };
-        History::of(&LatestResult {
-            run: RunId::new("r"),
-            created,
-            environment: EnvironmentVersion { name: "local".into(), version: 0, revision: 0 },
-            commit: None,
-            result: UnitResult {
-                unit: UnitIndex(0),
-                outcome: Outcome::Passed,
-                reason: None,
-                attempts: vec![],
-                worker: WorkerId::new("w"),
-                token: Fence(1),
-            },
-            recent: recent.iter().map(outcome).collect(),
-        })
+        History::of(&recent.iter().map(outcome).collect::<Vec<_>>())
     }
 
     #[test]

@@ -12,7 +12,9 @@ use futures::{StreamExt, TryStreamExt, stream};
 use super::batches::batches;
 use super::error::Result;
 use super::history::{Histories, History};
-use crate::model::{EnvironmentVersion, LatestResult, RecentOutcome, Run, RunId, TestCaseId, UnitResult};
+use crate::model::{
+    EnvironmentVersion, LatestResult, PastResults, RecentOutcome, Run, RunId, TestCaseId, UnitResult,
+};
 use crate::reports::RunDetails;
 use crate::store::{
     Compare, Key, KeyValue, Op, Revision, SharedStore, StoreError, Txn, decode, encode, get_each, keys,
@@ -46,8 +48,8 @@ pub async fn read_histories(
             units.iter().map(|(test, environment)| keys::latest_result(test, environment)).collect();
         let found = read_each(store, &keys, patience).await?;
         // What cannot be read tells nothing of the past.
-        let known = found.iter().map(|pair| decode::<LatestResult>(pair.as_ref()?).ok());
-        let known = known.map(|latest| latest.as_ref().map(History::of));
+        let known = found.iter().map(|pair| decode::<PastResults>(pair.as_ref()?).ok());
+        let known = known.map(|past| past.map(|past| History::of(&past.recent)));
         Ok(units.into_iter().zip(known).collect::<Vec<_>>())
     });
     let known = read.buffered(AT_ONCE).try_fold(Histories::default(), async |mut histories, known| {
@@ -126,14 +128,14 @@ impl Writer<'_> {
             let before: Vec<Before> = found.iter().map(Before::from).collect();
             let created = self.look_up(&before).await?;
             let mut txn = Txn::default();
-            for ((write, before), pair) in batch.iter().zip(&before).zip(&found) {
-                let latest = match before {
-                    Before::Nothing => None,
-                    Before::Latest(latest) if latest.run == self.run.id => Some(latest),
-                    Before::Latest(latest) if created(&latest.run) < created(&self.run.id) => Some(latest),
-                    Before::Latest(_) | Before::Unreadable => continue,
+            for ((write, before), pair) in batch.iter().zip(before).zip(&found) {
+                let recent = match before {
+                    Before::Nothing => Vec::new(),
+                    Before::Past(past) if past.run == self.run.id => past.recent,
+                    Before::Past(past) if created(&past.run) < created(&self.run.id) => past.recent,
+                    Before::Past(_) | Before::Unreadable => continue,
                 };
-                let next = encode(&self.after(latest.map(Box::as_ref), write));
+                let next = encode(&self.after(recent, write));
                 if pair.as_ref().is_some_and(|pair| pair.value == next) {
                     continue;
                 }
@@ -151,10 +153,10 @@ impl Writer<'_> {
     async fn look_up(
         &self,
         before: &[Before],
-    ) -> std::result::Result<impl Fn(&RunId) -> Revision, StoreError> {
+    ) -> std::result::Result<impl Fn(&RunId) -> Revision + use<>, StoreError> {
         let created = || self.created.lock().unwrap_or_else(PoisonError::into_inner);
         let runs = before.iter().filter_map(|before| match before {
-            Before::Latest(latest) => Some(&latest.run),
+            Before::Past(past) => Some(&past.run),
             Before::Nothing | Before::Unreadable => None,
         });
         let unknown: BTreeSet<&RunId> = {
@@ -172,8 +174,8 @@ impl Writer<'_> {
         Ok(move |run: &RunId| known.get(run).copied().unwrap_or_default())
     }
 
-    /// The record after this run.
-    fn after(&self, before: Option<&LatestResult>, write: &Write<'_>) -> LatestResult {
+    /// The record after this run, and after what came of those before it.
+    fn after(&self, earlier: Vec<RecentOutcome>, write: &Write<'_>) -> LatestResult {
         let run = self.run;
         let outcome = RecentOutcome {
             run: run.id.clone(),
@@ -181,8 +183,7 @@ impl Writer<'_> {
             verdict: write.result.verdict(),
             duration: write.result.duration(),
         };
-        let earlier = before.into_iter().flat_map(|before| before.recent.iter().cloned());
-        let earlier = earlier.filter(|recent| recent.run != run.id);
+        let earlier = earlier.into_iter().filter(|recent| recent.run != run.id);
         LatestResult {
             run: run.id.clone(),
             created: run.created,
@@ -197,7 +198,7 @@ impl Writer<'_> {
 /// What stands where a latest result is to be written.
 enum Before {
     Nothing,
-    Latest(Box<LatestResult>),
+    Past(PastResults),
     /// A record of a newer version is newer than this run; so is what somebody else wrote.
     Unreadable,
 }
@@ -206,7 +207,7 @@ impl From<&Option<KeyValue>> for Before {
     fn from(pair: &Option<KeyValue>) -> Self {
         match pair.as_ref().map(decode) {
             None => Self::Nothing,
-            Some(Ok(latest)) => Self::Latest(Box::new(latest)),
+            Some(Ok(past)) => Self::Past(past),
             Some(Err(_)) => Self::Unreadable,
         }
     }

@@ -1,11 +1,11 @@
 //! Starts attempts, those of annotated tests ahead of time, and services.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::OwnedFd;
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -23,19 +23,35 @@ use super::streams::Streams;
 use crate::model::TestKind;
 use crate::redact::Redactor;
 
+/// How many processes are made ahead for each lane. Who has slept for a while may be woken on
+/// any processor; who has just run waits for the one where it did.
+pub(super) const SPARES: usize = 4;
+
 /// Starts attempts, and ends what they leave.
 #[derive(Debug)]
 pub struct Launcher {
     hatchery: Arc<Hatchery>,
-    /// Processes that wait to be told their test, by their binary. While lanes are busy with
-    /// tests, the next processes are made, so that no lane waits for that.
-    spares: Mutex<HashMap<OsString, Vec<JoinHandle<io::Result<Started>>>>>,
+    /// Processes that wait to be told their test, by their binary, the oldest first. While lanes
+    /// are busy with tests, the next processes are made, so that no lane waits for that.
+    spares: Mutex<HashMap<OsString, VecDeque<JoinHandle<io::Result<Started>>>>>,
     lanes: NonZeroUsize,
     job_control: AbortHandle,
 }
 
 /// A process and what connects it with the runner.
 pub(super) type Started = (Process, Streams);
+
+/// What a process is started for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Origin {
+    /// How its binary is spoken to.
+    pub(super) kind: TestKind,
+    /// The lane, from 0.
+    pub(super) lane: usize,
+}
+
+/// Services are started as a plain test of the first lane is.
+const SERVICE: Origin = Origin { kind: TestKind::Plain, lane: 0 };
 
 /// Where processes come from.
 #[derive(Debug)]
@@ -52,8 +68,8 @@ impl Launcher {
     /// when the run is over or this process was killed. `redactor` takes secrets out of
     /// whatever comes of what is started.
     pub fn new(
-        keeper: PathBuf,
-        folder: Option<PathBuf>,
+        keeper: &Path,
+        folder: Option<&Path>,
         lanes: NonZeroUsize,
         events: EventSink,
         redactor: Redactor,
@@ -61,7 +77,8 @@ impl Launcher {
         let groups = Arc::new(Groups::default());
         let followed = Arc::clone(&groups);
         let job_control = tokio::spawn(async move { followed.follow_the_terminal().await }).abort_handle();
-        let hatchery = Arc::new(Hatchery { starter: Starter::new(keeper, folder), groups, events, redactor });
+        let starter = Starter::new(keeper, folder, lanes);
+        let hatchery = Arc::new(Hatchery { starter, groups, events, redactor });
         Self { hatchery, spares: Mutex::default(), lanes, job_control }
     }
 
@@ -74,27 +91,28 @@ impl Launcher {
     }
 
     /// Starts a process for an attempt; that of an annotated test then waits to be told its
-    /// test. Whether more such tests of its binary follow, `more` says.
+    /// test. How many tests of its binary follow at least, `more` says.
     ///
     /// # Errors
     /// What the system said.
     pub(super) async fn start(
         &self,
-        kind: TestKind,
+        origin: Origin,
         command: &Command,
         show: bool,
-        more: bool,
+        more: usize,
     ) -> io::Result<Started> {
-        let spare = self.with_spares(command, Vec::pop);
+        let spare = self.with_spares(command, VecDeque::pop_front);
         let started = match spare {
             Some(spare) => spare.await.map_err(io::Error::other).flatten(),
-            None => self.hatchery.start(kind, command, show).await,
+            None => self.hatchery.start(origin, command, show).await,
         };
-        if more && kind == TestKind::Annotated && started.is_ok() {
+        if origin.kind == TestKind::Annotated && started.is_ok() {
             self.with_spares(command, |spares| {
-                if spares.len() < self.lanes.get() {
+                while spares.len() < more.min(self.lanes.get() * SPARES) {
                     let (hatchery, command) = (Arc::clone(&self.hatchery), with_arguments(command, []));
-                    spares.push(tokio::spawn(async move { hatchery.start(kind, &command, show).await }));
+                    spares
+                        .push_back(tokio::spawn(async move { hatchery.start(origin, &command, show).await }));
                 }
             });
         }
@@ -110,13 +128,14 @@ impl Launcher {
     pub(super) async fn start_after(
         &self,
         first: Pid,
+        origin: Origin,
         command: &Command,
         show: bool,
     ) -> io::Result<Option<Started>> {
         let Hatchery { starter, groups, redactor, .. } = &*self.hatchery;
-        let (streams, theirs) = Streams::new(TestKind::Plain, show, redactor)?;
+        let (streams, theirs) = Streams::new(origin.kind, show, redactor)?;
         let _starting = groups.starting();
-        let started = starter.start_after(first, command, &theirs).await?;
+        let started = starter.start_after(first, origin, command, &theirs).await?;
         Ok(started.map(|started| (Process::new(started, groups), streams)))
     }
 
@@ -130,14 +149,14 @@ impl Launcher {
         streams: &[OwnedFd; 3],
     ) -> io::Result<Process> {
         let Hatchery { starter, groups, .. } = &*self.hatchery;
-        let started = starter.start(TestKind::Plain, command, streams, |_| {}).await?;
+        let started = starter.start(SERVICE, command, streams, |_| {}).await?;
         Ok(Process::of_service(started, groups))
     }
 
     /// Ends what this attempt ([`Start::id`](etcdtest::protocol::Start::id)) has left behind outside of
     /// its group, and says whether there was anything.
-    pub(super) async fn end_left_by(&self, attempt: &str) -> bool {
-        self.hatchery.starter.end_left_by(attempt).await
+    pub(super) async fn end_left_by(&self, origin: Origin, attempt: &str) -> bool {
+        self.hatchery.starter.end_left_by(origin, attempt).await
     }
 
     /// What takes secrets out of whatever comes of what it starts.
@@ -159,7 +178,7 @@ impl Launcher {
     fn with_spares<T>(
         &self,
         command: &Command,
-        act: impl FnOnce(&mut Vec<JoinHandle<io::Result<Started>>>) -> T,
+        act: impl FnOnce(&mut VecDeque<JoinHandle<io::Result<Started>>>) -> T,
     ) -> T {
         let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
         act(spares.entry(command.get_program().to_owned()).or_default())
@@ -179,14 +198,14 @@ impl Drop for Launcher {
 }
 
 impl Hatchery {
-    async fn start(&self, kind: TestKind, command: &Command, show: bool) -> io::Result<Started> {
-        let (streams, theirs) = Streams::new(kind, show, &self.redactor)?;
+    async fn start(&self, origin: Origin, command: &Command, show: bool) -> io::Result<Started> {
+        let (streams, theirs) = Streams::new(origin.kind, show, &self.redactor)?;
         let notice = |text: String| {
             let _ = self.events.send(RunEvent::Notice { text: self.redactor.text(text) });
         };
         let _starting = self.groups.starting();
         // Our copies of the test's ends go with this: what is left is the test's own.
-        let started = self.starter.start(kind, command, &theirs, notice).await?;
+        let started = self.starter.start(origin, command, &theirs, notice).await?;
         Ok((Process::new(started, &self.groups), streams))
     }
 }

@@ -20,6 +20,11 @@ use super::policy::Policy;
 /// How long a worker that is not heard of is taken to be alive.
 const WORKER_TTL: Duration = Duration::from_secs(15);
 
+/// How many records of a plan one transaction carries.
+const TOGETHER: usize = 100;
+/// How many bytes they have together, unless a single one has more.
+const TOGETHER_BYTES: usize = 768 << 10;
+
 /// A registered worker of a run.
 #[derive(Debug)]
 pub struct Membership {
@@ -245,14 +250,25 @@ impl Membership {
     /// Writes the plan of a run that is this worker's to plan, and opens it.
     async fn write_plan(&mut self, proposal: Proposal<'_>) -> Result<()> {
         let id = self.id().clone();
-        for (index, chunk) in proposal.plan.chunks().enumerate() {
-            self.put(keys::plan_chunk(&id, index), encode(&chunk)).await?;
-        }
-        for environment in proposal.environments {
-            self.put(keys::snapshot(&id, &environment.name), encode(environment)).await?;
-        }
-        if let Some(rules) = proposal.rules {
-            self.put(keys::rules(&id), encode(rules)).await?;
+        let chunks = proposal.plan.chunks().enumerate();
+        let chunks = chunks.map(|(index, chunk)| (keys::plan_chunk(&id, index), encode(&chunk)));
+        let environments = proposal.environments.iter();
+        let snapshots =
+            environments.map(|environment| (keys::snapshot(&id, &environment.name), encode(environment)));
+        let rules = proposal.rules.map(|rules| (keys::rules(&id), encode(rules)));
+        let mut records = chunks.chain(snapshots).chain(rules).peekable();
+        while let Some((proof, value)) = records.next() {
+            // As many at once as one transaction takes: each waits for the disk.
+            let mut bytes = value.len();
+            let mut then = vec![Op::put(proof.clone(), value)];
+            while then.len() < TOGETHER
+                && let Some((key, value)) =
+                    records.next_if(|(_, value)| bytes + value.len() <= TOGETHER_BYTES)
+            {
+                bytes += value.len();
+                then.push(Op::put(key, value));
+            }
+            self.write(Duty::Plan, &proof, then).await?;
         }
         let positions = (0..proposal.plan.stripes())
             .map(|stripe| Op::put(keys::next_position(&id, stripe), encode(&NextPosition { dealt: 0 })))
@@ -429,11 +445,6 @@ impl Membership {
             Ok(()) | Err(StoreError::LeaseNotFound) => Ok(()),
             Err(error) => Err(error.into()),
         }
-    }
-
-    /// Writes one key of the run that it plans, as [`Membership::write`] does.
-    async fn put(&mut self, key: Key, value: Vec<u8>) -> Result<()> {
-        self.write(Duty::Plan, &key.clone(), vec![Op::put(key, value)]).await
     }
 
     /// Carries out writes under the fence; again if the run changed meanwhile or the worker

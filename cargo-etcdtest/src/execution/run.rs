@@ -16,9 +16,7 @@ use super::differences::Differences;
 use super::error::{Result, RunError};
 use super::events::{EventSink, RunEvent};
 use super::finish::conclude;
-use super::history::Histories;
 use super::journal::{Journal, JournalFolder};
-use super::latest::read_histories;
 use super::launcher::Launcher;
 use super::membership::{Membership, Proposal};
 use super::order::{Entry, Order, Selected};
@@ -32,9 +30,7 @@ use super::watch::follow;
 use super::work::Work;
 use super::worker::{Ended, execute};
 use crate::environments::{DataFiles, DataSets, Reservation, Reservations};
-use crate::model::{
-    Cancellation, Environment, PlannedUnit, Run, RunId, RunState, TestCaseId, TestKind, WorkerId,
-};
+use crate::model::{Cancellation, Environment, PlannedUnit, Run, RunId, RunState, TestKind, WorkerId};
 use crate::reports::RunDetails;
 use crate::reports::history::{self, environments_of};
 use crate::store::{KeyRange, Op, SharedStore, Txn, get_record, keys};
@@ -70,7 +66,7 @@ pub async fn run(
             return Ok(over);
         }
         if order.entry == Entry::Queue {
-            return queue(&store, &order, leave, events).await;
+            return queue(&store, &mut order, leave, events).await;
         }
         if started && *leave.borrow() > Leave::ToFinish {
             break;
@@ -207,15 +203,15 @@ async fn run_reserved(
         timings.end("reserve");
     }
     let (id, patience) = (order.id.clone(), order.patience);
-    let plan = without_tests(&leave, &id, propose(store, order)).await?;
+    let plan = order.plan();
     timings.end("plan");
 
     let redactor = order.secrets.redactor();
     // What may fail on this machine comes before there is a run in the store.
     let (folder, data) = files(store, &order.tests, &order.environments).await?;
-    let path = folder.as_ref().map(|folder| folder.path().to_owned());
-    let keeper = order.keeper.clone();
-    let launcher = Arc::new(Launcher::new(keeper, path, order.policy.lanes, events.clone(), redactor));
+    let path = folder.as_ref().map(tempfile::TempDir::path);
+    let launcher = Launcher::new(&order.keeper, path, order.policy.lanes, events.clone(), redactor);
+    let launcher = Arc::new(launcher);
     let failed = |source| RunError::Io { what: "start the keeper of the tests".to_owned(), source };
     launcher.begin().await.map_err(failed)?;
     let entered = without_tests(&leave, &id, Box::pin(enter(store, order, plan, *started))).await;
@@ -401,13 +397,12 @@ async fn enter(
 /// Creates a run, or finds it, and tells what others make of it.
 async fn queue(
     store: &SharedStore,
-    order: &Order,
+    order: &mut Order,
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
-    let id = &order.id;
+    let (plan, id) = (order.plan(), &order.id);
     let work = async {
-        let plan = propose(store, order).await?;
         let (membership, _) = Box::pin(enter(store, order, plan, false)).await?;
         membership.leave().await;
         loop {
@@ -422,20 +417,6 @@ async fn queue(
         Err(RunError::Interrupted(run)) => Err(RunError::Unfollowed(run)),
         done => done,
     }
-}
-
-/// The plan of a run of this order.
-async fn propose(store: &SharedStore, order: &Order) -> Result<Plan> {
-    let histories = match order.entry {
-        Entry::CreateOrJoin | Entry::Queue => {
-            let tests: Vec<&TestCaseId> = order.tests.iter().map(|selected| &selected.test.id).collect();
-            let environments = order.environments.iter().map(|environment| &*environment.name);
-            read_histories(store, &tests, &environments.collect::<Vec<_>>(), order.patience).await?
-        }
-        // It has its plan.
-        Entry::Join | Entry::JoinWhileNeeded => Histories::default(),
-    };
-    Ok(Plan::new(order.units(), &histories, order.shuffle))
 }
 
 /// The files that tests read: a folder of this user's own where there are any, and the data

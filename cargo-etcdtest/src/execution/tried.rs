@@ -36,6 +36,8 @@ pub(super) struct Tried {
     token: Fence,
     /// Its rules; none for one that is skipped without a try.
     rules: Option<TestPolicy>,
+    /// The binary that its test is in.
+    binary: Option<Arc<Binary>>,
     /// Nothing else may be executed meanwhile.
     alone: bool,
     attempts: Vec<Attempt>,
@@ -87,8 +89,8 @@ enum Locked {
 /// An attempt's turn among others.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Turn {
-    /// Others of its binary are to follow.
-    pub(super) more: bool,
+    /// So many others of its binary are to follow, as far as is known.
+    pub(super) more: usize,
     /// It comes after this process, the moment that this one has ended with success.
     pub(super) after: Option<Pid>,
 }
@@ -103,6 +105,7 @@ impl Tried {
             index,
             token,
             rules,
+            binary: test.map(|test| Arc::clone(&test.binary)),
             alone: false,
             attempts: Vec::new(),
             outputs: Vec::new(),
@@ -202,10 +205,9 @@ impl Tried {
         Needs { threads, resource: rules.exclusive.clone() }
     }
 
-    /// The binary that its test is in.
-    pub(super) fn binary<'a>(&self, work: &'a Work) -> Option<&'a Binary> {
-        let planned = work.plan.unit(self.index)?;
-        work.tests.get(&planned.test).map(|test| &*test.binary)
+    /// Whether the tests of both are in one binary.
+    pub(super) fn shares_binary(&self, other: &Self) -> bool {
+        self.binary.as_ref().zip(other.binary.as_ref()).is_some_and(|(one, other)| Arc::ptr_eq(one, other))
     }
 
     /// Whether its process may be started as that of another one ends, by whoever sees that

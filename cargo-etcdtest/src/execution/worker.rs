@@ -14,6 +14,7 @@ use super::claims::Claims;
 use super::error::{Result, RunError};
 use super::events::EventSink;
 use super::lanes::{Lanes, Needs, Users};
+use super::launcher::SPARES;
 use super::recorder::{self, Dealt, LocksHeld, Request, Share};
 use super::run::without_tests;
 use super::tried::{Next, Opening, Tried, Turn};
@@ -23,6 +24,11 @@ use crate::model::Cancellation;
 /// How long the store is waited for at the end to take back what tests had for themselves, which
 /// it does by itself after a while.
 const RELEASED: Duration = Duration::from_secs(1);
+
+/// How many attempts each lane may have under way at most: the one that uses it, and those that
+/// have passed and are seen to their ends meanwhile. Processes that never end would else become
+/// more and more.
+const UNDER_WAY: usize = 8;
 
 /// Why a worker executes no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,10 +89,12 @@ pub async fn execute(
     };
     let (open, mut openings) = mpsc::unbounded_channel();
     let mut users = Users::new(policy.lanes);
+    let under_way = policy.lanes.get() * UNDER_WAY;
     let attempt = |needs: Needs, unit: Tried, lane: usize, turn: Turn, leave: watch::Receiver<Leave>| {
         let seat = Seat { host: work.host.clone(), lane, since: work.since };
         let (work, events, open) = (work.clone(), events.clone(), open.clone());
-        async move {
+        // In a place of its own, where it stays, however often it is handed on.
+        Box::pin(async move {
             let given_back = AtomicBool::new(false);
             let on = |opening| {
                 // Others share nothing but lanes, and have none if there is only one.
@@ -101,7 +109,7 @@ pub async fn execute(
             };
             let next = unit.attempt(&work, seat, turn, leave, &events, on).await;
             (Some((needs, lane)).filter(|_| !given_back.into_inner()), next)
-        }
+        })
     };
     loop {
         // A run is cancelled only where something is left that will not run.
@@ -134,9 +142,8 @@ pub async fn execute(
             if let Some(lock) = unit.ask(work, &decide) {
                 locks.spawn(lock);
             }
-            let more = unit.binary(work).is_some_and(|binary| {
-                lanes.waiting().any(|next| next.binary(work).is_some_and(|other| std::ptr::eq(other, binary)))
-            });
+            let follow = lanes.waiting().filter(|next| next.shares_binary(&unit));
+            let more = follow.take(SPARES * policy.lanes.get()).count();
             let lane = users.fewest();
             users.add(lane);
             attempts.spawn(attempt(needs, unit, lane, Turn { more, after: None }, hear.clone()));
@@ -200,8 +207,7 @@ pub async fn execute(
                     }
                 }
             }
-            // Processes that never end would else become more and more.
-            Some((opening, lane)) = openings.recv(), if attempts.len() < policy.lanes.get() * 2 => match opening {
+            Some((opening, lane)) = openings.recv(), if attempts.len() < under_way => match opening {
                 Opening::Lane => {
                     lanes.give_back(&Needs::LANE);
                     users.remove(lane);
@@ -215,7 +221,7 @@ pub async fn execute(
                     {
                         running.insert(unit.index);
                         users.add(lane);
-                        let turn = Turn { more: false, after: Some(first) };
+                        let turn = Turn { more: 0, after: Some(first) };
                         attempts.spawn(attempt(needs, unit, lane, turn, hear.clone()));
                     }
                 }

@@ -20,7 +20,8 @@ pub use labels::{LabelError, Labels};
 pub use lock::{Holder, Lock, Released};
 pub use record::Record;
 pub use result::{
-    Attempt, Block, LatestResult, Outcome, Place, RecentOutcome, Step, StoredOutput, UnitResult, Verdict,
+    Attempt, Block, LatestResult, Outcome, PastResults, Place, RecentOutcome, Step, StoredOutput, UnitResult,
+    Verdict,
 };
 pub use run::{
     Build, Cancellation, Claim, Commit, Failures, Loss, NextPosition, PlanChunk, PlannedUnit, Repetition,

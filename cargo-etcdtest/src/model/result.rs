@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::de::{SeqAccess, Visitor};
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{EnvironmentVersion, Fence, Record, RunId, UnitIndex, WorkerId};
 
@@ -197,10 +197,23 @@ impl Record for LatestResult {
     const SCHEMA: u64 = 1;
 }
 
+/// What later runs need of a [`LatestResult`]: each reads those of all its tests, twice.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PastResults {
+    /// The run that the latest result came from.
+    pub run: RunId,
+    /// The last outcomes, newest first.
+    pub recent: Vec<RecentOutcome>,
+}
+
+impl Record for PastResults {
+    const SCHEMA: u64 = LatestResult::SCHEMA;
+}
+
 /// One of the last outcomes of a test case in an environment. In a record it is an array of
 /// its fields: every run reads and writes several of them for each test.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(from = "RecentFields", into = "RecentFields")]
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(from = "RecentFields")]
 pub struct RecentOutcome {
     /// The run.
     pub run: RunId,
@@ -224,9 +237,10 @@ impl From<RecentFields> for RecentOutcome {
     }
 }
 
-impl From<RecentOutcome> for RecentFields {
-    fn from(RecentOutcome { run, created, verdict, duration }: RecentOutcome) -> Self {
-        (run, created, verdict, Seconds(duration))
+impl Serialize for RecentOutcome {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { run, created, verdict, duration } = self;
+        (run, created, verdict, Seconds(*duration)).serialize(serializer)
     }
 }
 

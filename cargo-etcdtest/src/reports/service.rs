@@ -28,21 +28,29 @@ pub const SUMMARY: &str = "summary.json";
 pub const REPORTS: [(&str, Render); 2] =
     [(JUNIT, |details| Box::new(junit(details))), (SUMMARY, |details| Box::new(summary(details)))];
 
-/// What has to be written so that a report is stored: one transaction a chunk, with the key
-/// that proves it; the first one also takes away what an earlier version left behind.
+/// How many chunks one transaction carries: each waits for the disk, and may have 1 MiB.
+const TOGETHER: usize = 3;
+
+/// What has to be written so that a report is stored: transactions of a few chunks each, with a
+/// key that proves it; the first one also takes away what an earlier version left behind.
 pub fn report_writes(
     run: &RunId,
     name: &str,
     pieces: impl Iterator<Item = Vec<u8>>,
 ) -> impl Iterator<Item = (Key, Vec<Op>)> {
-    chunks(pieces).enumerate().map(move |(number, chunk)| {
-        let key = keys::report_chunk(run, name, number);
-        let mut writes = vec![Op::put(key.clone(), chunk)];
-        if number == 0 {
-            let rest = KeyRange { start: key.successor(), ..KeyRange::prefix(keys::report(run, name)) };
+    let mut chunks = chunks(pieces).enumerate();
+    let mut first = true;
+    std::iter::from_fn(move || {
+        let some = chunks.by_ref().take(TOGETHER);
+        let some: Vec<_> =
+            some.map(|(number, chunk)| (keys::report_chunk(run, name, number), chunk)).collect();
+        let (proof, last) = (some.first()?.0.clone(), some.last()?.0.successor());
+        let mut writes: Vec<Op> = some.into_iter().map(|(key, chunk)| Op::put(key, chunk)).collect();
+        if std::mem::take(&mut first) {
+            let rest = KeyRange { start: last, ..KeyRange::prefix(keys::report(run, name)) };
             writes.push(Op::Delete(rest));
         }
-        (key, writes)
+        Some((proof, writes))
     })
 }
 
@@ -122,14 +130,21 @@ mod tests {
     use crate::reports::sample::TestStore;
     use crate::store::list;
 
+    fn put_bytes(writes: &[Op]) -> usize {
+        let put = |write: &Op| if let Op::Put { value, .. } = write { value.len() } else { 0 };
+        writes.iter().map(put).sum()
+    }
+
     #[tokio::test]
     async fn a_report_is_stored_readably_in_chunks_and_reads_back() {
         let store = TestStore::new();
         let (reports, run) = (Reports::new(store.store.clone()), RunId::new("r"));
-        let long = "<testsuites/>\n".repeat(50_000).into_bytes();
+        let long = "<testsuites/>\n".repeat(90_000).into_bytes();
         let pieces = [1000, CHUNK, CHUNK + 9].into_iter().map(|piece| (&long[..], piece));
         for (content, piece) in pieces.chain([(&b"short"[..], 2), (b"", 1)]) {
             let pieces = content.chunks(piece);
+            let writes = report_writes(&run, JUNIT, pieces.clone().map(<[u8]>::to_vec));
+            assert!(writes.map(|(_, writes)| put_bytes(&writes)).all(|bytes| bytes < 1 << 20));
             reports.put(&run, JUNIT, pieces.map(<[u8]>::to_vec)).await.unwrap();
             assert_eq!(reports.get(&run, JUNIT).await.unwrap(), content);
             let chunks =

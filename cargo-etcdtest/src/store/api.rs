@@ -140,6 +140,13 @@ pub struct Txn {
     pub otherwise: Vec<Op>,
 }
 
+impl Txn {
+    /// Whether it changes nothing, whatever holds.
+    pub(super) fn only_reads(&self) -> bool {
+        self.then.iter().chain(&self.otherwise).all(|op| matches!(op, Op::Get(_)))
+    }
+}
+
 /// The answer to a [`Txn`].
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TxnOutcome {

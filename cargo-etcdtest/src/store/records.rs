@@ -40,7 +40,10 @@ pub fn decode_value<T: Record>(key: &Key, value: &[u8]) -> Result<T> {
     let unreadable = |error: serde_json::Error| {
         wrong(if error.is_data() { error.to_string() } else { format!("not JSON: {error}") })
     };
-    let Schema { schema } = serde_json::from_slice(value).map_err(unreadable)?;
+    let schema = match leading_schema(value) {
+        Some(schema) => Some(schema),
+        None => serde_json::from_slice::<Schema>(value).map_err(unreadable)?.schema,
+    };
     match schema {
         None => Err(wrong("it has no `schema` number".into())),
         Some(found) if found > T::SCHEMA => {
@@ -48,6 +51,14 @@ pub fn decode_value<T: Record>(key: &Key, value: &[u8]) -> Result<T> {
         }
         Some(_) => serde_json::from_slice(value).map_err(unreadable),
     }
+}
+
+/// The schema number where [`encode`] puts it. Somebody else may have put it elsewhere; to look
+/// for it there is to read the record twice.
+fn leading_schema(value: &[u8]) -> Option<u64> {
+    let rest = value.strip_prefix(b"{\"schema\":")?;
+    let digits = rest.iter().position(|byte| !byte.is_ascii_digit())?;
+    matches!(rest[digits], b',' | b'}').then(|| str::from_utf8(&rest[..digits]).ok()?.parse().ok())?
 }
 
 #[cfg(test)]
@@ -76,12 +87,19 @@ mod tests {
         let sample = Sample { name: "a".into(), since_schema_2: None };
         assert_eq!(decode_value::<Sample>(&"/s".into(), &encode(&sample)).unwrap(), sample);
         assert_eq!(read(r#"{"schema":1,"name":"a"}"#).unwrap(), sample);
+        assert_eq!(read(r#" { "name" : "a", "schema" : 2 }"#).unwrap(), sample, "wherever it stands");
         let newer = read(r#"{"schema":3,"name":"a"}"#).unwrap_err().to_string();
+        assert_eq!(read(r#"{"name":"a","schema":3}"#).unwrap_err().to_string(), newer);
         assert_eq!(
             newer,
             "the record /sample cannot be read: its schema is 3, this version knows those up to 2"
         );
         assert!(read(r#"{"name":"a"}"#).is_err());
-        assert!(read("garbage").is_err());
+        for garbage in
+            ["garbage", r#"{"schema":"#, r#"{"schema":,"name":"a"}"#, r#"{"schema":1.5,"name":"a"}"#]
+        {
+            assert!(read(garbage).is_err(), "{garbage}");
+        }
+        assert!(read(r#"{"schema":1,"name":"a""#).unwrap_err().to_string().contains("not JSON"));
     }
 }

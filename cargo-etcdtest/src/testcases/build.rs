@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use camino::{Utf8Path, Utf8PathBuf};
@@ -200,10 +200,22 @@ async fn artifacts(cargo: &CargoCommand) -> Result<Artifacts, BuildError> {
     if status.success() { Ok(found) } else { Err(BuildError::Cargo { verb, status }) }
 }
 
+/// The compiler to ask. Where rustup has started cargo, it is the one beside that: to be shown the
+/// way by rustup once more takes as long as the answer. Cargo itself does the same.
+fn rustc() -> OsString {
+    let toolchain = || {
+        let home = std::env::var_os("RUSTUP_HOME")?;
+        let toolchain = Path::new(&home).join("toolchains").join(std::env::var_os("RUSTUP_TOOLCHAIN")?);
+        Some(toolchain.join("bin").join("rustc")).filter(|rustc| rustc.exists())
+    };
+    let named = std::env::var_os("RUSTC").or_else(|| toolchain().map(Into::into));
+    named.unwrap_or_else(|| "rustc".into())
+}
+
 /// Where rustc's own dynamic libraries for the target are; none where rustc does not say,
 /// since few binaries need them.
 async fn rust_libraries(cargo: &CargoCommand) -> Option<PathBuf> {
-    let mut command = Command::new(std::env::var_os("RUSTC").unwrap_or_else(|| "rustc".into()));
+    let mut command = Command::new(rustc());
     command.args(["--print", "target-libdir"]).stdin(Stdio::null());
     if let Some(target) = &cargo.target {
         command.args(["--target", target]);

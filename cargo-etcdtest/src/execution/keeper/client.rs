@@ -35,7 +35,7 @@ use tokio::time::{sleep, timeout};
 use super::ARGUMENT;
 use super::lost::{Lost, Moment};
 use super::message::{REPLY, Reply, Request};
-use super::orphans::{children, end_all_children, has_variable};
+use super::orphans::{children, has_variable};
 use crate::config::CREDENTIALS;
 use crate::execution::process::Started;
 
@@ -53,9 +53,9 @@ const LOOK: Duration = Duration::from_millis(2);
 /// How many bytes of the list of the keeper's children are read: some five hundred.
 const CHILDREN: usize = 4096;
 /// How long the keeper may take to kill what is left at the end.
-const LAST_WORK: Duration = Duration::from_secs(10);
+pub(super) const LAST_WORK: Duration = Duration::from_secs(10);
 
-/// The keeper, whichever process that is at the moment.
+/// A keeper, whichever process that is at the moment.
 #[derive(Debug)]
 pub(in crate::execution) struct Keeper {
     /// The program that serves as one.
@@ -65,9 +65,12 @@ pub(in crate::execution) struct Keeper {
     current: tokio::sync::Mutex<Option<(Arc<Life>, JoinHandle<()>)>>,
     /// One before the current was killed: what had come to it is this process's.
     orphaned: AtomicBool,
-    /// Children of dead keepers, which this process waits for.
-    waited: Arc<Mutex<HashSet<Pid>>>,
+    known: Known,
 }
+
+/// The processes that keepers told of and that were not waited for yet, those of all keepers of
+/// this process.
+pub(super) type Known = Arc<Mutex<HashSet<Pid>>>;
 
 /// One keeper process, from its start to its end.
 #[derive(Debug)]
@@ -78,7 +81,7 @@ pub(super) struct Life {
     /// The list of its children, where the system keeps one.
     children: Option<File>,
     state: Mutex<State>,
-    waited: Arc<Mutex<HashSet<Pid>>>,
+    known: Known,
 }
 
 #[derive(Debug, Default)]
@@ -94,8 +97,8 @@ struct State {
 
 impl Keeper {
     /// A keeper that begins when it is first needed.
-    pub(super) fn new(program: PathBuf, folder: Option<PathBuf>) -> Self {
-        Self { program, folder, current: <_>::default(), orphaned: <_>::default(), waited: <_>::default() }
+    pub(super) fn new(program: PathBuf, folder: Option<PathBuf>, known: Known) -> Self {
+        Self { program, folder, current: <_>::default(), orphaned: <_>::default(), known }
     }
 
     /// Starts a process in a group of its own, with these as standard input, output and
@@ -188,15 +191,14 @@ impl Keeper {
         any
     }
 
-    /// Kills whatever was started and still runs.
-    pub(in crate::execution) async fn close(&self) {
-        let Some((life, reading)) = self.current.lock().await.take() else { return };
+    /// Kills whatever it started and still runs, and says whether anything may be left that is this
+    /// process's.
+    pub(super) async fn close(&self) -> bool {
+        let Some((life, reading)) = self.current.lock().await.take() else { return false };
         let orphaned = life.locked().gone || self.orphaned.load(Ordering::Relaxed);
         life.close();
         let _ = timeout(LAST_WORK, reading).await;
-        if orphaned {
-            let _ = timeout(LAST_WORK, tokio::task::spawn_blocking(end_all_children)).await;
-        }
+        orphaned
     }
 
     /// Starts a keeper unless there is one.
@@ -211,7 +213,7 @@ impl Keeper {
             }
             self.orphaned.store(true, Ordering::Relaxed);
         }
-        let (life, child) = Life::begin(&self.program, self.folder.as_deref(), Arc::clone(&self.waited))?;
+        let (life, child) = Life::begin(&self.program, self.folder.as_deref(), Arc::clone(&self.known))?;
         let life = Arc::new(life);
         let reading = tokio::spawn(Arc::clone(&life).read(child));
         *current = Some((Arc::clone(&life), reading));
@@ -228,11 +230,7 @@ impl Drop for Keeper {
 }
 
 impl Life {
-    fn begin(
-        program: &Path,
-        folder: Option<&Path>,
-        waited: Arc<Mutex<HashSet<Pid>>>,
-    ) -> io::Result<(Self, Child)> {
+    fn begin(program: &Path, folder: Option<&Path>, known: Known) -> io::Result<(Self, Child)> {
         // What a dead keeper leaves comes to the runner.
         set_child_subreaper(Some(getpid()))?;
         let (ours, theirs) =
@@ -257,7 +255,7 @@ impl Life {
             File::open(format!("/proc/{pid}/task/{pid}/children")).ok()
         });
         let socket = UnixStream::from_std(ours.into())?;
-        Ok((Self { socket, pid, children, state: Mutex::default(), waited }, child))
+        Ok((Self { socket, pid, children, state: Mutex::default(), known }, child))
     }
 
     /// Asks for a process; `None` where the keeper died before it answered.
@@ -310,6 +308,7 @@ impl Life {
         } else if state.gone {
             self.wait_for(pid, ended);
         } else {
+            self.known().insert(pid);
             state.running.insert(number, ended);
         }
     }
@@ -343,9 +342,9 @@ impl Life {
     /// It was begun, and how it ended the system does not tell.
     fn left_running(&self, lost: &Lost<'_>) -> io::Result<Option<Started>> {
         let found = {
-            let mut waited = self.waited();
-            let found = lost.find(&waited)?;
-            waited.extend(found);
+            let mut known = self.known();
+            let found = lost.find(&known)?;
+            known.extend(found);
             found
         };
         Ok(found.map(|pid| {
@@ -357,16 +356,16 @@ impl Life {
 
     /// Has this process wait for a child that it did not start itself.
     fn wait_for(&self, pid: Pid, ended: oneshot::Sender<ExitStatus>) {
-        self.waited().insert(pid);
-        let waited = Arc::clone(&self.waited);
+        self.known().insert(pid);
+        let known = Arc::clone(&self.known);
         tokio::spawn(async move {
             reap(pid, ended).await;
-            waited.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
+            known.lock().unwrap_or_else(PoisonError::into_inner).remove(&pid);
         });
     }
 
-    fn waited(&self) -> std::sync::MutexGuard<'_, HashSet<Pid>> {
-        self.waited.lock().unwrap_or_else(PoisonError::into_inner)
+    fn known(&self) -> std::sync::MutexGuard<'_, HashSet<Pid>> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn close(&self) {
@@ -425,6 +424,7 @@ impl Life {
                 let (Some(started), Some(group)) = (state.starting.remove(&id), Pid::from_raw(pid)) else {
                     return;
                 };
+                self.known().insert(group);
                 state.running.insert(pid, sender);
                 if started.send(Ok((group, ended))).is_err() {
                     // Whoever asked for it has been stopped meanwhile.
@@ -438,6 +438,9 @@ impl Life {
             }
             Reply::Ended { pid, status } => {
                 state.last_ended = Pid::from_raw(pid);
+                if let Some(pid) = state.last_ended {
+                    self.known().remove(&pid);
+                }
                 let status = ExitStatus::from_raw(status);
                 if let Some(ended) = state.running.remove(&pid) {
                     let _ = ended.send(status);

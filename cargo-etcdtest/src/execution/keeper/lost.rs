@@ -36,13 +36,13 @@ pub(super) struct Lost<'a> {
 
 impl Lost<'_> {
     /// The process, if it was started: this process's child now, though it may have ended. Those
-    /// that are `waited` for are others.
+    /// that are `known` are others.
     ///
     /// # Errors
     /// It has begun, and how it ended the system does not tell.
-    pub(super) fn find(&self, waited: &HashSet<Pid>) -> io::Result<Option<Pid>> {
+    pub(super) fn find(&self, known: &HashSet<Pid>) -> io::Result<Option<Pid>> {
         let held = Held::of(&self.streams);
-        let mut children: Vec<Described> = children().filter(|child| !waited.contains(&child.id)).collect();
+        let mut children: Vec<Described> = children().filter(|child| !known.contains(&child.id)).collect();
         children.sort_by_key(|child| child.started);
         let holds = |child: &&Described| held.is_open_in(child.id);
         let may_be = |child: &&Described| self.may_be(child);

@@ -251,7 +251,7 @@ mod tests {
         fn new(death: &str) -> Self {
             let program = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/keeper-that-dies.sh");
             let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
-            let keeper = Keeper::new(program, Some(death.into()));
+            let keeper = Keeper::new(program, Some(death.into()), <_>::default());
             Self { keeper, name: death.into(), folder: tempfile::tempdir().unwrap(), write, _read: read }
         }
 

@@ -1,37 +1,47 @@
 //! How attempts are started: by their binary's zygote, or else by the keeper.
 
 use std::io;
+use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
 use etcdtest::protocol::ATTEMPT_ARGUMENT;
+use futures::future::join_all;
 use rustix::process::Pid;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
-use super::client::Keeper;
+use super::client::{Keeper, LAST_WORK};
+use super::orphans::end_all_children;
 use super::zygote::{Forked, Zygotes};
+use crate::execution::launcher::Origin;
 use crate::execution::process::{Started, with_arguments};
 use crate::model::TestKind;
 
-/// A keeper with its zygotes.
+/// Keepers with their zygotes.
 #[derive(Debug)]
 pub(in crate::execution) struct Starter {
-    keeper: Keeper,
+    /// One for each lane: it has nothing to do when the lane's test ends but to start the next.
+    keepers: Vec<Keeper>,
     zygotes: Zygotes,
 }
 
 impl Starter {
-    /// A starter whose keeper is this program, and removes this folder at its end.
-    pub(in crate::execution) fn new(keeper: PathBuf, folder: Option<PathBuf>) -> Self {
-        Self { keeper: Keeper::new(keeper, folder), zygotes: Zygotes::default() }
+    /// A starter whose keepers are this program, and remove this folder at their ends.
+    pub(in crate::execution) fn new(program: &Path, folder: Option<&Path>, lanes: NonZeroUsize) -> Self {
+        let known = Arc::default();
+        let keeper = |_| Keeper::new(program.to_owned(), folder.map(Path::to_owned), Arc::clone(&known));
+        Self { keepers: (0..lanes.get()).map(keeper).collect(), zygotes: Zygotes::default() }
     }
 
-    /// Starts the keeper.
+    /// Starts the first keeper; others are started as they are needed.
     ///
     /// # Errors
     /// What the system said.
     pub(in crate::execution) async fn begin(&self) -> io::Result<()> {
-        self.keeper.life().await.map(drop)
+        self.keepers[0].life().await.map(drop)
     }
 
     /// Starts an attempt in a group of its own, and says what its user should know.
@@ -40,46 +50,58 @@ impl Starter {
     /// What the system said.
     pub(in crate::execution) async fn start(
         &self,
-        kind: TestKind,
+        origin: Origin,
         command: &Command,
         streams: &[OwnedFd; 3],
         notice: impl Fn(String),
     ) -> io::Result<Started> {
-        let streams = streams.each_ref().map(AsFd::as_fd);
-        if kind == TestKind::Plain {
-            return self.keeper.spawn(command, streams).await;
+        let (keeper, streams) = (self.keeper(origin), streams.each_ref().map(AsFd::as_fd));
+        if origin.kind == TestKind::Plain {
+            return keeper.spawn(command, streams).await;
         }
-        match self.zygotes.fork(&self.keeper, command, streams).await? {
+        match self.zygotes.fork(keeper, command, streams).await? {
             Forked::Child(started, notices) => {
                 notices.into_iter().for_each(notice);
                 return Ok(started);
             }
             Forked::Refused(reason) => reason.into_iter().for_each(notice),
         }
-        self.keeper.spawn(&with_arguments(command, [ATTEMPT_ARGUMENT]), streams).await
+        keeper.spawn(&with_arguments(command, [ATTEMPT_ARGUMENT]), streams).await
     }
 
-    /// Starts the process of a plain test the moment that another one ends with success;
-    /// `None` where that does not come to pass soon.
+    /// Starts the process of a plain test the moment that another one of its lane ends with
+    /// success; `None` where that does not come to pass soon.
     ///
     /// # Errors
     /// What the system said.
     pub(in crate::execution) async fn start_after(
         &self,
         first: Pid,
+        origin: Origin,
         command: &Command,
         streams: &[OwnedFd; 3],
     ) -> io::Result<Option<Started>> {
-        self.keeper.spawn_after(first, command, streams.each_ref().map(AsFd::as_fd)).await
+        self.keeper(origin).spawn_after(first, command, streams.each_ref().map(AsFd::as_fd)).await
     }
 
-    /// Ends what this attempt has left to the keeper, and says whether there was anything.
-    pub(in crate::execution) async fn end_left_by(&self, attempt: &str) -> bool {
-        self.keeper.end_left_by(attempt).await
+    /// Ends what this attempt has left to its keeper, and says whether there was anything.
+    pub(in crate::execution) async fn end_left_by(&self, origin: Origin, attempt: &str) -> bool {
+        self.keeper(origin).end_left_by(attempt).await
     }
 
     /// Kills whatever was started and still runs.
     pub(in crate::execution) async fn close(&self) {
-        self.keeper.close().await;
+        let orphaned = join_all(self.keepers.iter().map(Keeper::close)).await;
+        if orphaned.contains(&true) {
+            let _ = timeout(LAST_WORK, spawn_blocking(end_all_children)).await;
+        }
+    }
+
+    /// Who starts it. What zygotes have forked is left to the keeper of the zygotes.
+    fn keeper(&self, origin: Origin) -> &Keeper {
+        match origin.kind {
+            TestKind::Annotated => &self.keepers[0],
+            TestKind::Plain => &self.keepers[origin.lane % self.keepers.len()],
+        }
     }
 }

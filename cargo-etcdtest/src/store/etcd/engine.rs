@@ -111,9 +111,7 @@ impl Store for EtcdStore {
     }
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
-        let operations = || txn.then.iter().chain(&txn.otherwise);
-        let reads = operations().all(|op| matches!(op, Op::Get(_)));
-        let repeat = if reads { Repeat::Freely } else { Repeat::OnlyIfNotApplied };
+        let repeat = if txn.only_reads() { Repeat::Freely } else { Repeat::OnlyIfNotApplied };
         let request = self.namespace.txn(&txn);
         let answer = self
             .cluster

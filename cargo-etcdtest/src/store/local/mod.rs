@@ -67,6 +67,9 @@ impl Store for LocalStore {
 
     async fn txn(&self, txn: Txn) -> Result<TxnOutcome> {
         txn::check(&txn)?;
+        if txn.only_reads() {
+            return self.threads.read(move |connection| txn::apply(connection, &txn)).await;
+        }
         self.threads.write(move |connection| txn::apply(connection, &txn)).await
     }
 

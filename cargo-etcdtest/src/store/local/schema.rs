@@ -10,6 +10,7 @@ use std::path::Path;
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use super::fault::Outcome;
@@ -80,6 +81,8 @@ fn open_once(file: &Path) -> Outcome<Connection> {
     )?;
     connection.busy_handler(Some(wait_for_lock))?;
     connection.set_prepared_statement_cache_capacity(64);
+    // Else a statement is prepared anew for each LIMIT that it is given.
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true)?;
     // One look at all of it: another process may be making the tables.
     let look = connection.transaction()?;
     let fresh = is_fresh(&look, file)?;

@@ -13,7 +13,7 @@ use async_trait::async_trait;
 use cargo_etcdtest::config::{Flags, MaxFail, Retries, Settings};
 use cargo_etcdtest::environments::SecretValues;
 use cargo_etcdtest::execution::{
-    Entry, Histories, Leave, Order, Policy, Result as RunResult, RunError, Selected, Timings, run,
+    Entry, Leave, Order, Policy, Result as RunResult, RunError, Selected, Timings, run,
 };
 use cargo_etcdtest::model::{
     Attempt, Build, Code, Definition, Description, Environment, Labels, Outcome, RunId, TestCaseId, TestKind,
@@ -87,7 +87,6 @@ fn order(binary: &Arc<Binary>, tests: &[&str], policy: Policy) -> Order {
         root: "/".into(),
         built: vec![],
         commit: None,
-        histories: Histories::default(),
         build: Build::default(),
         patience: Duration::from_secs(30),
         journals: None,

@@ -119,7 +119,7 @@ pub(super) async fn unless_interrupted<T>(
     tokio::select! {
         done = step => done,
         () = interrupts.next() => {
-            Err(Failure::interrupted(miette::miette!("interrupted before the run began")))
+            Err(Failure::interrupted(miette::miette!("interrupted before the tests were listed")))
         }
     }
 }

@@ -228,14 +228,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
     let found = execution::requirements(&tests, &chosen, &secrets, settings.list_timeout);
     require(&unless_interrupted(async { Ok(found.await) }).await?, settings.format)?;
     timings.end("list");
-    let id = how.run_id.clone().unwrap_or_else(RunId::generate);
-    let catalog = Catalog::new(store.clone());
-    let ids: Vec<_> = tests.iter().map(|selected| &selected.test.id).collect();
-    let names: Vec<_> = chosen.iter().map(|environment| &*environment.name).collect();
-    let past = execution::read_histories(&store, &ids, &names, settings.store_timeout);
-    let registered = async { catalog.sync(&list).await.map_err(Failure::from) };
-    let read = async { past.await.map_err(|error| failure_of(error, &id)) };
-    let (_, histories) = unless_interrupted(async { tokio::try_join!(registered, read) }).await?;
+    Catalog::new(store.clone()).sync(&list).await?;
     timings.end("register");
     let tests_digest = list.digest();
     // They may be many, and the selected ones are all that is needed from now on.
@@ -243,7 +236,7 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
 
     let host = crate::author::host();
     let order = Order {
-        id,
+        id: how.run_id.clone().unwrap_or_else(RunId::generate),
         tests: tests.into_iter().collect(),
         tests_digest,
         environments: chosen,
@@ -262,7 +255,6 @@ pub(super) async fn run(args: RunArgs, global: &GlobalArgs, arguments: &[OsStrin
         built: program_folders,
         build: cargo.portable(&session.root),
         commit: commit.await.unwrap_or_default(),
-        histories,
         patience: settings.store_timeout,
         journals: session.journals(&*store),
         timings,

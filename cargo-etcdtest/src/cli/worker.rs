@@ -15,7 +15,7 @@ use super::store_sync::send_left_behind;
 use super::style::{STRONG, WARNING, painted};
 use super::{Exit, Failure, watch};
 use crate::config::{Flags, TestThreads};
-use crate::execution::{self, Entry, Histories, Order, Policy, RunError, Selected, Timings};
+use crate::execution::{self, Entry, Order, Policy, RunError, Selected, Timings};
 use crate::model::{Commit, Labels, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::resolve_run;
@@ -205,7 +205,6 @@ async fn join(
         built: program_folders,
         build: run.build,
         commit: here,
-        histories: Histories::default(),
         patience: settings.store_timeout,
         journals: session.journals(&**store),
         timings,

@@ -7,7 +7,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::history::Histories;
 use super::journal::JournalFolder;
 use super::plan::Plan;
 use super::policy::Policy;
@@ -59,8 +58,6 @@ pub struct Order {
     pub build: Build,
     /// The code.
     pub commit: Option<Commit>,
-    /// What past results say of the tests; nothing where the run has its plan.
-    pub histories: Histories,
     /// How long an unreachable store is waited for.
     pub patience: Duration,
     /// Where results are kept until a store elsewhere has them.
@@ -150,11 +147,6 @@ impl Order {
             shuffle: self.shuffle,
             ..Run::new(self.id.clone(), &*self.author)
         })
-    }
-
-    /// The plan of its run. Of the past it is told once: that may be much, and a run has one plan.
-    pub(super) fn plan(&mut self) -> Plan {
-        Plan::new(self.units(), &std::mem::take(&mut self.histories), self.shuffle)
     }
 
     /// Each test in each environment, so many times.

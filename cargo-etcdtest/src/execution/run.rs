@@ -16,7 +16,9 @@ use super::differences::Differences;
 use super::error::{Result, RunError};
 use super::events::{EventSink, RunEvent};
 use super::finish::conclude;
+use super::history::Histories;
 use super::journal::{Journal, JournalFolder};
+use super::latest::read_histories;
 use super::launcher::Launcher;
 use super::membership::{Membership, Proposal};
 use super::order::{Entry, Order, Selected};
@@ -30,7 +32,9 @@ use super::watch::follow;
 use super::work::Work;
 use super::worker::{Ended, execute};
 use crate::environments::{DataFiles, DataSets, Reservation, Reservations};
-use crate::model::{Cancellation, Environment, PlannedUnit, Run, RunId, RunState, TestKind, WorkerId};
+use crate::model::{
+    Cancellation, Environment, PlannedUnit, Run, RunId, RunState, TestCaseId, TestKind, WorkerId,
+};
 use crate::reports::RunDetails;
 use crate::reports::history::{self, environments_of};
 use crate::store::{KeyRange, Op, SharedStore, Txn, get_record, keys};
@@ -66,7 +70,7 @@ pub async fn run(
             return Ok(over);
         }
         if order.entry == Entry::Queue {
-            return queue(&store, &mut order, leave, events).await;
+            return queue(&store, &order, leave, events).await;
         }
         if started && *leave.borrow() > Leave::ToFinish {
             break;
@@ -203,7 +207,7 @@ async fn run_reserved(
         timings.end("reserve");
     }
     let (id, patience) = (order.id.clone(), order.patience);
-    let plan = order.plan();
+    let plan = without_tests(&leave, &id, propose(store, order)).await?;
     timings.end("plan");
 
     let redactor = order.secrets.redactor();
@@ -397,12 +401,13 @@ async fn enter(
 /// Creates a run, or finds it, and tells what others make of it.
 async fn queue(
     store: &SharedStore,
-    order: &mut Order,
+    order: &Order,
     leave: watch::Receiver<Leave>,
     events: &EventSink,
 ) -> Result<RunDetails> {
-    let (plan, id) = (order.plan(), &order.id);
+    let id = &order.id;
     let work = async {
+        let plan = propose(store, order).await?;
         let (membership, _) = Box::pin(enter(store, order, plan, false)).await?;
         membership.leave().await;
         loop {
@@ -417,6 +422,20 @@ async fn queue(
         Err(RunError::Interrupted(run)) => Err(RunError::Unfollowed(run)),
         done => done,
     }
+}
+
+/// The plan of a run of this order.
+async fn propose(store: &SharedStore, order: &Order) -> Result<Plan> {
+    let histories = match order.entry {
+        Entry::CreateOrJoin | Entry::Queue => {
+            let tests: Vec<&TestCaseId> = order.tests.iter().map(|selected| &selected.test.id).collect();
+            let environments = order.environments.iter().map(|environment| &*environment.name);
+            read_histories(store, &tests, &environments.collect::<Vec<_>>(), order.patience).await?
+        }
+        // It has its plan.
+        Entry::Join | Entry::JoinWhileNeeded => Histories::default(),
+    };
+    Ok(Plan::new(order.units(), &histories, order.shuffle))
 }
 
 /// The files that tests read: a folder of this user's own where there are any, and the data

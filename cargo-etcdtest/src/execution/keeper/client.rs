@@ -169,8 +169,17 @@ impl Keeper {
             if life.locked().gone || self.orphaned.load(Ordering::Relaxed) {
                 left.extend(children().map(|child| child.id));
             }
-            left.retain(|process| has_variable(*process, ATTEMPT_VARIABLE, attempt));
-            left
+            let mut own = Vec::new();
+            for process in left {
+                let has = || has_variable(process, ATTEMPT_VARIABLE, attempt);
+                let mut is_own = has();
+                while is_own.is_none() {
+                    sleep(LOOK).await;
+                    is_own = has();
+                }
+                own.extend(is_own.filter(|own| *own).map(|_| process));
+            }
+            own
         };
         let mut any = false;
         let ending = async {

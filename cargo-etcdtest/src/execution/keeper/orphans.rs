@@ -30,14 +30,21 @@ pub(super) fn end_all_children() {
     }
 }
 
-/// Whether a process was started with this variable, or inherited it.
-pub(super) fn has_variable(process: Pid, name: &str, value: &str) -> bool {
+/// Whether a process was started with this variable, or inherited it; `None` while that is not to be
+/// seen, as it is becoming another program just now.
+pub(super) fn has_variable(process: Pid, name: &str, value: &str) -> Option<bool> {
     let variables = fs::read(format!("/proc/{}/environ", process.as_raw_nonzero()));
     let is_meant = |variable: &[u8]| {
         variable.strip_prefix(name.as_bytes()).and_then(|rest| rest.strip_prefix(b"="))
             == Some(value.as_bytes())
     };
-    variables.is_ok_and(|variables| variables.split(|byte| *byte == 0).any(is_meant))
+    match variables {
+        Ok(none) if none.is_empty() && Described::of(process).is_some_and(|it| it.is_between_programs) => {
+            None
+        }
+        Ok(variables) => Some(variables.split(|byte| *byte == 0).any(is_meant)),
+        Err(_) => Some(false),
+    }
 }
 
 /// A process as the system describes it.
@@ -52,6 +59,9 @@ pub(super) struct Described {
     pub(super) session: i32,
     /// When it was started, in hundredths of a second since the system was.
     pub(super) started: u64,
+    /// It runs, and has no place for its variables: the system is loading its next program, or
+    /// taking down its last one.
+    is_between_programs: bool,
 }
 
 impl Described {
@@ -64,11 +74,16 @@ impl Described {
         // The name, in brackets, may contain anything.
         let begin = stat.iter().position(|byte| *byte == b'(')? + 1;
         let end = stat.iter().rposition(|byte| *byte == b')')?;
-        let mut fields = std::str::from_utf8(stat.get(end + 1..)?).ok()?.split_whitespace().skip(1);
+        // Counted from 1, these are the fields from the third on: see proc_pid_stat(5).
+        let mut fields = std::str::from_utf8(stat.get(end + 1..)?).ok()?.split_whitespace();
+        let state = fields.next()?;
         let mut number = || fields.next()?.parse::<i32>().ok();
         let (parent, group, session) = (number()?, number()?, number()?);
         let started = fields.nth(15)?.parse().ok()?;
-        Some(Self { id, name: stat.get(begin..end)?.to_vec(), parent, group, session, started })
+        let variables_end = fields.nth(28)?;
+        let is_between_programs = !["Z", "X"].contains(&state) && variables_end == "0";
+        let name = stat.get(begin..end)?.to_vec();
+        Some(Self { id, name, parent, group, session, started, is_between_programs })
     }
 }
 

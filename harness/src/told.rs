@@ -95,7 +95,8 @@ impl Told {
 
     fn place(&self, text: Text) -> (usize, usize) {
         let number = text as usize;
-        (if number == 0 { HEAD } else { self.ends[number - 1] + 1 }, self.ends[number])
+        let end = self.ends[number];
+        (if number == 0 { HEAD } else { (self.ends[number - 1] + 1).min(end) }, end)
     }
 
     /// One of the texts; nothing where it is not UTF-8.

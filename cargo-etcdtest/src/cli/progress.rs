@@ -30,6 +30,8 @@ const NAMED: usize = 8;
 const LOOK: Duration = Duration::from_millis(5);
 /// How many events are shown in one piece at the most.
 const BATCH: usize = 500;
+/// From how many bytes on what is to be shown is written at once.
+const MUCH: usize = 1 << 20;
 /// How many bytes of a stream's beginning and end are shown with a failure.
 const SHOWN: usize = 64 << 10;
 
@@ -107,7 +109,20 @@ impl Progress {
 
     /// Writes lines, which will stand above the bar.
     fn print(&self, write: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-        write(&mut *self.unwritten.borrow_mut())
+        let mut unwritten = self.unwritten.borrow_mut();
+        write(&mut *unwritten)?;
+        if unwritten.len() < MUCH { Ok(()) } else { self.write_out(&std::mem::take(&mut *unwritten)) }
+    }
+
+    fn write_out(&self, unwritten: &[u8]) -> io::Result<()> {
+        // In one piece: each write takes time from the tests, and wakes whoever reads.
+        let mut out = AutoStream::new(Vec::new(), AutoStream::choice(&io::stdout()));
+        out.write_all(unwritten)?;
+        self.bars.suspend(|| {
+            let mut stdout = io::stdout().lock();
+            stdout.write_all(&out.into_inner())?;
+            stdout.flush()
+        })
     }
 
     /// Who is waited for: on a terminal in one line that changes, elsewhere in a line each.
@@ -333,14 +348,16 @@ impl Progress {
         if let Some(bar) = self.bar.take() {
             bar.finish_and_clear();
         }
-        self.print(|out| {
-            let rule = painted(FAINT, "─".repeat(COLUMN));
-            writeln!(out, "{rule}")?;
-            for (unit, result, output) in &self.finals {
-                let Some(last) = result.attempts.last() else { continue };
+        let rule = painted(FAINT, "─".repeat(COLUMN));
+        self.print(|out| writeln!(out, "{rule}"))?;
+        for (unit, result, output) in &self.finals {
+            let Some(last) = result.attempts.last() else { continue };
+            self.print(|out| {
                 writeln!(out, "{}", self.result_line(unit, result, Some(last.duration)))?;
-                self.details(out, unit, result, output)?;
-            }
+                self.details(out, unit, result, output)
+            })?;
+        }
+        self.print(|out| {
             if !self.finals.is_empty() {
                 writeln!(out, "{rule}")?;
             }
@@ -459,18 +476,8 @@ impl Display for Progress {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        let written = std::mem::take(self.unwritten.get_mut());
-        if written.is_empty() {
-            return Ok(());
-        }
-        // In one piece: each write takes time from the tests, and wakes whoever reads.
-        let mut out = AutoStream::new(Vec::new(), AutoStream::choice(&io::stdout()));
-        out.write_all(&written)?;
-        self.bars.suspend(|| {
-            let mut stdout = io::stdout().lock();
-            stdout.write_all(&out.into_inner())?;
-            stdout.flush()
-        })
+        let unwritten = std::mem::take(self.unwritten.get_mut());
+        if unwritten.is_empty() { Ok(()) } else { self.write_out(&unwritten) }
     }
 }
 

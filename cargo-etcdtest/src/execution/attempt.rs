@@ -137,6 +137,7 @@ impl Launch {
             starts += 1;
             // Another test has killed it while it waited: its own has not begun.
             if stopped.is_none() && starts < STARTS && streams.was_deaf() {
+                launcher.forget_spares(&self.command);
                 continue;
             }
             break (process, streams, status, stopped);

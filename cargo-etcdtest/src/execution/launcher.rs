@@ -23,9 +23,10 @@ use super::streams::Streams;
 use crate::model::TestKind;
 use crate::redact::Redactor;
 
-/// How many processes are made ahead for each lane. Who has slept for a while may be woken on
-/// any processor; who has just run waits for the one where it did.
-pub(super) const SPARES: usize = 4;
+/// How many processes are made ahead where there are few lanes; where there are more, one for each.
+/// Who has slept for a while may be woken on any processor; who has just run waits for the one
+/// where it did.
+const SPARES: usize = 8;
 
 /// Starts attempts, and ends what they leave.
 #[derive(Debug)]
@@ -102,14 +103,18 @@ impl Launcher {
         show: bool,
         more: usize,
     ) -> io::Result<Started> {
-        let spare = self.with_spares(command, VecDeque::pop_front);
+        let spare = match self.with_spares(command, VecDeque::pop_front) {
+            Some(spare) => spare.await.ok().and_then(Result::ok),
+            None => None,
+        };
         let started = match spare {
-            Some(spare) => spare.await.map_err(io::Error::other).flatten(),
+            Some(spare) => Ok(spare),
             None => self.hatchery.start(origin, command, show).await,
         };
+        let ahead = self.ahead();
         if origin.kind == TestKind::Annotated && started.is_ok() {
             self.with_spares(command, |spares| {
-                while spares.len() < more.min(self.lanes.get() * SPARES) {
+                while spares.len() < more.min(ahead) {
                     let (hatchery, command) = (Arc::clone(&self.hatchery), with_arguments(command, []));
                     spares
                         .push_back(tokio::spawn(async move { hatchery.start(origin, &command, show).await }));
@@ -117,6 +122,16 @@ impl Launcher {
             });
         }
         started
+    }
+
+    /// Gives up what was made ahead for a binary: somebody has killed such processes.
+    pub(super) fn forget_spares(&self, command: &Command) {
+        self.with_spares(command, std::mem::take).into_iter().for_each(|spare| spare.abort());
+    }
+
+    /// How many processes of a binary are made ahead at the most.
+    pub(super) fn ahead(&self) -> usize {
+        self.lanes.get().max(SPARES)
     }
 
     /// Starts the process of a plain test the moment that another one ends with success, so

@@ -14,7 +14,6 @@ use super::claims::Claims;
 use super::error::{Result, RunError};
 use super::events::EventSink;
 use super::lanes::{Lanes, Needs, Users};
-use super::launcher::SPARES;
 use super::recorder::{self, Dealt, LocksHeld, Request, Share};
 use super::run::without_tests;
 use super::tried::{Next, Opening, Tried, Turn};
@@ -25,10 +24,10 @@ use crate::model::Cancellation;
 /// it does by itself after a while.
 const RELEASED: Duration = Duration::from_secs(1);
 
-/// How many attempts each lane may have under way at most: the one that uses it, and those that
-/// have passed and are seen to their ends meanwhile. Processes that never end would else become
-/// more and more.
-const UNDER_WAY: usize = 8;
+/// How many attempts may be under way where there are few lanes; where there are more, two for each
+/// lane: those that use it, and those that have passed and are seen to their ends meanwhile.
+/// Processes that never end would else become more and more.
+const UNDER_WAY: usize = 16;
 
 /// Why a worker executes no more.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,7 +88,7 @@ pub async fn execute(
     };
     let (open, mut openings) = mpsc::unbounded_channel();
     let mut users = Users::new(policy.lanes);
-    let under_way = policy.lanes.get() * UNDER_WAY;
+    let under_way = UNDER_WAY.max(policy.lanes.get() * 2);
     let attempt = |needs: Needs, unit: Tried, lane: usize, turn: Turn, leave: watch::Receiver<Leave>| {
         let seat = Seat { host: work.host.clone(), lane, since: work.since };
         let (work, events, open) = (work.clone(), events.clone(), open.clone());
@@ -143,7 +142,7 @@ pub async fn execute(
                 locks.spawn(lock);
             }
             let follow = lanes.waiting().filter(|next| next.shares_binary(&unit));
-            let more = follow.take(SPARES * policy.lanes.get()).count();
+            let more = follow.take(work.launcher.ahead()).count();
             let lane = users.fewest();
             users.add(lane);
             attempts.spawn(attempt(needs, unit, lane, Turn { more, after: None }, hear.clone()));

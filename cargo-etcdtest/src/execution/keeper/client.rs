@@ -50,6 +50,8 @@ const REMEMBERED: Duration = Duration::from_secs(5);
 const SOON: Duration = Duration::from_millis(20);
 /// How often it is looked whether what was killed has ended.
 const LOOK: Duration = Duration::from_millis(2);
+/// How often it is looked whether a process has become another program.
+const LOOKS: usize = 50;
 /// How many bytes of the list of the keeper's children are read: some five hundred.
 const CHILDREN: usize = 4096;
 /// How long the keeper may take to kill what is left at the end.
@@ -173,11 +175,15 @@ impl Keeper {
             for process in left {
                 let has = || has_variable(process, ATTEMPT_VARIABLE, attempt);
                 let mut is_own = has();
-                while is_own.is_none() {
-                    sleep(LOOK).await;
-                    is_own = has();
+                for _ in 0..LOOKS {
+                    if is_own.is_none() {
+                        sleep(LOOK).await;
+                        is_own = has();
+                    }
                 }
-                own.extend(is_own.filter(|own| *own).map(|_| process));
+                if is_own == Some(true) {
+                    own.push(process);
+                }
             }
             own
         };
@@ -204,7 +210,7 @@ impl Keeper {
     /// process's.
     pub(super) async fn close(&self) -> bool {
         let Some((life, reading)) = self.current.lock().await.take() else { return false };
-        let orphaned = life.locked().gone || self.orphaned.load(Ordering::Relaxed);
+        let orphaned = life.is_dying() || life.locked().gone || self.orphaned.load(Ordering::Relaxed);
         life.close();
         let _ = timeout(LAST_WORK, reading).await;
         orphaned
@@ -493,7 +499,7 @@ pub(super) fn send_with(socket: impl AsFd, bytes: &[u8], streams: &[BorrowedFd<'
 }
 
 /// Whether this is what the system says of a socket whose other end is gone.
-fn is_of_the_dead(error: &io::Error) -> bool {
+pub(super) fn is_of_the_dead(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 

@@ -18,7 +18,7 @@ use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::client::{Keeper, Life, SILENCE, send_with};
+use super::client::{Keeper, Life, SILENCE, is_of_the_dead, send_with};
 use super::orphans::end_holders;
 use crate::execution::frames::Frames;
 use crate::execution::process::{Started, with_arguments};
@@ -160,9 +160,14 @@ impl Zygote {
         };
         let frame = Fork { id }.to_frame().encode()?;
         let send = || send_with(&self.socket, &frame, &streams);
-        // Where it is gone, the reader hears of it.
-        let _ = self.socket.async_io(Interest::WRITABLE, send).await;
-        Ok(answer.await.ok())
+        match self.socket.async_io(Interest::WRITABLE, send).await {
+            Err(error) if !is_of_the_dead(&error) => {
+                self.locked().forking.remove(&id);
+                Err(error)
+            }
+            // Where it is gone, the reader hears of it.
+            _ => Ok(answer.await.ok()),
+        }
     }
 
     /// Takes in what the zygote says, to its end. What it left then comes to the keeper.
@@ -239,6 +244,8 @@ impl Zygote {
             ZygoteEvent::Exited { id, status } => {
                 if let Some((_, ended)) = state.running.remove(&id) {
                     let _ = ended.send(ExitStatus::from_raw(status));
+                } else if let Some(forked) = state.forking.remove(&id) {
+                    let _ = forked.send(Err("a forked process ended before it had begun".to_owned()));
                 }
             }
         }

@@ -106,6 +106,34 @@ fn a_test_has_no_descriptor_but_its_own() {
 }
 
 #[test]
+fn who_kills_the_processes_that_wait_for_a_test_costs_none_its_result() {
+    let harness = root().join("harness");
+    let project = Project::package(
+        "siblings",
+        &format!(
+            "[dev-dependencies]\netcdtest = {{ path = {harness:?}, default-features = false }}\n\
+             serde = {{ version = \"1\", features = [\"derive\"] }}\n\
+             [[test]]\nname = \"killed\"\nharness = false\n"
+        ),
+    );
+    let others: String =
+        (0..20).map(|number| format!("#[etcdtest::test] fn other_{number:02}() {{}}\n")).collect();
+    let killer = "#[etcdtest::test] fn kills() {\n\
+                  let children = format!(\"/proc/{0}/task/{0}/children\", std::os::unix::process::parent_id());\n\
+                  let own = std::process::id().to_string();\n\
+                  let children = std::fs::read_to_string(children).unwrap();\n\
+                  let others = children.split_whitespace().filter(|child| *child != own);\n\
+                  let _ = std::process::Command::new(\"kill\").arg(\"-9\").args(others).status();\n}\n";
+    let project = project
+        .with_lock()
+        .file("src/lib.rs", "")
+        .file("tests/killed.rs", &format!("{killer}{others}etcdtest::main!();\n"));
+    let arguments = ["etcdtest", "run", "--test-threads", "1", "--stress", "3", "--format", "json"];
+    let ran = Ran::from(project.etcdtest(&arguments));
+    assert_eq!(ran.code, Some(0), "{} {}", ran.stderr, ran.stdout);
+}
+
+#[test]
 fn a_binary_whose_constructor_starts_a_thread_is_started_for_each_test() {
     let harness = root().join("harness");
     let project = Project::package(

@@ -116,7 +116,7 @@ fn who_kills_the_processes_that_wait_for_a_test_costs_none_its_result() {
              [[test]]\nname = \"killed\"\nharness = false\n"
         ),
     );
-    let others: String =
+    let others: Vec<_> =
         (0..20).map(|number| format!("#[etcdtest::test] fn other_{number:02}() {{}}\n")).collect();
     let killer = "#[etcdtest::test] fn kills() {\n\
                   let children = format!(\"/proc/{0}/task/{0}/children\", std::os::unix::process::parent_id());\n\
@@ -127,7 +127,7 @@ fn who_kills_the_processes_that_wait_for_a_test_costs_none_its_result() {
     let project = project
         .with_lock()
         .file("src/lib.rs", "")
-        .file("tests/killed.rs", &format!("{killer}{others}etcdtest::main!();\n"));
+        .file("tests/killed.rs", &format!("{killer}{}etcdtest::main!();\n", others.concat()));
     let arguments = ["etcdtest", "run", "--test-threads", "1", "--stress", "3", "--format", "json"];
     let ran = Ran::from(project.etcdtest(&arguments));
     assert_eq!(ran.code, Some(0), "{} {}", ran.stderr, ran.stdout);

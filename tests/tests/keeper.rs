@@ -105,17 +105,20 @@ fn a_test_has_no_descriptor_but_its_own() {
     assert!(count("annotated").starts_with("4 open"), "{}", count("annotated"));
 }
 
+/// A project whose annotated tests these are.
+fn of_one_target(name: &str, tests: &str) -> Project {
+    let harness = root().join("harness");
+    let manifest = format!(
+        "[dev-dependencies]\netcdtest = {{ path = \"{}\", default-features = false }}\n\
+         serde = {{ version = \"1\", features = [\"derive\"] }}\n\
+         [[test]]\nname = \"annotated\"\nharness = false\n",
+        harness.display()
+    );
+    Project::package(name, &manifest).with_lock().file("src/lib.rs", "").file("tests/annotated.rs", tests)
+}
+
 #[test]
 fn who_kills_the_processes_that_wait_for_a_test_costs_none_its_result() {
-    let harness = root().join("harness");
-    let project = Project::package(
-        "siblings",
-        &format!(
-            "[dev-dependencies]\netcdtest = {{ path = {harness:?}, default-features = false }}\n\
-             serde = {{ version = \"1\", features = [\"derive\"] }}\n\
-             [[test]]\nname = \"killed\"\nharness = false\n"
-        ),
-    );
     let others: Vec<_> =
         (0..20).map(|number| format!("#[etcdtest::test] fn other_{number:02}() {{}}\n")).collect();
     let killer = "#[etcdtest::test] fn kills() {\n\
@@ -124,10 +127,7 @@ fn who_kills_the_processes_that_wait_for_a_test_costs_none_its_result() {
                   let children = std::fs::read_to_string(children).unwrap();\n\
                   let others = children.split_whitespace().filter(|child| *child != own);\n\
                   let _ = std::process::Command::new(\"kill\").arg(\"-9\").args(others).status();\n}\n";
-    let project = project
-        .with_lock()
-        .file("src/lib.rs", "")
-        .file("tests/killed.rs", &format!("{killer}{}etcdtest::main!();\n", others.concat()));
+    let project = of_one_target("siblings", &format!("{killer}{}etcdtest::main!();\n", others.concat()));
     let arguments = ["etcdtest", "run", "--test-threads", "1", "--stress", "3", "--format", "json"];
     let ran = Ran::from(project.etcdtest(&arguments));
     assert_eq!(ran.code, Some(0), "{} {}", ran.stderr, ran.stdout);
@@ -135,17 +135,8 @@ fn who_kills_the_processes_that_wait_for_a_test_costs_none_its_result() {
 
 #[test]
 fn a_binary_whose_constructor_starts_a_thread_is_started_for_each_test() {
-    let harness = root().join("harness");
-    let project = Project::package(
+    let project = of_one_target(
         "constructor",
-        &format!(
-            "[dev-dependencies]\netcdtest = {{ path = {harness:?}, default-features = false }}\n\
-             serde = {{ version = \"1\", features = [\"derive\"] }}\n\
-             [[test]]\nname = \"threaded\"\nharness = false\n"
-        ),
-    );
-    let project = project.with_lock().file("src/lib.rs", "").file(
-        "tests/threaded.rs",
         "extern \"C\" fn start() { std::thread::spawn(|| std::thread::park()); }\n\
          #[used]\n#[unsafe(link_section = \".init_array\")]\nstatic START: extern \"C\" fn() = start;\n\
          #[etcdtest::test] fn one() {}\n#[etcdtest::test] fn two() {}\netcdtest::main!();\n",

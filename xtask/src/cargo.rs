@@ -9,6 +9,9 @@ use anyhow::Result;
 
 use crate::{protoc, tool};
 
+/// The variable in which the system's loader looks for dynamic libraries.
+const LIBRARY_PATH: &str = "LD_LIBRARY_PATH";
+
 /// Cargo, at the root of the checkout, with what its builds need.
 pub(crate) struct Cargo {
     variables: Vec<(String, std::ffi::OsString)>,
@@ -41,6 +44,11 @@ impl Cargo {
             {
                 command.env_remove(name);
             }
+        }
+        // Nor need what is started from here look for libraries where this package's are.
+        if let (Some(paths), Ok(own)) = (env::var_os(LIBRARY_PATH), tool::built()) {
+            let others = env::split_paths(&paths).filter(|path| !path.starts_with(&own));
+            command.envs(env::join_paths(others).ok().map(|others| (LIBRARY_PATH, others)));
         }
         command
     }

@@ -57,7 +57,7 @@ pub(super) async fn run(
     signals.abort();
     drop((ground, launcher));
     // A display that failed has said so.
-    let _ = shown.await;
+    shown.end().await;
     for part in &not_ready {
         print(&match format {
             Format::Human => not_ready_text(part),

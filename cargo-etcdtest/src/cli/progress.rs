@@ -4,9 +4,10 @@
 use std::cell::RefCell;
 use std::collections::{HashMap, HashSet};
 use std::io::{self, Write};
+use std::iter;
 use std::sync::Arc;
+use std::sync::mpsc::Receiver;
 use std::time::{Duration, Instant};
-use std::{iter, thread};
 
 use anstream::AutoStream;
 use indicatif::{MultiProgress, ProgressBar, ProgressStyle};
@@ -27,7 +28,7 @@ const COLUMN: usize = 12;
 /// How many tests under way are named below the bar.
 const NAMED: usize = 8;
 /// How often events are looked for at the most.
-const LOOK: Duration = Duration::from_millis(5);
+const LOOK: Duration = Duration::from_millis(25);
 /// How many events are shown in one piece at the most.
 const BATCH: usize = 500;
 /// From how many bytes on what is to be shown is written at once.
@@ -50,8 +51,13 @@ pub(super) trait Display {
     fn flush(&mut self) -> io::Result<()>;
 }
 
-/// Shows events until there are no more, or nobody looks.
-pub(super) fn show(mut events: mpsc::UnboundedReceiver<RunEvent>, display: &mut impl Display) {
+/// Shows events until there are no more, or nobody looks. They come to their end soon once `end` has no
+/// sender any more.
+pub(super) fn show(
+    mut events: mpsc::UnboundedReceiver<RunEvent>,
+    end: &Receiver<()>,
+    display: &mut impl Display,
+) {
     let mut shown = Instant::now();
     while let Some(event) = events.blocking_recv() {
         let more = iter::from_fn(|| events.try_recv().ok()).take(BATCH);
@@ -61,7 +67,7 @@ pub(super) fn show(mut events: mpsc::UnboundedReceiver<RunEvent>, display: &mut 
         }
         // Nobody sees more often, and each look takes time from the tests.
         if shown.elapsed() < LOOK {
-            thread::sleep(LOOK);
+            let _ = end.recv_timeout(LOOK);
         }
         shown = Instant::now();
     }

@@ -371,7 +371,7 @@ async fn execute(
     drop(events);
     // A display that failed has said so; the run itself went on without it.
     let patience = if matches!(result, Err(RunError::Interrupted(_))) { LAST_WORDS } else { Duration::MAX };
-    let _ = tokio::time::timeout(patience, shown).await;
+    let _ = tokio::time::timeout(patience, shown.end()).await;
     (result, interrupted)
 }
 

@@ -38,7 +38,7 @@ pub(super) async fn follow_run(
     let (events, shown) = display(settings, false);
     let result = follow(store, id, &events).await;
     drop(events);
-    let _ = shown.await;
+    shown.end().await;
     match result {
         Ok((summary, _)) => Ok(exit_of_summary(&summary)),
         Err(RunError::Store(error)) => Err(error.into()),
@@ -51,18 +51,35 @@ pub(super) async fn show_over(run: &Run, settings: &Settings) -> Exit {
     let (events, shown) = display(settings, false);
     tell_over(run, &events);
     drop(events);
-    let _ = shown.await;
+    shown.end().await;
     exit_of_summary(&run.summary.unwrap_or_default())
 }
 
 /// Has events be shown as the settings say, until nobody tells any more. `quiet` is whether the output
 /// of tests is shown already, as it comes.
-pub(super) fn display(settings: &Settings, quiet: bool) -> (EventSink, JoinHandle<()>) {
+pub(super) fn display(settings: &Settings, quiet: bool) -> (EventSink, Shown) {
     let (events, heard) = mpsc::unbounded_channel();
+    let (not_over, over) = std::sync::mpsc::channel();
     let (format, lines) = (settings.format, Lines::of(settings));
-    let shown = tokio::task::spawn_blocking(move || match format {
-        Format::Human => show(heard, &mut Progress::new(lines, quiet)),
-        Format::Json => show(heard, &mut Stream::default()),
+    let display = tokio::task::spawn_blocking(move || match format {
+        Format::Human => show(heard, &over, &mut Progress::new(lines, quiet)),
+        Format::Json => show(heard, &over, &mut Stream::default()),
     });
-    (events, shown)
+    (events, Shown { not_over, display })
+}
+
+/// A display of events at work.
+#[derive(Debug)]
+pub(super) struct Shown {
+    not_over: std::sync::mpsc::Sender<()>,
+    display: JoinHandle<()>,
+}
+
+impl Shown {
+    /// Waits until all has been shown, now that there are no more events. A display that failed has
+    /// said so.
+    pub(super) async fn end(self) {
+        drop(self.not_over);
+        let _ = self.display.await;
+    }
 }

@@ -111,7 +111,7 @@ impl Launch {
     ) -> Ran {
         let mut attempt = Attempt::begun(self.start.attempt, Outcome::Crashed);
         let mut starts = 0;
-        let (process, mut streams, status, stopped) = loop {
+        let (mut process, mut streams, status, stopped) = loop {
             let started = tokio::select! {
                 started = self.start(launcher) => started,
                 () = told(&mut leave, Leave::ToEnd) => return Ran::Stopped,
@@ -149,7 +149,7 @@ impl Launch {
         if stopped == Some(Stopped::Cancelled) {
             return Ran::Stopped;
         }
-        let left = settle(&process, &mut streams).await;
+        let left = settle(&mut process, &mut streams).await;
         attempt.leaky =
             (launcher.end_left_by(self.origin(), &self.start.id()).await || left) && stopped.is_none();
         let (printed, closing, Said { mut steps, attachments, outcome, .. }) = streams.end().await;
@@ -259,7 +259,7 @@ pub(super) async fn told(leave: &mut watch::Receiver<Leave>, least: Leave) {
 
 /// Waits for the ends of the streams and of the group; whoever is still there after a while
 /// is killed. Says whether there was one.
-async fn settle(process: &Process, streams: &mut Streams) -> bool {
+async fn settle(process: &mut Process, streams: &mut Streams) -> bool {
     let ends = async { tokio::join!(streams.read(), process.group_end()) };
     if timeout(LINGER, ends).await.is_ok() {
         return false;

@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::process::Command;
 
@@ -38,12 +38,13 @@ impl Starter {
         &self,
         origin: Origin,
         command: &Command,
-        [stdin, stdout, stderr]: &[OwnedFd; 3],
+        streams: [BorrowedFd<'_>; 3],
         _: impl Fn(String),
     ) -> io::Result<Started> {
         let more = (origin.kind == TestKind::Annotated).then_some(ATTEMPT_ARGUMENT);
         let mut command = tokio::process::Command::from(with_arguments(command, more));
-        command.stdin(stdin.try_clone()?).stdout(stdout.try_clone()?).stderr(stderr.try_clone()?);
+        let [stdin, stdout, stderr] = streams.map(|stream| stream.try_clone_to_owned());
+        command.stdin(stdin?).stdout(stdout?).stderr(stderr?);
         let mut child = command.process_group(0).spawn()?;
         let group = child.id().and_then(|id| Pid::from_raw(id.try_into().ok()?));
         let group = group.ok_or_else(|| io::Error::other("it ended at once"))?;
@@ -62,7 +63,7 @@ impl Starter {
         _: Pid,
         _: Origin,
         _: &Command,
-        _: &[OwnedFd; 3],
+        _: [BorrowedFd<'_>; 3],
     ) -> io::Result<Option<Started>> {
         Ok(None)
     }

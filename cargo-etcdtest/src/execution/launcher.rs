@@ -4,7 +4,7 @@ use std::collections::{HashMap, VecDeque};
 use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -150,7 +150,7 @@ impl Launcher {
         let Hatchery { starter, groups, redactor, .. } = &*self.hatchery;
         let (streams, theirs) = Streams::new(origin.kind, show, redactor)?;
         let _starting = groups.starting();
-        let started = starter.start_after(first, origin, command, &theirs).await?;
+        let started = starter.start_after(first, origin, command, theirs.streams()).await?;
         Ok(started.map(|started| (Process::new(started, groups), streams)))
     }
 
@@ -164,6 +164,7 @@ impl Launcher {
         streams: &[OwnedFd; 3],
     ) -> io::Result<Process> {
         let Hatchery { starter, groups, .. } = &*self.hatchery;
+        let streams = streams.each_ref().map(AsFd::as_fd);
         let started = starter.start(SERVICE, command, streams, |_| {}).await?;
         Ok(Process::of_service(started, groups))
     }
@@ -220,7 +221,7 @@ impl Hatchery {
         };
         let _starting = self.groups.starting();
         // Our copies of the test's ends go with this: what is left is the test's own.
-        let started = self.starter.start(origin, command, &theirs, notice).await?;
+        let started = self.starter.start(origin, command, theirs.streams(), notice).await?;
         Ok((Process::new(started, &self.groups), streams))
     }
 }

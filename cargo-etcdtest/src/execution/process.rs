@@ -24,6 +24,8 @@ pub(super) struct Process {
     ended: oneshot::Receiver<ExitStatus>,
     /// It has been waited for.
     over: bool,
+    /// Its group has no member left, and may soon be another one.
+    gone: bool,
     groups: Arc<Groups>,
 }
 
@@ -31,12 +33,12 @@ impl Process {
     /// A process that was started with a group of its own.
     pub(super) fn new((group, ended): Started, groups: &Arc<Groups>) -> Self {
         groups.enter(group);
-        Self { group, ended, over: false, groups: Arc::clone(groups) }
+        Self { group, ended, over: false, gone: false, groups: Arc::clone(groups) }
     }
 
     /// A service: unlike tests it goes on while the run is stopped by Ctrl-Z.
     pub(super) fn of_service((group, ended): Started, groups: &Arc<Groups>) -> Self {
-        Self { group, ended, over: false, groups: Arc::clone(groups) }
+        Self { group, ended, over: false, gone: false, groups: Arc::clone(groups) }
     }
 
     /// Its id, which is that of its group.
@@ -56,8 +58,10 @@ impl Process {
 
     /// Sends a signal to its group, and to itself where it has left that.
     pub(super) fn signal(&self, signal: Signal) {
-        // It may have ended by itself meanwhile.
-        let _ = kill_process_group(self.group, signal);
+        if !self.gone {
+            // It may have ended by itself meanwhile.
+            let _ = kill_process_group(self.group, signal);
+        }
         let left = |group| group != self.group;
         // Its number is its own until it has been waited for.
         if !self.over && getpgid(Some(self.group)).is_ok_and(left) {
@@ -66,10 +70,11 @@ impl Process {
     }
 
     /// Waits until its group has no member left.
-    pub(super) async fn group_end(&self) {
-        while test_kill_process_group(self.group).is_ok() {
+    pub(super) async fn group_end(&mut self) {
+        while !self.gone && test_kill_process_group(self.group).is_ok() {
             tokio::time::sleep(LOOK).await;
         }
+        self.gone = true;
     }
 }
 

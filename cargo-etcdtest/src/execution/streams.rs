@@ -4,17 +4,17 @@ use std::fs::File;
 use std::io;
 use std::mem;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::UnixStream;
 use std::pin::pin;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use etcdtest::protocol::{Event, Frame, Outcome};
 use rustix::io::{Errno, ioctl_fionbio};
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::pipe::{PipeFlags, pipe_with};
-use tokio::io::{AsyncWriteExt, Interest};
-use tokio::net::UnixStream;
-use tokio::net::unix::pipe::Receiver;
+use tokio::io::AsyncWriteExt;
+use tokio::net::unix::pipe::{Receiver, Sender};
 use tokio::time::sleep;
 
 use super::frames::{CHUNK, Frames};
@@ -56,21 +56,23 @@ struct Source {
     ended: bool,
 }
 
-/// A descriptor that the runtime watches from when it is first waited for.
+/// A pipe or a socket that the runtime watches from when it is first waited for.
 #[derive(Debug)]
 enum Watched {
-    NotYet(OwnedFd, Kind),
-    Pipe(Receiver),
-    Socket(UnixStream),
+    NotYet(OwnedFd),
+    /// Only what can be read wakes the runner: not that a socket's other end has read something.
+    Begun(Receiver),
     /// It could not be watched.
     Lost,
 }
 
-/// What a descriptor is.
-#[derive(Clone, Copy, Debug)]
-enum Kind {
-    Pipe,
-    Socket,
+/// The test's own ends of its streams.
+#[derive(Debug)]
+pub(super) struct Ends {
+    /// The socket of an annotated test, or `/dev/null`, which is the same for all.
+    input: Arc<OwnedFd>,
+    /// Standard output and standard error.
+    output: OwnedFd,
 }
 
 #[derive(Debug)]
@@ -85,27 +87,26 @@ struct Conversation {
 }
 
 impl Streams {
-    /// Streams for a test, and the test's own ends: standard input, output and error. An
-    /// annotated one has a socket for standard input. What comes out of them is kept and shown
-    /// without secrets.
+    /// Streams for a test, and the test's own ends. An annotated one has a socket for standard
+    /// input. What comes out of them is kept and shown without secrets.
     ///
     /// # Errors
     /// What the system said.
-    pub(super) fn new(kind: TestKind, show: bool, redactor: &Redactor) -> io::Result<(Self, [OwnedFd; 3])> {
-        let (conversation, stdin) = match kind {
+    pub(super) fn new(kind: TestKind, show: bool, redactor: &Redactor) -> io::Result<(Self, Ends)> {
+        let (conversation, input) = match kind {
             TestKind::Annotated => {
-                let (ours, theirs) = StdUnixStream::pair()?;
-                (Some(Conversation::new(ours.into(), redactor)?), OwnedFd::from(theirs))
+                let (ours, theirs) = UnixStream::pair()?;
+                (Some(Conversation::new(ours.into(), redactor)?), Arc::new(theirs.into()))
             }
-            TestKind::Plain => (None, OwnedFd::from(File::open("/dev/null")?)),
+            TestKind::Plain => (None, nothing()?),
         };
-        let (ours, stdout) = pipe_with(PipeFlags::CLOEXEC)?;
-        let stderr = stdout.try_clone()?;
-        let pipe = Source::new(ours, Kind::Pipe)?;
+        let (ours, output) = pipe_with(PipeFlags::CLOEXEC)?;
+        let ends = Ends { input, output };
+        let pipe = Source::new(ours)?;
         let (redacted, output) = (redactor.stream(), Output::default());
         let closing = (kind == TestKind::Plain).then(Vec::new);
         let streams = Self { pipe, redacted, output, closing, show, to_show: Vec::new(), conversation };
-        Ok((streams, [stdin, stdout, stderr]))
+        Ok((streams, ends))
     }
 
     /// Tells an annotated test to start.
@@ -138,14 +139,11 @@ impl Streams {
                 continue;
             }
             match &mut self.conversation {
-                None => self.pipe.changed(Interest::READABLE).await,
-                Some(conversation) => {
-                    let interest = conversation.interest();
-                    tokio::select! {
-                        () = self.pipe.changed(Interest::READABLE), if !self.pipe.ended => {}
-                        () = conversation.socket.changed(interest), if !conversation.socket.ended => {}
-                    }
-                }
+                None => self.pipe.changed().await,
+                Some(conversation) => tokio::select! {
+                    () = self.pipe.changed(), if !self.pipe.ended => {}
+                    () = conversation.changed(), if !conversation.socket.ended => {}
+                },
             }
         }
     }
@@ -181,7 +179,7 @@ impl Streams {
     async fn passes(&mut self, on_passed: impl FnOnce()) {
         if let Some(conversation) = &mut self.conversation {
             while !conversation.socket.ended {
-                conversation.socket.changed(Interest::READABLE).await;
+                conversation.socket.changed().await;
                 conversation.take_in();
             }
             if matches!(conversation.said.outcome, Some(Outcome::Passed | Outcome::Skipped(_))) {
@@ -246,9 +244,9 @@ impl Streams {
 }
 
 impl Source {
-    fn new(descriptor: OwnedFd, kind: Kind) -> io::Result<Self> {
+    fn new(descriptor: OwnedFd) -> io::Result<Self> {
         ioctl_fionbio(&descriptor, true)?;
-        Ok(Self { watched: Watched::NotYet(descriptor, kind), ended: false })
+        Ok(Self { watched: Watched::NotYet(descriptor), ended: false })
     }
 
     /// Reads once; `None` where there is nothing at present, or nothing any more.
@@ -262,14 +260,12 @@ impl Source {
         None
     }
 
-    /// Waits until there may be something to read, or room to write. May be dropped at any
-    /// time and begun again.
-    async fn changed(&mut self, interest: Interest) {
+    /// Waits until there may be something to read. May be dropped at any time and begun again.
+    async fn changed(&mut self) {
         self.watched.begin();
         let changed = match &self.watched {
-            Watched::Pipe(pipe) => pipe.readable().await,
-            Watched::Socket(socket) => socket.ready(interest).await.map(drop),
-            Watched::NotYet(..) | Watched::Lost => Err(io::ErrorKind::NotConnected.into()),
+            Watched::Begun(descriptor) => descriptor.readable().await,
+            Watched::NotYet(_) | Watched::Lost => Err(io::ErrorKind::NotConnected.into()),
         };
         self.ended |= changed.is_err();
     }
@@ -278,11 +274,8 @@ impl Source {
 impl Watched {
     fn begin(&mut self) {
         *self = match mem::replace(self, Self::Lost) {
-            Self::NotYet(pipe, Kind::Pipe) => {
-                Receiver::from_owned_fd_unchecked(pipe).map_or(Self::Lost, Self::Pipe)
-            }
-            Self::NotYet(socket, Kind::Socket) => {
-                UnixStream::from_std(socket.into()).map_or(Self::Lost, Self::Socket)
+            Self::NotYet(descriptor) => {
+                Receiver::from_owned_fd_unchecked(descriptor).map_or(Self::Lost, Self::Begun)
             }
             begun => begun,
         };
@@ -290,37 +283,42 @@ impl Watched {
 
     fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         match self {
-            Self::NotYet(descriptor, _) => Some(descriptor.as_fd()),
-            Self::Pipe(pipe) => Some(pipe.as_fd()),
-            Self::Socket(socket) => Some(socket.as_fd()),
+            Self::NotYet(descriptor) => Some(descriptor.as_fd()),
+            Self::Begun(descriptor) => Some(descriptor.as_fd()),
             Self::Lost => None,
         }
     }
 
     fn read(&self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::NotYet(descriptor, _) => Ok(rustix::io::read(descriptor, buffer)?),
-            Self::Pipe(pipe) => pipe.try_read(buffer),
-            Self::Socket(socket) => socket.try_read(buffer),
+            Self::NotYet(descriptor) => Ok(rustix::io::read(descriptor, buffer)?),
+            Self::Begun(descriptor) => descriptor.try_read(buffer),
             Self::Lost => Ok(0),
         }
     }
+}
 
-    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        match self {
-            Self::NotYet(descriptor, _) => {
-                Ok(send(descriptor, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL)?)
-            }
-            Self::Socket(socket) => socket.try_write(bytes),
-            Self::Pipe(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
-        }
+impl Ends {
+    /// As a process has them: standard input, output and error.
+    pub(super) fn streams(&self) -> [BorrowedFd<'_>; 3] {
+        [self.input.as_fd(), self.output.as_fd(), self.output.as_fd()]
     }
+}
+
+/// `/dev/null`, opened once.
+fn nothing() -> io::Result<Arc<OwnedFd>> {
+    static NOTHING: OnceLock<Arc<OwnedFd>> = OnceLock::new();
+    if let Some(nothing) = NOTHING.get() {
+        return Ok(Arc::clone(nothing));
+    }
+    let nothing = Arc::new(File::open("/dev/null")?.into());
+    Ok(Arc::clone(NOTHING.get_or_init(|| nothing)))
 }
 
 impl Conversation {
     fn new(socket: OwnedFd, redactor: &Redactor) -> io::Result<Self> {
         Ok(Self {
-            socket: Source::new(socket, Kind::Socket)?,
+            socket: Source::new(socket)?,
             start: Vec::new(),
             frames: Frames::default(),
             said: Said::new(redactor.clone()),
@@ -330,16 +328,27 @@ impl Conversation {
 
     /// Sends what there is room for: nearly always all of it.
     fn send(&mut self) {
-        match self.socket.watched.write(&self.start) {
+        let Some(socket) = self.socket.watched.descriptor() else { return };
+        match send(socket, &self.start, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
             Ok(length) => drop(self.start.drain(..length)),
-            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(Errno::AGAIN | Errno::INTR) => {}
             Err(_) => (self.deaf, self.socket.ended) = (true, true),
         }
     }
 
-    /// What is waited for.
-    fn interest(&self) -> Interest {
-        if self.start.is_empty() { Interest::READABLE } else { Interest::READABLE | Interest::WRITABLE }
+    /// Waits until there may be something to read, or room for what is still to be sent. May be
+    /// dropped at any time and begun again.
+    async fn changed(&mut self) {
+        let full = self.socket.watched.descriptor().filter(|_| !self.start.is_empty());
+        let room = full.map(|socket| Sender::from_owned_fd_unchecked(socket.try_clone_to_owned()?));
+        match room {
+            None => self.socket.changed().await,
+            Some(Ok(room)) => tokio::select! {
+                () = self.socket.changed() => {}
+                _ = room.writable() => {}
+            },
+            Some(Err(_)) => self.socket.ended = true,
+        }
     }
 
     /// Where a socket is closed with something unread in it, the system tells the other end.

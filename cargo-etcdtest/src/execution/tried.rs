@@ -38,6 +38,9 @@ pub(super) struct Tried {
     rules: Option<TestPolicy>,
     /// The binary that its test is in.
     binary: Option<Arc<Binary>>,
+    /// The process of its first attempt may be started as that of another one ends, by whoever sees
+    /// that first.
+    may_follow: bool,
     /// Nothing else may be executed meanwhile.
     alone: bool,
     attempts: Vec<Attempt>,
@@ -106,6 +109,8 @@ impl Tried {
             token,
             rules,
             binary: test.map(|test| Arc::clone(&test.binary)),
+            may_follow: test.is_some_and(|test| test.code.kind == TestKind::Plain)
+                && planned.is_some_and(|planned| !work.supply.has_own_services(&planned.environment)),
             alone: false,
             attempts: Vec::new(),
             outputs: Vec::new(),
@@ -212,13 +217,8 @@ impl Tried {
 
     /// Whether its process may be started as that of another one ends, by whoever sees that
     /// first.
-    pub(super) fn may_follow(&self, work: &Work) -> bool {
-        let planned = work.plan.unit(self.index);
-        let test = planned.and_then(|planned| Some((planned, work.tests.get(&planned.test)?)));
-        self.is_fresh()
-            && test.is_some_and(|(planned, test)| {
-                test.code.kind == TestKind::Plain && !work.supply.has_own_services(&planned.environment)
-            })
+    pub(super) fn may_follow(&self) -> bool {
+        self.is_fresh() && self.may_follow
     }
 
     /// The next attempt, in its place among others. `on` hears what it lets others begin.

@@ -72,23 +72,23 @@ pub(super) fn annotated(
 /// The ending of a plain libtest test: exit code and closing line, which is looked for in the
 /// end of what was printed, secrets included, must agree.
 pub(super) fn plain(status: ExitStatus, printed: &str, output: &AttemptOutput) -> Ending {
-    static CLOSING_LINE: LazyLock<Regex> = LazyLock::new(|| {
-        Regex::new(r"(?m)^test result: (ok|FAILED)\. (\d+) passed; (\d+) failed; .*$")
-            .expect("it is well formed")
-    });
     // What runs at the exit of a process may print something after it.
-    let closing = CLOSING_LINE.captures_iter(printed).last();
-    let counts = closing.map(|found| (found[1].to_owned(), found[2].to_owned(), found[3].to_owned()));
-    let counts =
-        counts.as_ref().map(|(word, passed, failed)| (word.as_str(), passed.as_str(), failed.as_str()));
-    match (status.code(), counts) {
-        (Some(0), Some(("ok", "1", "0"))) => Ending::passed(),
-        (Some(0), Some((_, "0", "0"))) => {
+    match (status.code(), printed.lines().rev().find_map(closing_line)) {
+        (Some(0), Some(("ok", 1, 0))) => Ending::passed(),
+        (Some(0), Some((_, 0, 0))) => {
             Ending::crashed("the binary ran no test of this name: it lists other tests than it runs".into())
         }
         (Some(101), Some(("FAILED", _, _))) => failed_plainly(output),
         _ => Ending::crashed(format!("its process {}", ended_early(status, output))),
     }
+}
+
+/// What libtest says at its end: in a word, and how many passed and failed.
+fn closing_line(line: &str) -> Option<(&str, u64, u64)> {
+    let (word, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let (passed, counts) = counts.split_once(" passed; ")?;
+    let (failed, _) = counts.split_once(" failed; ")?;
+    Some((word, passed.parse().ok()?, failed.parse().ok()?))
 }
 
 /// The panic's message and place, out of what the default panic hook prints.

@@ -212,11 +212,10 @@ pub async fn execute(
                     users.remove(lane);
                 }
                 Opening::After(first) => {
-                    let follows = |next: &Tried| next.may_follow(work);
                     if !stopped
                         && !suspended
                         && lanes.waiting().len() > policy.lanes.get()
-                        && let Some((needs, unit)) = lanes.begin_early(follows)
+                        && let Some((needs, unit)) = lanes.begin_early(Tried::may_follow)
                     {
                         running.insert(unit.index);
                         users.add(lane);

@@ -279,6 +279,10 @@ impl UnitResult {
     /// Where it is too large for a record: leaves out steps and most of the messages, of the
     /// last attempt only if that of the others is not enough.
     pub fn shorten(&mut self) {
+        let is_bare = |attempt: &Attempt| attempt.steps.is_empty() && attempt.message.is_none();
+        if self.attempts.iter().all(is_bare) {
+            return;
+        }
         let last = self.attempts.len().saturating_sub(1);
         for range in [0..last, last..self.attempts.len()] {
             if self.size() <= Self::LARGEST {

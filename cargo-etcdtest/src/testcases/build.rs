@@ -1,6 +1,6 @@
 //! Building test binaries with cargo.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::ffi::OsString;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
@@ -319,12 +319,16 @@ impl Assembly<'_> {
         });
         let linked: BTreeSet<&Utf8Path> = linked.collect();
         let inherited = std::env::var_os(LIBRARY_PATH).unwrap_or_default();
+        let inherited = std::env::split_paths(&inherited).filter(|path| !path.as_os_str().is_empty());
         let paths = linked
             .into_iter()
             .map(Into::into)
             .chain([artifacts.into(), artifacts.join("deps").into()])
             .chain(self.rust_libraries.clone())
-            .chain(std::env::split_paths(&inherited).filter(|path| !path.as_os_str().is_empty()));
+            .chain(inherited);
+        // Each that is named costs every process some twenty looks for files, even the second time.
+        let mut seen = HashSet::new();
+        let paths = paths.filter(|path: &PathBuf| seen.insert(path.clone()));
         std::env::join_paths(paths).ok()
     }
 }

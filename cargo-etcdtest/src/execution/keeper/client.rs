@@ -3,9 +3,8 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io::{self, IoSlice};
-use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd};
+use std::io;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -16,16 +15,11 @@ use std::time::{Duration, Instant};
 
 use etcdtest::protocol::ATTEMPT_VARIABLE;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::{Errno, ioctl_fionbio};
-use rustix::net::{
-    AddressFamily, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, Shutdown, SocketFlags,
-    SocketType, recv, send, sendmsg, shutdown, socketpair,
-};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{
     Pid, Signal, WaitOptions, getpid, kill_process, kill_process_group, set_child_subreaper, waitpid,
 };
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::process::Child;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::oneshot;
@@ -33,8 +27,9 @@ use tokio::task::JoinHandle;
 use tokio::time::{sleep, timeout};
 
 use super::ARGUMENT;
+use super::channel::{Channel, is_of_the_dead};
 use super::lost::{Lost, Moment};
-use super::message::{REPLY, Reply, Request};
+use super::message::{MAX_REPLY, Reply, encode_request, encode_withdrawal};
 use super::orphans::{children, has_variable};
 use crate::config::CREDENTIALS;
 use crate::execution::process::Started;
@@ -77,8 +72,8 @@ pub(super) type Known = Arc<Mutex<HashSet<Pid>>>;
 /// One keeper process, from its start to its end.
 #[derive(Debug)]
 pub(super) struct Life {
-    /// Of whole packets, whatever its type is called.
-    socket: UnixStream,
+    /// Of whole packets.
+    socket: Channel,
     pid: Option<Pid>,
     /// The list of its children, where the system keeps one.
     children: Option<File>,
@@ -250,7 +245,6 @@ impl Life {
         set_child_subreaper(Some(getpid()))?;
         let (ours, theirs) =
             socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
-        ioctl_fionbio(&ours, true)?;
         let mut command = tokio::process::Command::new(program);
         // Whatever it starts inherits its variables. It is no attempt's itself, even if the runner is.
         for variable in CREDENTIALS.into_iter().chain([ATTEMPT_VARIABLE]) {
@@ -269,8 +263,7 @@ impl Life {
             let pid = pid.as_raw_nonzero();
             File::open(format!("/proc/{pid}/task/{pid}/children")).ok()
         });
-        let socket = UnixStream::from_std(ours.into())?;
-        Ok((Self { socket, pid, children, state: Mutex::default(), known }, child))
+        Ok((Self { socket: Channel::new(ours)?, pid, children, state: Mutex::default(), known }, child))
     }
 
     /// Asks for a process; `None` where the keeper died before it answered.
@@ -293,9 +286,8 @@ impl Life {
             id
         };
         let packet =
-            Request::encode(id, after, command).inspect_err(|_| drop(self.locked().starting.remove(&id)))?;
-        let sent = self.socket.async_io(Interest::WRITABLE, || send_with(&self.socket, &packet, &streams));
-        match sent.await {
+            encode_request(id, after, command).inspect_err(|_| drop(self.locked().starting.remove(&id)))?;
+        match self.socket.send(&packet, &streams).await {
             Err(error) if !is_of_the_dead(&error) => {
                 self.locked().starting.remove(&id);
                 Err(error)
@@ -384,12 +376,12 @@ impl Life {
     }
 
     fn close(&self) {
-        let _ = shutdown(&self.socket, Shutdown::Both);
+        self.socket.close();
     }
 
     /// Takes in what the keeper says, to its end, and then over what it left.
     async fn read(self: Arc<Self>, mut child: Child) {
-        let mut packet = [0; REPLY];
+        let mut packet = [0; MAX_REPLY];
         loop {
             let Ok(ready) = timeout(SILENCE, self.socket.readable()).await else {
                 if let Some(keeper) = self.pid {
@@ -400,13 +392,8 @@ impl Life {
             if ready.is_err() {
                 break;
             }
-            let receive = || Ok(recv(&self.socket, &mut packet, RecvFlags::empty())?);
-            match self.socket.try_io(Interest::READABLE, receive) {
-                Ok((1.., _)) => {
-                    if let Some(reply) = Reply::decode(&packet) {
-                        self.hear(reply);
-                    }
-                }
+            match self.socket.try_read(&mut packet) {
+                Ok(length @ 1..) => self.hear(&packet[..length]),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 // That it died before it had read everything is told first, and then what it said.
@@ -431,8 +418,15 @@ impl Life {
         drop(starting);
     }
 
-    fn hear(&self, reply: Reply) {
+    fn hear(&self, packet: &[u8]) {
+        // Whoever hears of an end finds what was started with it among those that run.
         let mut state = self.locked();
+        for reply in Reply::decode_all(packet) {
+            self.take_in(&mut state, reply);
+        }
+    }
+
+    fn take_in(&self, state: &mut State, reply: Reply) {
         match reply {
             Reply::Started { id, pid } => {
                 let (sender, ended) = oneshot::channel();
@@ -483,24 +477,9 @@ impl Drop for Withdrawal<'_> {
     fn drop(&mut self) {
         if self.life.locked().starting.contains_key(&self.id) {
             // A keeper whose socket is full is asked for so much that it hears of the end first.
-            let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
-            let _ = send(&self.life.socket, &Request::withdrawal(self.id), flags);
+            let _ = self.life.socket.try_send(&encode_withdrawal(self.id), &[]);
         }
     }
-}
-
-/// Sends bytes, and with the first of them descriptors.
-pub(super) fn send_with(socket: impl AsFd, bytes: &[u8], streams: &[BorrowedFd<'_>]) -> io::Result<()> {
-    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
-    let mut control = SendAncillaryBuffer::new(&mut space);
-    control.push(SendAncillaryMessage::ScmRights(streams));
-    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL)?;
-    Ok(())
-}
-
-/// Whether this is what the system says of a socket whose other end is gone.
-pub(super) fn is_of_the_dead(error: &io::Error) -> bool {
-    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 /// Waits for a child of this process that it did not start itself.

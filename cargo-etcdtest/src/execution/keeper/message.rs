@@ -1,8 +1,9 @@
 //! What the runner and its keeper say to each other.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::{CStr, OsStr};
 use std::io;
-use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, absolute};
 use std::process::Command;
 
 use rustix::process::Pid;
@@ -10,29 +11,39 @@ use rustix::process::Pid;
 /// The largest request, in bytes.
 pub(super) const MAX_REQUEST: usize = 256 << 10;
 /// The size of every reply, in bytes.
-pub(super) const REPLY: usize = 13;
+const REPLY: usize = 13;
+/// The largest packet of replies: that a process has ended, and what became of the one that comes
+/// after it.
+pub(super) const MAX_REPLY: usize = 2 * REPLY;
 
 /// Asks for a process, in a group of its own.
 ///
 /// It travels as the id, the process that it comes after (0 for none), and then texts that
-/// each end with a zero byte, which no argument of a process can contain: program, folder,
-/// number of arguments, the arguments, and each variable as `NAME=VALUE`, or `NAME` alone
-/// where it is taken away. An id without anything takes the request of that id back.
+/// each end with a zero byte, which no argument of a process can contain: folder, number of
+/// arguments, the arguments, of which the first is the program, and each variable that is not
+/// the keeper's own, as `NAME=VALUE`, or `NAME` alone where it is taken away. An id without
+/// anything takes the request of that id back.
 #[derive(Debug)]
-pub(super) struct Request {
+pub(super) struct Request<'a> {
     /// What the answer calls it by.
     pub(super) id: u64,
     /// Start it when this process of the keeper has ended with success, and only then.
     pub(super) after: Option<Pid>,
-    /// What to start.
-    pub(super) command: Command,
+    /// Where it is started.
+    pub(super) folder: &'a CStr,
+    /// Its program.
+    pub(super) program: &'a CStr,
+    /// Its arguments, of which the program is the first.
+    pub(super) arguments: Vec<&'a CStr>,
+    /// How its variables differ from the keeper's.
+    pub(super) variables: Vec<&'a CStr>,
 }
 
 /// What the runner asks.
 #[derive(Debug)]
-pub(super) enum Asked {
+pub(super) enum Asked<'a> {
     /// To start a process.
-    Start(Box<Request>),
+    Start(Request<'a>),
     /// Not to start the process of this id, unless it runs already.
     Withdraw(u64),
 }
@@ -49,77 +60,73 @@ pub(super) enum Reply {
     Ended { pid: i32, status: i32 },
 }
 
-impl Request {
-    /// The packet for a process.
-    ///
-    /// # Errors
-    /// A part of it contains a zero byte.
-    pub(super) fn encode(id: u64, after: Option<Pid>, command: &Command) -> io::Result<Vec<u8>> {
-        let mut packet = Self::withdrawal(id).to_vec();
-        packet.extend(Pid::as_raw(after).to_le_bytes());
-        let mut push = |parts: &[&OsStr]| {
-            for part in parts {
-                if part.as_bytes().contains(&0) {
-                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in an argument"));
-                }
-                packet.extend(part.as_bytes());
+/// The packet that asks for a process.
+///
+/// # Errors
+/// A part of it contains a zero byte.
+pub(super) fn encode_request(id: u64, after: Option<Pid>, command: &Command) -> io::Result<Vec<u8>> {
+    let mut packet = encode_withdrawal(id).to_vec();
+    packet.extend(Pid::as_raw(after).to_le_bytes());
+    let mut push = |parts: &[&OsStr]| {
+        for part in parts {
+            if part.as_bytes().contains(&0) {
+                return Err(io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in an argument"));
             }
-            packet.push(0);
-            Ok(())
-        };
-        push(&[command.get_program()])?;
-        push(&[command.get_current_dir().map_or(OsStr::new("."), |folder| folder.as_os_str())])?;
-        push(&[OsStr::new(&command.get_args().len().to_string())])?;
-        for argument in command.get_args() {
-            push(&[argument])?;
+            packet.extend(part.as_bytes());
         }
-        for (name, value) in command.get_envs() {
-            match value {
-                Some(value) => push(&[name, OsStr::new("="), value])?,
-                None => push(&[name])?,
-            }
+        packet.push(0);
+        Ok(())
+    };
+    // The keeper's own may be any.
+    push(&[absolute(command.get_current_dir().unwrap_or(Path::new(".")))?.as_os_str()])?;
+    push(&[OsStr::new(&(1 + command.get_args().len()).to_string())])?;
+    push(&[command.get_program()])?;
+    for argument in command.get_args() {
+        push(&[argument])?;
+    }
+    for (name, value) in command.get_envs() {
+        match value {
+            Some(value) => push(&[name, OsStr::new("="), value])?,
+            None => push(&[name])?,
         }
-        Ok(packet)
     }
-
-    /// The packet that takes a request back.
-    pub(super) fn withdrawal(id: u64) -> [u8; 8] {
-        id.to_le_bytes()
-    }
+    Ok(packet)
 }
 
-impl Asked {
+/// The packet that takes a request back.
+pub(super) fn encode_withdrawal(id: u64) -> [u8; 8] {
+    id.to_le_bytes()
+}
+
+impl<'a> Asked<'a> {
     /// Reads a packet; `None` where it is none.
-    pub(super) fn decode(packet: &[u8]) -> Option<Self> {
+    pub(super) fn decode(packet: &'a [u8]) -> Option<Self> {
         let (id, rest) = packet.split_first_chunk()?;
         let id = u64::from_le_bytes(*id);
         if rest.is_empty() {
             return Some(Self::Withdraw(id));
         }
-        let (after, texts) = rest.split_first_chunk()?;
+        let (after, mut rest) = rest.split_first_chunk()?;
         let after = Pid::from_raw(i32::from_le_bytes(*after));
-        let mut texts = texts.strip_suffix(&[0])?.split(|byte| *byte == 0);
-        let mut command = Command::new(OsStr::from_bytes(texts.next()?));
-        command.current_dir(OsStr::from_bytes(texts.next()?));
-        let arguments: usize = std::str::from_utf8(texts.next()?).ok()?.parse().ok()?;
-        for _ in 0..arguments {
-            command.arg(OsStr::from_bytes(texts.next()?));
+        let mut text = || {
+            let text = CStr::from_bytes_until_nul(rest).ok()?;
+            rest = &rest[text.count_bytes() + 1..];
+            Some(text)
+        };
+        let folder = text()?;
+        let count: usize = text()?.to_str().ok()?.parse().ok()?;
+        let mut arguments = Vec::new();
+        for _ in 0..count {
+            arguments.push(text()?);
         }
-        for text in texts {
-            // A name may begin with the sign, but does not contain it elsewhere.
-            match text.iter().skip(1).position(|byte| *byte == b'=') {
-                Some(end) => {
-                    command.env(OsStr::from_bytes(&text[..=end]), OsStr::from_bytes(&text[end + 2..]))
-                }
-                None => command.env_remove(OsString::from_vec(text.to_vec())),
-            };
-        }
-        Some(Self::Start(Box::new(Request { id, after, command })))
+        let program = *arguments.first()?;
+        let variables = std::iter::from_fn(&mut text).collect();
+        rest.is_empty().then_some(Self::Start(Request { id, after, folder, program, arguments, variables }))
     }
 }
 
 impl Reply {
-    /// The packet.
+    /// Its part of a packet.
     pub(super) fn encode(self) -> [u8; REPLY] {
         let (kind, id, value) = match self {
             Self::Started { id, pid } => (b'S', id, pid),
@@ -132,9 +139,13 @@ impl Reply {
         packet
     }
 
-    /// Reads a packet; `None` where it is none.
-    pub(super) fn decode(packet: &[u8]) -> Option<Self> {
-        let (kind, rest) = packet.split_first()?;
+    /// Reads the replies of a packet.
+    pub(super) fn decode_all(packet: &[u8]) -> impl Iterator<Item = Self> {
+        packet.chunks(REPLY).filter_map(Self::decode)
+    }
+
+    fn decode(part: &[u8]) -> Option<Self> {
+        let (kind, rest) = part.split_first()?;
         let (id, value) = rest.split_first_chunk()?;
         let (id, value) = (u64::from_le_bytes(*id), i32::from_le_bytes(value.try_into().ok()?));
         Some(match kind {
@@ -153,21 +164,29 @@ mod tests {
     #[test]
     fn a_request_reads_back_as_written() {
         let mut command = Command::new("/bin/test");
-        command.args(["", "a b", "c=d"]).current_dir("/tmp");
-        command.arg(OsString::from_vec(vec![0xff])).env("A", "b=c").env("EMPTY", "").env_remove("GONE");
+        command.args(["", "a b", "c=d"]).arg(OsStr::from_bytes(&[0xff])).current_dir("/tmp");
+        command.env("A", "b=c").env("EMPTY", "").env_remove("GONE");
         let after = Pid::from_raw(4_711);
-        let packet = Request::encode(7, after, &command).unwrap();
+        let packet = encode_request(7, after, &command).unwrap();
         let Some(Asked::Start(read)) = Asked::decode(&packet) else { panic!("{packet:?}") };
         assert_eq!((read.id, read.after), (7, after));
-        assert_eq!(format!("{:?}", read.command), format!("{command:?}"));
-        assert!(read.command.get_args().eq(command.get_args()));
-        assert!(read.command.get_envs().eq(command.get_envs()));
-        assert_eq!(read.command.get_current_dir(), command.get_current_dir());
+        assert_eq!((read.folder, read.program), (c"/tmp", c"/bin/test"));
+        assert_eq!(read.arguments, [c"/bin/test", c"", c"a b", c"c=d", c"\xff"]);
+        assert_eq!(read.variables, [c"A=b=c", c"EMPTY=", c"GONE"]);
+    }
+
+    #[test]
+    fn a_process_without_a_folder_is_started_where_the_runner_is() {
+        let packet = encode_request(7, None, &Command::new("test")).unwrap();
+        let Some(Asked::Start(read)) = Asked::decode(&packet) else { panic!("{packet:?}") };
+        let here = std::env::current_dir().unwrap();
+        assert_eq!(OsStr::from_bytes(read.folder.to_bytes()), here);
     }
 
     #[test]
     fn a_withdrawal_reads_back_as_written() {
-        let read = Asked::decode(&Request::withdrawal(7));
+        let packet = encode_withdrawal(7);
+        let read = Asked::decode(&packet);
         assert!(matches!(read, Some(Asked::Withdraw(7))), "{read:?}");
     }
 
@@ -178,9 +197,8 @@ mod tests {
             Reply::NotStarted { id: 1, errno: 2 },
             Reply::Ended { pid: i32::MAX, status: 0x8b },
         ];
-        for reply in replies {
-            assert_eq!(Reply::decode(&reply.encode()), Some(reply));
-        }
+        let packet: Vec<u8> = replies.iter().flat_map(|reply| reply.encode()).collect();
+        assert_eq!(Reply::decode_all(&packet).collect::<Vec<_>>(), replies);
     }
 
     #[test]
@@ -189,11 +207,12 @@ mod tests {
             &b""[..],
             b"\0\0\0",
             b"\0\0\0\0\0\0\0\0\0",
-            b"\0\0\0\0\0\0\0\0\0\0\0\0a\0b\x009\0c\0",
+            b"\0\0\0\0\0\0\0\0\0\0\0\0a\x009\0c\0",
+            b"\0\0\0\0\0\0\0\0\0\0\0\0a\x001\0c\0torn",
             &[b'Z'; REPLY],
         ] {
             assert!(Asked::decode(packet).is_none(), "{packet:?}");
-            assert!(Reply::decode(packet).is_none(), "{packet:?}");
+            assert_eq!(Reply::decode_all(packet).count(), 0, "{packet:?}");
         }
     }
 }

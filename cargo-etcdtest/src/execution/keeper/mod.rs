@@ -10,11 +10,13 @@
 //! socket as standard input; each message is one packet, and a request carries the
 //! descriptors of the process's three streams.
 
+mod channel;
 mod client;
 mod lost;
 mod message;
 mod orphans;
 mod serve;
+mod spawn;
 mod starter;
 mod zygote;
 

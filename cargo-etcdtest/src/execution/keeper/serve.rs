@@ -7,7 +7,6 @@ use std::io::{self, IoSliceMut, Read};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -21,11 +20,10 @@ use rustix::process::{Pid, Signal, WaitOptions, getpid, set_child_subreaper, wai
 use super::ARGUMENT;
 use super::message::{Asked, MAX_REQUEST, Reply, Request};
 use super::orphans::end_all_children;
+use super::spawn::Spawner;
 
 /// What stands beside the signal in a status.
 const CORE_DUMPED: i32 = 0x80;
-/// How many requests are answered before ended processes are looked for again.
-const BATCH: usize = 16;
 /// What a test may send to make the keeper end or stop, and what a terminal may send.
 const IGNORED: [Signal; 11] = [
     Signal::HUP,
@@ -41,8 +39,21 @@ const IGNORED: [Signal; 11] = [
     Signal::XCPU,
 ];
 
-/// What is to be started when a process has ended, by that one's id.
-type Successors = HashMap<i32, (Request, Vec<OwnedFd>)>;
+/// What starts, and is to be started.
+struct Keeper {
+    spawner: Spawner,
+    /// The packet that was received last.
+    packet: Vec<u8>,
+    /// What is to be started when a process has ended, by that one's id.
+    successors: HashMap<i32, Successor>,
+}
+
+/// A request whose time has not come.
+struct Successor {
+    id: u64,
+    packet: Vec<u8>,
+    streams: [OwnedFd; 3],
+}
 
 /// What this process came to as the keeper, where its arguments say that it is one.
 ///
@@ -71,26 +82,22 @@ fn serve(folder: Option<PathBuf>) -> io::Result<()> {
     signal_hook::low_level::pipe::register(Signal::CHILD.as_raw(), wake)?;
 
     let socket = io::stdin();
-    let mut packet = vec![0; MAX_REQUEST];
-    let mut successors = Successors::new();
-    while answer(&socket, &mut packet, &mut successors) {
+    let mut keeper = Keeper::new()?;
+    loop {
         let mut ready =
             [PollFd::new(&socket, PollFlags::IN), PollFd::from_borrowed_fd(woken.as_fd(), PollFlags::IN)];
-        // Whatever it says, both are looked at.
-        let _ = poll(&mut ready, None);
-        // First the wake-up, then the processes: who ends in between wakes again.
-        while (&woken).read(&mut [0; 64]).is_ok_and(|length| length > 0) {}
-        while let Some(ended) = next_end() {
-            let Reply::Ended { pid, status } = ended else { continue };
-            let next = successors.remove(&pid).map(|(request, streams)| {
-                if status == 0 { start(request, streams) } else { not_started(request.id) }
-            });
-            tell(&socket, ended);
-            // Only now: were this process killed in between, the system would tell the runner.
-            let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
-            if let Some(next) = next {
-                tell(&socket, next);
-            }
+        if poll(&mut ready, None).is_err() {
+            // Interrupted: what has come is still there.
+            continue;
+        }
+        let [asked, ended] = ready.map(|ready| !ready.revents().is_empty());
+        if ended {
+            // First the wake-up, then the processes: who ends in between wakes again.
+            let _ = (&woken).read(&mut [0; 64]);
+            keeper.tell_ends(&socket);
+        }
+        if asked && !keeper.answer(&socket) {
+            break;
         }
     }
     end_all_children();
@@ -112,33 +119,50 @@ fn close_strays() {
     }
 }
 
-/// A process that has ended and is not reaped yet.
-fn next_end() -> Option<Reply> {
+/// A process that has ended and is not reaped yet, and its status.
+fn next_end() -> Option<(i32, i32)> {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    let (pid, status) = match waitid(Id::All, flags) {
-        Ok(WaitStatus::Exited(pid, code)) => (pid.as_raw(), code << 8),
+    match waitid(Id::All, flags) {
+        Ok(WaitStatus::Exited(pid, code)) => Some((pid.as_raw(), code << 8)),
         Ok(WaitStatus::Signaled(pid, signal, core)) => {
-            (pid.as_raw(), signal as i32 | if core { CORE_DUMPED } else { 0 })
+            Some((pid.as_raw(), signal as i32 | if core { CORE_DUMPED } else { 0 }))
         }
-        // One that was ended by a signal without a name, or nobody.
-        _ => {
+        Ok(_) | Err(nix::errno::Errno::ECHILD) => None,
+        // One that was ended by a signal without a name.
+        Err(_) => {
             let (pid, status) = wait(WaitOptions::NOHANG).ok()??;
-            (pid.as_raw_nonzero().get(), status.as_raw())
+            Some((number(pid), status.as_raw()))
         }
-    };
-    Some(Reply::Ended { pid, status })
+    }
 }
 
-/// Answers what was asked until now; false where nobody will ask again.
-fn answer(socket: &impl AsFd, packet: &mut [u8], successors: &mut Successors) -> bool {
-    for _ in 0..BATCH {
+impl Keeper {
+    fn new() -> io::Result<Self> {
+        let (packet, successors) = (vec![0; MAX_REQUEST], HashMap::new());
+        Ok(Self { spawner: Spawner::new()?, packet, successors })
+    }
+
+    /// Tells of all processes that have ended, and starts what comes after them.
+    fn tell_ends(&mut self, socket: &impl AsFd) {
+        while let Some((pid, status)) = next_end() {
+            let next = self
+                .successors
+                .remove(&pid)
+                .map(|next| if status == 0 { self.start_successor(&next) } else { not_started(next.id) });
+            tell(socket, [Reply::Ended { pid, status }].into_iter().chain(next));
+            // Only now: were this process killed in between, the system would tell the runner.
+            let _ = waitpid(Pid::from_raw(pid), WaitOptions::NOHANG);
+        }
+    }
+
+    /// Answers what was asked; false where nobody will ask again.
+    fn answer(&mut self, socket: &impl AsFd) -> bool {
         let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(3))];
         let mut control = RecvAncillaryBuffer::new(&mut space);
         let flags = RecvFlags::DONTWAIT | RecvFlags::CMSG_CLOEXEC;
-        let length = match recvmsg(socket, &mut [IoSliceMut::new(packet)], &mut control, flags) {
+        let length = match recvmsg(socket, &mut [IoSliceMut::new(&mut self.packet)], &mut control, flags) {
             Ok(message) if message.bytes > 0 => message.bytes,
-            Err(Errno::INTR) => continue,
-            Err(Errno::AGAIN) => return true,
+            Err(Errno::AGAIN | Errno::INTR) => return true,
             Ok(_) | Err(_) => return false,
         };
         let streams: Vec<OwnedFd> = control
@@ -149,34 +173,53 @@ fn answer(socket: &impl AsFd, packet: &mut [u8], successors: &mut Successors) ->
             })
             .flatten()
             .collect();
-        let reply = match Asked::decode(&packet[..length]) {
-            Some(Asked::Start(request)) => match request.after {
-                None => start(*request, streams),
-                Some(first) if runs(first) && !successors.contains_key(&first.as_raw_nonzero().get()) => {
-                    successors.insert(first.as_raw_nonzero().get(), (*request, streams));
-                    continue;
+        let packet = &self.packet[..length];
+        let reply = match (Asked::decode(packet), <[OwnedFd; 3]>::try_from(streams)) {
+            (Some(Asked::Start(request)), Ok(streams)) => match request.after {
+                None => self.start(&request, &streams),
+                Some(first) if runs(first) && !self.successors.contains_key(&number(first)) => {
+                    let next = Successor { id: request.id, packet: packet.to_vec(), streams };
+                    self.successors.insert(number(first), next);
+                    return true;
                 }
                 Some(_) => not_started(request.id),
             },
-            Some(Asked::Withdraw(id)) => {
-                let Some((_, (request, _))) =
-                    successors.extract_if(|_, (request, _)| request.id == id).next()
-                else {
-                    continue;
-                };
-                not_started(request.id)
+            (Some(Asked::Start(request)), Err(_)) => {
+                Reply::NotStarted { id: request.id, errno: Errno::BADF.raw_os_error() }
             }
-            None => continue,
+            (Some(Asked::Withdraw(id)), _) => {
+                let Some((_, next)) = self.successors.extract_if(|_, next| next.id == id).next() else {
+                    return true;
+                };
+                not_started(next.id)
+            }
+            (None, _) => return true,
         };
-        tell(socket, reply);
+        tell(socket, [reply]);
+        true
     }
-    true
+
+    fn start_successor(&self, next: &Successor) -> Reply {
+        match Asked::decode(&next.packet) {
+            Some(Asked::Start(request)) => self.start(&request, &next.streams),
+            // It was read when it came.
+            _ => not_started(next.id),
+        }
+    }
+
+    fn start(&self, request: &Request<'_>, streams: &[OwnedFd; 3]) -> Reply {
+        let id = request.id;
+        match self.spawner.spawn(request, streams) {
+            Ok(pid) => Reply::Started { id, pid: pid.as_raw() },
+            Err(error) => Reply::NotStarted { id, errno: error as i32 },
+        }
+    }
 }
 
 /// Whether this is a child that has not ended.
 fn runs(child: Pid) -> bool {
     let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
-    let child = nix::unistd::Pid::from_raw(child.as_raw_nonzero().get());
+    let child = nix::unistd::Pid::from_raw(number(child));
     matches!(waitid(Id::Pid(child), flags), Ok(WaitStatus::StillAlive))
 }
 
@@ -184,25 +227,15 @@ fn not_started(id: u64) -> Reply {
     Reply::NotStarted { id, errno: Errno::CANCELED.raw_os_error() }
 }
 
-fn start(request: Request, streams: Vec<OwnedFd>) -> Reply {
-    let Request { id, mut command, .. } = request;
-    let Ok([stdin, stdout, stderr]) = <[OwnedFd; 3]>::try_from(streams) else {
-        return Reply::NotStarted { id, errno: Errno::BADF.raw_os_error() };
-    };
-    match command.stdin(stdin).stdout(stdout).stderr(stderr).process_group(0).spawn() {
-        Ok(child) => {
-            let pid = Pid::from_child(&child).as_raw_nonzero().get();
-            Reply::Started { id, pid }
-        }
-        Err(error) => {
-            Reply::NotStarted { id, errno: error.raw_os_error().unwrap_or(Errno::INVAL.raw_os_error()) }
-        }
-    }
+fn number(pid: Pid) -> i32 {
+    pid.as_raw_nonzero().get()
 }
 
-fn tell(socket: &impl AsFd, reply: Reply) {
+/// Tells in one packet.
+fn tell(socket: &impl AsFd, replies: impl IntoIterator<Item = Reply>) {
+    let packet: Vec<u8> = replies.into_iter().flat_map(Reply::encode).collect();
     // A runner that is gone is noticed by the next request.
-    while send(socket, &reply.encode(), SendFlags::NOSIGNAL) == Err(Errno::INTR) {}
+    while send(socket, &packet, SendFlags::NOSIGNAL) == Err(Errno::INTR) {}
 }
 
 #[cfg(test)]
@@ -229,7 +262,7 @@ mod tests {
             return;
         }
         let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], None);
-        answer(&socket, &mut vec![0; MAX_REQUEST], &mut Successors::new());
+        super::Keeper::new().unwrap().answer(&socket);
         match std::env::var("KEEPER_FOLDER").as_deref() {
             Ok("late") => drop(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)),
             Ok("last") => drop(waitid(Id::All, WaitPidFlag::WEXITED)),

@@ -2,7 +2,7 @@
 
 use std::io;
 use std::num::NonZeroUsize;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -52,10 +52,10 @@ impl Starter {
         &self,
         origin: Origin,
         command: &Command,
-        streams: &[OwnedFd; 3],
+        streams: [BorrowedFd<'_>; 3],
         notice: impl Fn(String),
     ) -> io::Result<Started> {
-        let (keeper, streams) = (self.keeper(origin), streams.each_ref().map(AsFd::as_fd));
+        let keeper = self.keeper(origin);
         if origin.kind == TestKind::Plain {
             return keeper.spawn(command, streams).await;
         }
@@ -79,9 +79,9 @@ impl Starter {
         first: Pid,
         origin: Origin,
         command: &Command,
-        streams: &[OwnedFd; 3],
+        streams: [BorrowedFd<'_>; 3],
     ) -> io::Result<Option<Started>> {
-        self.keeper(origin).spawn_after(first, command, streams.each_ref().map(AsFd::as_fd)).await
+        self.keeper(origin).spawn_after(first, command, streams).await
     }
 
     /// Ends what this attempt has left to its keeper, and says whether there was anything.

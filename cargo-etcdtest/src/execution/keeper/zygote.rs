@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::os::unix::net::UnixStream as StdUnixStream;
+use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
 use std::process::{Command, ExitStatus};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -13,12 +13,11 @@ use std::time::Duration;
 
 use etcdtest::protocol::{Fork, ZYGOTE_ARGUMENT, ZygoteEvent};
 use rustix::process::{Pid, Signal, kill_process, kill_process_group};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 
-use super::client::{Keeper, Life, SILENCE, is_of_the_dead, send_with};
+use super::channel::{Channel, is_of_the_dead};
+use super::client::{Keeper, Life, SILENCE};
 use super::orphans::end_holders;
 use crate::execution::frames::Frames;
 use crate::execution::process::{Started, with_arguments};
@@ -56,7 +55,7 @@ pub(in crate::execution) enum Forked {
 /// One zygote, from its start to its end.
 #[derive(Debug)]
 struct Zygote {
-    socket: UnixStream,
+    socket: Channel,
     pid: Pid,
     state: Mutex<State>,
 }
@@ -122,14 +121,13 @@ impl Zygote {
         keeper: &Keeper,
         binary: &Command,
     ) -> io::Result<Result<(Arc<Self>, Vec<String>), String>> {
-        let (ours, theirs) = StdUnixStream::pair()?;
-        ours.set_nonblocking(true)?;
+        let (ours, theirs) = UnixStream::pair()?;
         let nowhere = OwnedFd::from(std::fs::File::options().write(true).open("/dev/null")?);
         let streams = [theirs.as_fd(), nowhere.as_fd(), nowhere.as_fd()];
         let command = with_arguments(binary, [ZYGOTE_ARGUMENT]);
         let ((pid, ended), life) = keeper.spawn_in_life(&command, streams).await?;
         drop(theirs);
-        let zygote = Arc::new(Self { socket: UnixStream::from_std(ours)?, pid, state: Mutex::default() });
+        let zygote = Arc::new(Self { socket: Channel::new(ours.into())?, pid, state: Mutex::default() });
         let (sender, ready) = oneshot::channel();
         tokio::spawn(Arc::clone(&zygote).read(sender, ended, life));
         Ok(match timeout(READY, ready).await {
@@ -159,8 +157,7 @@ impl Zygote {
             id
         };
         let frame = Fork { id }.to_frame().encode()?;
-        let send = || send_with(&self.socket, &frame, &streams);
-        match self.socket.async_io(Interest::WRITABLE, send).await {
+        match self.socket.send(&frame, &streams).await {
             Err(error) if !is_of_the_dead(&error) => {
                 self.locked().forking.remove(&id);
                 Err(error)

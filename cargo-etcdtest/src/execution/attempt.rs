@@ -19,7 +19,7 @@ use super::groups::Clock;
 #[cfg(target_os = "linux")]
 use super::keeper::end_holders;
 use super::launcher::{Launcher, Origin, Started};
-use super::process::Process;
+use super::process::{Process, Program};
 use super::said::Said;
 use super::streams::Streams;
 use super::verdict::{self, Ending};
@@ -36,8 +36,8 @@ const SLOW: Duration = Duration::from_secs(1);
 
 /// What to start. It holds secrets, so it does not print.
 pub struct Launch {
-    /// The binary with its folder and variables.
-    pub command: std::process::Command,
+    /// The binary, with what a plain test is told.
+    pub program: Program,
     /// How the binary is spoken to.
     pub kind: TestKind,
     /// What an annotated test is told; a plain one needs only its name.
@@ -120,7 +120,7 @@ impl Launch {
                 Ok(Some(started)) => started,
                 Ok(None) => return Ran::NotYet,
                 Err(error) => {
-                    let program = self.command.get_program().to_string_lossy();
+                    let program = self.program.path().display();
                     let failed = format!("failed to start {program}: {error}");
                     attempt.message = Some(launcher.redactor().text(failed));
                     return Ran::ToItsEnd(Box::new((attempt, AttemptOutput::default())));
@@ -137,7 +137,7 @@ impl Launch {
             starts += 1;
             // Another test has killed it while it waited: its own has not begun.
             if stopped.is_none() && starts < STARTS && streams.was_deaf() {
-                launcher.forget_spares(&self.command);
+                launcher.forget_spares(&self.program);
                 continue;
             }
             break (process, streams, status, stopped);
@@ -190,10 +190,10 @@ impl Launch {
 
     async fn start(&self, launcher: &Launcher) -> io::Result<Option<Started>> {
         if let Some(first) = self.after {
-            return launcher.start_after(first, self.origin(), &self.command, self.show).await;
+            return launcher.start_after(first, self.origin(), &self.program, self.show).await;
         }
         let (process, mut streams) =
-            launcher.start(self.origin(), &self.command, self.show, self.more).await?;
+            launcher.start(self.origin(), &self.program, self.show, self.more).await?;
         streams.tell(&self.start.to_frame())?;
         Ok(Some((process, streams)))
     }

@@ -1,11 +1,10 @@
 //! Starts attempts, those of annotated tests ahead of time, and services.
 
 use std::collections::{HashMap, VecDeque};
-use std::ffi::OsString;
 use std::io;
 use std::num::NonZeroUsize;
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -18,7 +17,7 @@ use super::events::{EventSink, RunEvent};
 use super::groups::{Clock, Groups};
 #[cfg(target_os = "linux")]
 use super::keeper::Starter;
-use super::process::{Process, with_arguments};
+use super::process::{Process, Program};
 use super::streams::Streams;
 use crate::model::TestKind;
 use crate::redact::Redactor;
@@ -34,7 +33,7 @@ pub struct Launcher {
     hatchery: Arc<Hatchery>,
     /// Processes that wait to be told their test, by their binary, the oldest first. While lanes
     /// are busy with tests, the next processes are made, so that no lane waits for that.
-    spares: Mutex<HashMap<OsString, VecDeque<JoinHandle<io::Result<Started>>>>>,
+    spares: Mutex<HashMap<PathBuf, VecDeque<JoinHandle<io::Result<Started>>>>>,
     lanes: NonZeroUsize,
     job_control: AbortHandle,
 }
@@ -50,9 +49,6 @@ pub(super) struct Origin {
     /// The lane, from 0.
     pub(super) lane: usize,
 }
-
-/// Services are started as a plain test of the first lane is.
-const SERVICE: Origin = Origin { kind: TestKind::Plain, lane: 0 };
 
 /// Where processes come from.
 #[derive(Debug)]
@@ -99,25 +95,25 @@ impl Launcher {
     pub(super) async fn start(
         &self,
         origin: Origin,
-        command: &Command,
+        program: &Program,
         show: bool,
         more: usize,
     ) -> io::Result<Started> {
-        let spare = match self.with_spares(command, VecDeque::pop_front) {
+        let spare = match self.with_spares(program, VecDeque::pop_front) {
             Some(spare) => spare.await.ok().and_then(Result::ok),
             None => None,
         };
         let started = match spare {
             Some(spare) => Ok(spare),
-            None => self.hatchery.start(origin, command, show).await,
+            None => self.hatchery.start(origin, program, show).await,
         };
         let ahead = self.ahead();
         if origin.kind == TestKind::Annotated && started.is_ok() {
-            self.with_spares(command, |spares| {
+            self.with_spares(program, |spares| {
                 while spares.len() < more.min(ahead) {
-                    let (hatchery, command) = (Arc::clone(&self.hatchery), with_arguments(command, []));
+                    let (hatchery, program) = (Arc::clone(&self.hatchery), program.clone());
                     spares
-                        .push_back(tokio::spawn(async move { hatchery.start(origin, &command, show).await }));
+                        .push_back(tokio::spawn(async move { hatchery.start(origin, &program, show).await }));
                 }
             });
         }
@@ -125,8 +121,8 @@ impl Launcher {
     }
 
     /// Gives up what was made ahead for a binary: somebody has killed such processes.
-    pub(super) fn forget_spares(&self, command: &Command) {
-        self.with_spares(command, std::mem::take).into_iter().for_each(|spare| spare.abort());
+    pub(super) fn forget_spares(&self, program: &Program) {
+        self.with_spares(program, std::mem::take).into_iter().for_each(|spare| spare.abort());
     }
 
     /// How many processes of a binary are made ahead at the most.
@@ -144,13 +140,13 @@ impl Launcher {
         &self,
         first: Pid,
         origin: Origin,
-        command: &Command,
+        program: &Program,
         show: bool,
     ) -> io::Result<Option<Started>> {
         let Hatchery { starter, groups, redactor, .. } = &*self.hatchery;
         let (streams, theirs) = Streams::new(origin.kind, show, redactor)?;
         let _starting = groups.starting();
-        let started = starter.start_after(first, origin, command, theirs.streams()).await?;
+        let started = starter.start_after(first, origin, program, theirs.streams()).await?;
         Ok(started.map(|started| (Process::new(started, groups), streams)))
     }
 
@@ -165,7 +161,7 @@ impl Launcher {
     ) -> io::Result<Process> {
         let Hatchery { starter, groups, .. } = &*self.hatchery;
         let streams = streams.each_ref().map(AsFd::as_fd);
-        let started = starter.start(SERVICE, command, streams, |_| {}).await?;
+        let started = starter.start_service(command, streams).await?;
         Ok(Process::of_service(started, groups))
     }
 
@@ -193,11 +189,14 @@ impl Launcher {
 
     fn with_spares<T>(
         &self,
-        command: &Command,
+        program: &Program,
         act: impl FnOnce(&mut VecDeque<JoinHandle<io::Result<Started>>>) -> T,
     ) -> T {
         let mut spares = self.spares.lock().unwrap_or_else(PoisonError::into_inner);
-        act(spares.entry(command.get_program().to_owned()).or_default())
+        if let Some(spares) = spares.get_mut(program.path()) {
+            return act(spares);
+        }
+        act(spares.entry(program.path().to_owned()).or_default())
     }
 
     fn end_spares(&self) {
@@ -214,14 +213,14 @@ impl Drop for Launcher {
 }
 
 impl Hatchery {
-    async fn start(&self, origin: Origin, command: &Command, show: bool) -> io::Result<Started> {
+    async fn start(&self, origin: Origin, program: &Program, show: bool) -> io::Result<Started> {
         let (streams, theirs) = Streams::new(origin.kind, show, &self.redactor)?;
         let notice = |text: String| {
             let _ = self.events.send(RunEvent::Notice { text: self.redactor.text(text) });
         };
         let _starting = self.groups.starting();
         // Our copies of the test's ends go with this: what is left is the test's own.
-        let started = self.starter.start(origin, command, theirs.streams(), notice).await?;
+        let started = self.starter.start(origin, program, theirs.streams(), notice).await?;
         Ok((Process::new(started, &self.groups), streams))
     }
 }

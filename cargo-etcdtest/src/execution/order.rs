@@ -93,10 +93,9 @@ impl Entry {
 pub struct Tests(Arc<[Selected]>);
 
 impl Tests {
-    /// The test of an id.
-    pub fn get(&self, id: &TestCaseId) -> Option<&ListedTest> {
-        let place = self.0.binary_search_by(|selected| selected.test.id.cmp(id)).ok()?;
-        Some(&self.0[place].test)
+    /// Where the test of an id stands.
+    pub fn place(&self, id: &TestCaseId) -> Option<usize> {
+        self.0.binary_search_by(|selected| selected.test.id.cmp(id)).ok()
     }
 }
 

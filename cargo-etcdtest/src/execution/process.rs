@@ -1,7 +1,9 @@
 //! Processes of attempts, however they are started.
 
+use std::ffi::{OsStr, OsString};
 use std::io;
-use std::process::{Command, ExitStatus};
+use std::path::Path;
+use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,7 @@ use rustix::process::{Pid, Signal, getpgid, kill_process, kill_process_group, te
 use tokio::sync::oneshot;
 
 use super::groups::Groups;
+use crate::testcases::Binary;
 
 /// How often a group is looked at that outlives its leader.
 const LOOK: Duration = Duration::from_millis(2);
@@ -85,18 +88,58 @@ impl Drop for Process {
     }
 }
 
-/// The same program, in the same place, with more arguments.
-pub(super) fn with_arguments<'a>(command: &Command, more: impl IntoIterator<Item = &'a str>) -> Command {
-    let mut copy = Command::new(command.get_program());
-    copy.args(command.get_args()).args(more);
-    if let Some(folder) = command.get_current_dir() {
-        copy.current_dir(folder);
+/// A process of a test binary that is to be started. Copies share what is the same for all of them.
+///
+/// It may hold secrets, so it does not print.
+#[derive(Clone)]
+pub struct Program {
+    binary: Arc<Binary>,
+    arguments: Vec<OsString>,
+    /// Beside those of the binary, or in place of them.
+    variables: Vec<(OsString, OsString)>,
+}
+
+impl Program {
+    /// The binary, with no arguments.
+    pub fn new(binary: Arc<Binary>) -> Self {
+        Self { binary, arguments: Vec::new(), variables: Vec::new() }
     }
-    for (name, value) in command.get_envs() {
-        match value {
-            Some(value) => copy.env(name, value),
-            None => copy.env_remove(name),
-        };
+
+    /// The same with one more argument.
+    pub(super) fn arg(mut self, argument: impl Into<OsString>) -> Self {
+        self.arguments.push(argument.into());
+        self
     }
-    copy
+
+    /// The same with one more variable.
+    pub(super) fn env(mut self, name: impl Into<OsString>, value: impl Into<OsString>) -> Self {
+        self.variables.push((name.into(), value.into()));
+        self
+    }
+
+    /// Its file.
+    pub(super) fn path(&self) -> &Path {
+        self.binary.path.as_std_path()
+    }
+
+    /// Where it is started.
+    pub(super) fn folder(&self) -> &Path {
+        self.binary.directory.as_std_path()
+    }
+
+    /// Its arguments.
+    pub(super) fn arguments(&self) -> impl ExactSizeIterator<Item = &OsStr> {
+        self.arguments.iter().map(OsString::as_os_str)
+    }
+
+    /// The variables that differ from the runner's own, each once.
+    pub(super) fn variables(&self) -> impl Iterator<Item = (&OsStr, &OsStr)> {
+        let own = self.variables.iter().map(|(name, value)| (name.as_os_str(), value.as_os_str()));
+        let inherited = self
+            .binary
+            .variables
+            .iter()
+            .filter(|(inherited, _)| self.variables.iter().all(|(name, _)| name != inherited.as_str()));
+        own.chain(inherited.map(|(name, value)| (OsStr::new(name), value.as_os_str())))
+    }
 }

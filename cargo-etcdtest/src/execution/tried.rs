@@ -14,6 +14,7 @@ use super::events::{AttemptOutput, EventSink, RunEvent, Unit};
 use super::executed::Executed;
 use super::lanes::Needs;
 use super::policy::TestPolicy;
+use super::process::Program;
 use super::resources::{Asked, while_held};
 use super::services::Supplied;
 use super::work::{Seat, Work};
@@ -36,7 +37,8 @@ pub(super) struct Tried {
     token: Fence,
     /// Its rules; none for one that is skipped without a try.
     rules: Option<TestPolicy>,
-    /// The binary that its test is in.
+    /// The place of its test among all, and the binary that this is in.
+    test: Option<usize>,
     binary: Option<Arc<Binary>>,
     /// The process of its first attempt may be started as that of another one ends, by whoever sees
     /// that first.
@@ -102,12 +104,14 @@ impl Tried {
     /// A unit that was dealt, before its first attempt.
     pub(super) fn new(work: &Work, index: UnitIndex, token: Fence) -> Self {
         let planned = work.plan.unit(index).filter(|planned| planned.skip.is_none());
-        let test = planned.and_then(|planned| work.tests.get(&planned.test));
+        let place = planned.and_then(|planned| work.tests.place(&planned.test));
+        let test = place.map(|place| &work.tests[place].test);
         let rules = test.map(|test| work.policy.of(test));
         Self {
             index,
             token,
             rules,
+            test: place,
             binary: test.map(|test| Arc::clone(&test.binary)),
             may_follow: test.is_some_and(|test| test.code.kind == TestKind::Plain)
                 && planned.is_some_and(|planned| !work.supply.has_own_services(&planned.environment)),
@@ -234,7 +238,8 @@ impl Tried {
         let index = self.index;
         let Some(planned) = work.plan.unit(index) else { return Next::Stopped(self) };
         let unit = Unit::new(index, planned);
-        let (Some(rules), Some(test)) = (self.rules.take(), work.tests.get(&planned.test)) else {
+        let test = self.test.map(|place| &work.tests[place].test);
+        let (Some(rules), Some(test)) = (self.rules.take(), test) else {
             return match planned.skip.clone() {
                 Some(reason) => {
                     let rules = OutputWhen::Never;
@@ -427,28 +432,28 @@ fn launch(
         // Neither a code that programs like to exit with, nor one that a shell gives a meaning.
         exit_code: fastrand::i32(30..100),
     };
-    let mut command = test.binary.command();
+    let mut program = Program::new(Arc::clone(&test.binary));
     match test.code.kind {
         // How it is spoken to depends on how it is started; it names the attempt itself.
         TestKind::Annotated => {}
         TestKind::Plain => {
             // How many threads one test needs is nothing that each process has to look for; said
             // to be one, its name would stand in front of what it prints.
-            command.args([&test.id.test, "--exact", "--nocapture", "--test-threads=2"]);
+            program = program.arg(&test.id.test).arg("--exact").arg("--nocapture").arg("--test-threads=2");
             if test.code.ignore.is_some() {
-                command.arg("--include-ignored");
+                program = program.arg("--include-ignored");
             }
-            command.env(ATTEMPT_VARIABLE, start.id());
+            program = program.env(ATTEMPT_VARIABLE, start.id());
             for (name, value) in &supplied.secrets.0 {
-                command.env(format!("{SECRET_VARIABLES}{name}"), value);
+                program = program.env(format!("{SECRET_VARIABLES}{name}"), value);
             }
         }
     }
     if let Some(file) = &supplied.file {
-        command.env(ENVIRONMENT_VARIABLE, file);
+        program = program.env(ENVIRONMENT_VARIABLE, file);
     }
     Launch {
-        command,
+        program,
         kind: test.code.kind,
         start,
         timeout: rules.timeout,

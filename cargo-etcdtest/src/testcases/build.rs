@@ -203,18 +203,36 @@ async fn artifacts(cargo: &CargoCommand) -> Result<Artifacts, BuildError> {
 /// The compiler to ask. Where rustup has started cargo, it is the one beside that: to be shown the
 /// way by rustup once more takes as long as the answer. Cargo itself does the same.
 fn rustc() -> OsString {
-    let toolchain = || {
-        let home = std::env::var_os("RUSTUP_HOME")?;
-        let toolchain = Path::new(&home).join("toolchains").join(std::env::var_os("RUSTUP_TOOLCHAIN")?);
-        Some(toolchain.join("bin").join("rustc")).filter(|rustc| rustc.exists())
-    };
-    let named = std::env::var_os("RUSTC").or_else(|| toolchain().map(Into::into));
+    let of_toolchain = || Some(toolchain()?.join("bin").join("rustc")).filter(|rustc| rustc.exists());
+    let named = std::env::var_os("RUSTC").or_else(|| of_toolchain().map(Into::into));
     named.unwrap_or_else(|| "rustc".into())
+}
+
+/// The folder of the toolchain that rustup has chosen, if it was rustup.
+fn toolchain() -> Option<PathBuf> {
+    let home = std::env::var_os("RUSTUP_HOME")?;
+    Some(Path::new(&home).join("toolchains").join(std::env::var_os("RUSTUP_TOOLCHAIN")?))
+}
+
+/// The libraries of a toolchain that knows only one target: rustc need not be asked for them.
+fn only_libraries() -> Option<PathBuf> {
+    if std::env::var_os("RUSTC").is_some() {
+        return None;
+    }
+    let targets = std::fs::read_dir(toolchain()?.join("lib").join("rustlib")).ok()?;
+    let mut libraries =
+        targets.filter_map(|target| Some(target.ok()?.path().join("lib"))).filter(|path| path.is_dir());
+    libraries.next().filter(|_| libraries.next().is_none())
 }
 
 /// Where rustc's own dynamic libraries for the target are; none where rustc does not say,
 /// since few binaries need them.
 async fn rust_libraries(cargo: &CargoCommand) -> Option<PathBuf> {
+    if cargo.target.is_none()
+        && let Some(only) = only_libraries()
+    {
+        return Some(only);
+    }
     let mut command = Command::new(rustc());
     command.args(["--print", "target-libdir"]).stdin(Stdio::null());
     if let Some(target) = &cargo.target {

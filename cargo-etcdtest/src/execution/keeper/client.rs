@@ -8,7 +8,7 @@ use std::os::fd::BorrowedFd;
 use std::os::unix::fs::FileExt;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ use tokio::time::{sleep, timeout};
 use super::ARGUMENT;
 use super::channel::{Channel, is_of_the_dead};
 use super::lost::{Lost, Moment};
-use super::message::{MAX_REPLY, Reply, encode_request, encode_withdrawal};
+use super::message::{MAX_REPLY, Reply, Wanted, encode_request, encode_withdrawal};
 use super::orphans::{children, has_variable};
 use crate::config::CREDENTIALS;
 use crate::execution::process::Started;
@@ -105,10 +105,10 @@ impl Keeper {
     /// What the system said, about the process or about a keeper.
     pub(in crate::execution) async fn spawn(
         &self,
-        command: &Command,
+        wanted: &Wanted<'_>,
         streams: [BorrowedFd<'_>; 3],
     ) -> io::Result<Started> {
-        self.spawn_in_life(command, streams).await.map(|(started, _)| started)
+        self.spawn_in_life(wanted, streams).await.map(|(started, _)| started)
     }
 
     /// Has a process started the moment that another one ends with success. `None` where that
@@ -119,12 +119,12 @@ impl Keeper {
     pub(in crate::execution) async fn spawn_after(
         &self,
         first: Pid,
-        command: &Command,
+        wanted: &Wanted<'_>,
         streams: [BorrowedFd<'_>; 3],
     ) -> io::Result<Option<Started>> {
-        let lost = Lost { command, streams, since: Moment::now() };
+        let lost = Lost { program: wanted.program, streams, since: Moment::now() };
         let life = self.life().await?;
-        match life.spawn(command, streams, Some(first)).await? {
+        match life.spawn(wanted, streams, Some(first)).await? {
             Some(Ok(started)) => Ok(Some(started)),
             Some(Err(error)) if Errno::from_io_error(&error) != Some(Errno::CANCELED) => Err(error),
             Some(Err(_)) => Ok(None),
@@ -135,13 +135,13 @@ impl Keeper {
     /// The same, with the keeper process that did it.
     pub(super) async fn spawn_in_life(
         &self,
-        command: &Command,
+        wanted: &Wanted<'_>,
         streams: [BorrowedFd<'_>; 3],
     ) -> io::Result<(Started, Arc<Life>)> {
-        let lost = Lost { command, streams, since: Moment::now() };
+        let lost = Lost { program: wanted.program, streams, since: Moment::now() };
         for _ in 0..TRIES {
             let life = self.life().await?;
-            if let Some(answer) = life.spawn(command, streams, None).await? {
+            if let Some(answer) = life.spawn(wanted, streams, None).await? {
                 return answer.map(|started| (started, life));
             }
             if let Some(started) = life.left_running(&lost)? {
@@ -269,7 +269,7 @@ impl Life {
     /// Asks for a process; `None` where the keeper died before it answered.
     async fn spawn(
         &self,
-        command: &Command,
+        wanted: &Wanted<'_>,
         streams: [BorrowedFd<'_>; 3],
         after: Option<Pid>,
     ) -> io::Result<Option<io::Result<Started>>> {
@@ -286,7 +286,7 @@ impl Life {
             id
         };
         let packet =
-            encode_request(id, after, command).inspect_err(|_| drop(self.locked().starting.remove(&id)))?;
+            encode_request(id, after, wanted).inspect_err(|_| drop(self.locked().starting.remove(&id)))?;
         match self.socket.send(&packet, &streams).await {
             Err(error) if !is_of_the_dead(&error) => {
                 self.locked().starting.remove(&id);

@@ -1,11 +1,11 @@
 //! A process that a keeper was asked for and did not tell of before it died: it may have started it.
 
 use std::collections::HashSet;
+use std::ffi::OsStr;
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
-use std::process::Command;
 
 use rustix::io::ioctl_fionread;
 use rustix::process::Pid;
@@ -28,7 +28,7 @@ impl Moment {
 /// What a keeper was asked for.
 #[derive(Debug)]
 pub(super) struct Lost<'a> {
-    pub(super) command: &'a Command,
+    pub(super) program: &'a OsStr,
     pub(super) streams: [BorrowedFd<'a>; 3],
     /// When.
     pub(super) since: Moment,
@@ -61,7 +61,7 @@ impl Lost<'_> {
 
     /// Whether it would look like this, had it not been changed by what it runs.
     fn may_be(&self, child: &Described) -> bool {
-        let name = Path::new(self.command.get_program()).file_name().unwrap_or_default().as_bytes();
+        let name = Path::new(self.program).file_name().unwrap_or_default().as_bytes();
         child.group == child.id.as_raw_nonzero().get()
             && Described::this().is_some_and(|this| this.session == child.session)
             && child.started >= self.since.0

@@ -8,6 +8,8 @@ use std::process::Command;
 
 use rustix::process::Pid;
 
+use crate::execution::process::Program;
+
 /// The largest request, in bytes.
 pub(super) const MAX_REQUEST: usize = 256 << 10;
 /// The size of every reply, in bytes.
@@ -60,11 +62,44 @@ pub(super) enum Reply {
     Ended { pid: i32, status: i32 },
 }
 
+/// What to start, on the runner's side.
+pub(super) struct Wanted<'a> {
+    pub(super) program: &'a OsStr,
+    /// The runner's own where there is none.
+    folder: Option<&'a Path>,
+    /// Without the program.
+    arguments: Vec<&'a OsStr>,
+    /// Those that are set or taken away.
+    variables: Vec<(&'a OsStr, Option<&'a OsStr>)>,
+}
+
+impl<'a> From<&'a Program> for Wanted<'a> {
+    fn from(program: &'a Program) -> Self {
+        Self {
+            program: program.path().as_os_str(),
+            folder: Some(program.folder()),
+            arguments: program.arguments().collect(),
+            variables: program.variables().map(|(name, value)| (name, Some(value))).collect(),
+        }
+    }
+}
+
+impl<'a> From<&'a Command> for Wanted<'a> {
+    fn from(command: &'a Command) -> Self {
+        Self {
+            program: command.get_program(),
+            folder: command.get_current_dir(),
+            arguments: command.get_args().collect(),
+            variables: command.get_envs().collect(),
+        }
+    }
+}
+
 /// The packet that asks for a process.
 ///
 /// # Errors
 /// A part of it contains a zero byte.
-pub(super) fn encode_request(id: u64, after: Option<Pid>, command: &Command) -> io::Result<Vec<u8>> {
+pub(super) fn encode_request(id: u64, after: Option<Pid>, wanted: &Wanted<'_>) -> io::Result<Vec<u8>> {
     let mut packet = encode_withdrawal(id).to_vec();
     packet.extend(Pid::as_raw(after).to_le_bytes());
     let mut push = |parts: &[&OsStr]| {
@@ -78,13 +113,13 @@ pub(super) fn encode_request(id: u64, after: Option<Pid>, command: &Command) -> 
         Ok(())
     };
     // The keeper's own may be any.
-    push(&[absolute(command.get_current_dir().unwrap_or(Path::new(".")))?.as_os_str()])?;
-    push(&[OsStr::new(&(1 + command.get_args().len()).to_string())])?;
-    push(&[command.get_program()])?;
-    for argument in command.get_args() {
+    push(&[absolute(wanted.folder.unwrap_or(Path::new(".")))?.as_os_str()])?;
+    push(&[OsStr::new(&(1 + wanted.arguments.len()).to_string())])?;
+    push(&[wanted.program])?;
+    for argument in &wanted.arguments {
         push(&[argument])?;
     }
-    for (name, value) in command.get_envs() {
+    for (name, value) in &wanted.variables {
         match value {
             Some(value) => push(&[name, OsStr::new("="), value])?,
             None => push(&[name])?,
@@ -167,7 +202,7 @@ mod tests {
         command.args(["", "a b", "c=d"]).arg(OsStr::from_bytes(&[0xff])).current_dir("/tmp");
         command.env("A", "b=c").env("EMPTY", "").env_remove("GONE");
         let after = Pid::from_raw(4_711);
-        let packet = encode_request(7, after, &command).unwrap();
+        let packet = encode_request(7, after, &(&command).into()).unwrap();
         let Some(Asked::Start(read)) = Asked::decode(&packet) else { panic!("{packet:?}") };
         assert_eq!((read.id, read.after), (7, after));
         assert_eq!((read.folder, read.program), (c"/tmp", c"/bin/test"));
@@ -177,7 +212,7 @@ mod tests {
 
     #[test]
     fn a_process_without_a_folder_is_started_where_the_runner_is() {
-        let packet = encode_request(7, None, &Command::new("test")).unwrap();
+        let packet = encode_request(7, None, &(&Command::new("test")).into()).unwrap();
         let Some(Asked::Start(read)) = Asked::decode(&packet) else { panic!("{packet:?}") };
         let here = std::env::current_dir().unwrap();
         assert_eq!(OsStr::from_bytes(read.folder.to_bytes()), here);

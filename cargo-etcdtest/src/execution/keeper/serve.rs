@@ -294,7 +294,7 @@ mod tests {
             std::os::unix::fs::symlink("/bin/sh", &shell).unwrap();
             let mut command = Command::new(shell);
             command.args(["-c", &format!("echo started >> starts; {script}")]).current_dir(&self.folder);
-            self.keeper.spawn(&command, [self.write.as_fd(); 3]).await
+            self.keeper.spawn(&(&command).into(), [self.write.as_fd(); 3]).await
         }
 
         fn starts(&self) -> usize {

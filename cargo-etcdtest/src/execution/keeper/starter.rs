@@ -17,7 +17,7 @@ use super::client::{Keeper, LAST_WORK};
 use super::orphans::end_all_children;
 use super::zygote::{Forked, Zygotes};
 use crate::execution::launcher::Origin;
-use crate::execution::process::{Started, with_arguments};
+use crate::execution::process::{Program, Started};
 use crate::model::TestKind;
 
 /// Keepers with their zygotes.
@@ -51,22 +51,34 @@ impl Starter {
     pub(in crate::execution) async fn start(
         &self,
         origin: Origin,
-        command: &Command,
+        program: &Program,
         streams: [BorrowedFd<'_>; 3],
         notice: impl Fn(String),
     ) -> io::Result<Started> {
         let keeper = self.keeper(origin);
         if origin.kind == TestKind::Plain {
-            return keeper.spawn(command, streams).await;
+            return keeper.spawn(&program.into(), streams).await;
         }
-        match self.zygotes.fork(keeper, command, streams).await? {
+        match self.zygotes.fork(keeper, program, streams).await? {
             Forked::Child(started, notices) => {
                 notices.into_iter().for_each(notice);
                 return Ok(started);
             }
             Forked::Refused(reason) => reason.into_iter().for_each(notice),
         }
-        keeper.spawn(&with_arguments(command, [ATTEMPT_ARGUMENT]), streams).await
+        keeper.spawn(&(&program.clone().arg(ATTEMPT_ARGUMENT)).into(), streams).await
+    }
+
+    /// Starts a service, as a plain test of the first lane is.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub(in crate::execution) async fn start_service(
+        &self,
+        command: &Command,
+        streams: [BorrowedFd<'_>; 3],
+    ) -> io::Result<Started> {
+        self.keepers[0].spawn(&command.into(), streams).await
     }
 
     /// Starts the process of a plain test the moment that another one of its lane ends with
@@ -78,10 +90,10 @@ impl Starter {
         &self,
         first: Pid,
         origin: Origin,
-        command: &Command,
+        program: &Program,
         streams: [BorrowedFd<'_>; 3],
     ) -> io::Result<Option<Started>> {
-        self.keeper(origin).spawn_after(first, command, streams).await
+        self.keeper(origin).spawn_after(first, &program.into(), streams).await
     }
 
     /// Ends what this attempt has left to its keeper, and says whether there was anything.

@@ -2,12 +2,12 @@
 //! a child per attempt.
 
 use std::collections::HashMap;
-use std::ffi::OsString;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::ExitStatusExt;
-use std::process::{Command, ExitStatus};
+use std::path::PathBuf;
+use std::process::ExitStatus;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ use super::channel::{Channel, is_of_the_dead};
 use super::client::{Keeper, Life, SILENCE};
 use super::orphans::end_holders;
 use crate::execution::frames::Frames;
-use crate::execution::process::{Started, with_arguments};
+use crate::execution::process::{Program, Started};
 
 /// How long a binary may take until it can fork: what it prepares is run before.
 const READY: Duration = Duration::from_mins(5);
@@ -30,7 +30,7 @@ const TRIES: usize = 3;
 /// The zygotes of a run.
 #[derive(Debug, Default)]
 pub(in crate::execution) struct Zygotes {
-    by_binary: Mutex<HashMap<OsString, Arc<tokio::sync::Mutex<Place>>>>,
+    by_binary: Mutex<HashMap<PathBuf, Arc<tokio::sync::Mutex<Place>>>>,
 }
 
 /// Where a binary's zygote is.
@@ -76,12 +76,15 @@ impl Zygotes {
     pub(in crate::execution) async fn fork(
         &self,
         keeper: &Keeper,
-        binary: &Command,
+        binary: &Program,
         streams: [BorrowedFd<'_>; 3],
     ) -> io::Result<Forked> {
         let place = {
             let mut places = self.by_binary.lock().unwrap_or_else(PoisonError::into_inner);
-            Arc::clone(places.entry(binary.get_program().to_owned()).or_default())
+            match places.get(binary.path()) {
+                Some(place) => Arc::clone(place),
+                None => Arc::clone(places.entry(binary.path().to_owned()).or_default()),
+            }
         };
         let mut notices = Vec::new();
         for _ in 0..TRIES {
@@ -119,13 +122,13 @@ impl Zygote {
     /// it cannot.
     async fn begin(
         keeper: &Keeper,
-        binary: &Command,
+        binary: &Program,
     ) -> io::Result<Result<(Arc<Self>, Vec<String>), String>> {
         let (ours, theirs) = UnixStream::pair()?;
         let nowhere = OwnedFd::from(std::fs::File::options().write(true).open("/dev/null")?);
         let streams = [theirs.as_fd(), nowhere.as_fd(), nowhere.as_fd()];
-        let command = with_arguments(binary, [ZYGOTE_ARGUMENT]);
-        let ((pid, ended), life) = keeper.spawn_in_life(&command, streams).await?;
+        let program = binary.clone().arg(ZYGOTE_ARGUMENT);
+        let ((pid, ended), life) = keeper.spawn_in_life(&(&program).into(), streams).await?;
         drop(theirs);
         let zygote = Arc::new(Self { socket: Channel::new(ours.into())?, pid, state: Mutex::default() });
         let (sender, ready) = oneshot::channel();

@@ -40,8 +40,9 @@ pub async fn read_histories(
     environments: &[&str],
     patience: Duration,
 ) -> Result<Histories> {
+    // In the order of their keys: neighbours are read together.
     let units =
-        environments.iter().flat_map(|&environment| tests.iter().map(move |&test| (test, environment)));
+        tests.iter().flat_map(|&test| environments.iter().map(move |&environment| (test, environment)));
     let batches = stream::iter(batches(units, BATCH, usize::MAX, |_| 0));
     let read = batches.map(async |units: Vec<(&TestCaseId, &str)>| {
         let keys: Vec<Key> =

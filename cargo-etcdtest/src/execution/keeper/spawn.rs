@@ -112,3 +112,87 @@ fn signals_to_reset() -> SigSet {
     pipe.add(Signal::SIGPIPE);
     pipe
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Read;
+    use std::process::Command;
+
+    use nix::sys::wait::{WaitStatus, waitpid};
+    use rustix::pipe::{PipeFlags, pipe_with};
+
+    use super::super::message::{Asked, encode_request};
+    use super::*;
+
+    /// What a process printed that was started like this, in this process's own folder.
+    fn printed(command: &mut Command) -> Result<String, Errno> {
+        let here = std::env::current_dir().unwrap();
+        let packet = encode_request(1, None, &(&*command.current_dir(here)).into()).unwrap();
+        let Some(Asked::Start(request)) = Asked::decode(&packet) else { panic!("{packet:?}") };
+        let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
+        let streams = [File::open("/dev/null").unwrap().into(), write.try_clone().unwrap(), write];
+        let started = Spawner::new().unwrap().spawn(&request, &streams);
+        drop(streams);
+        let mut printed = String::new();
+        File::from(read).read_to_string(&mut printed).unwrap();
+        let status = started.map(|process| waitpid(process, None).unwrap())?;
+        assert!(matches!(status, WaitStatus::Exited(_, 0)), "{status:?}: {printed}");
+        Ok(printed)
+    }
+
+    #[test]
+    fn a_process_has_this_ones_variables_but_for_what_was_asked() {
+        let mut command = Command::new("/bin/sh");
+        command.args(["-c", "echo $CARGO_PKG_NAME $ADDED $HOME; env | grep -c '^\\(ADDED\\|HOME\\)='"]);
+        let home = std::env::var("HOME").unwrap();
+        command.env("ADDED", "a=b").env_remove("CARGO_PKG_NAME");
+        assert_eq!(printed(&mut command).unwrap(), format!("a=b {home}\n2\n"));
+        command.env("HOME", "/elsewhere").env("CARGO_PKG_NAME", "it");
+        assert_eq!(printed(&mut command).unwrap(), "it a=b /elsewhere\n2\n");
+    }
+
+    #[test]
+    fn a_bare_name_is_looked_for_where_the_process_would() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["first", "second"] {
+            std::fs::create_dir(folder.path().join(name)).unwrap();
+        }
+        // What is no program is passed over.
+        std::fs::write(folder.path().join("first/greet"), "").unwrap();
+        std::os::unix::fs::symlink("/bin/echo", folder.path().join("second/greet")).unwrap();
+        let places = ["first", "second"].map(|name| folder.path().join(name));
+        let mut command = Command::new("greet");
+        command.arg("hello").env("PATH", std::env::join_paths(&places).unwrap());
+        assert_eq!(printed(&mut command).unwrap(), "hello\n");
+        assert_eq!(printed(command.env("PATH", &places[0])), Err(Errno::ENOENT));
+    }
+
+    #[test]
+    fn why_nothing_was_started_is_told() {
+        assert_eq!(printed(&mut Command::new("/nowhere/at/all")), Err(Errno::ENOENT));
+        assert_eq!(printed(&mut Command::new("/etc/passwd")), Err(Errno::EACCES));
+        let packet =
+            encode_request(1, None, &(Command::new("/bin/true").current_dir("/nowhere") as &Command).into());
+        let packet = packet.unwrap();
+        let Some(Asked::Start(request)) = Asked::decode(&packet) else { panic!("{packet:?}") };
+        let nothing = || File::open("/dev/null").unwrap().into();
+        let streams = [nothing(), nothing(), nothing()];
+        assert_eq!(Spawner::new().unwrap().spawn(&request, &streams), Err(Errno::ENOENT));
+    }
+
+    #[test]
+    fn a_process_leads_its_group_and_signals_do_what_they_would_without_a_runner() {
+        let fields = "/^(NSpgid|Pid):/ { print $2 } /^Sig(Blk|Ign|Cgt):/ { print $2 }";
+        let printed = printed(Command::new("awk").args([fields, "/proc/self/status"])).unwrap();
+        let [pid, group, signals @ ..] = &printed.split_whitespace().collect::<Vec<_>>()[..] else {
+            panic!("{printed}")
+        };
+        assert_eq!(pid, group);
+        // Those two are the C library's own, which has every process that it starts ignore them.
+        let own = 0b11 << 31;
+        let signals: Vec<_> =
+            signals.iter().map(|mask| u64::from_str_radix(mask, 16).unwrap() & !own).collect();
+        assert_eq!(signals, [0, 0, 0], "held back, ignored, handled");
+    }
+}

@@ -18,7 +18,7 @@ use super::groups::{Clock, Groups};
 #[cfg(target_os = "linux")]
 use super::keeper::Starter;
 use super::process::{Process, Program};
-use super::streams::Streams;
+use super::streams::{Nothing, Streams};
 use crate::model::TestKind;
 use crate::redact::Redactor;
 
@@ -57,6 +57,7 @@ struct Hatchery {
     groups: Arc<Groups>,
     events: EventSink,
     redactor: Redactor,
+    nothing: Nothing,
 }
 
 impl Launcher {
@@ -75,7 +76,7 @@ impl Launcher {
         let followed = Arc::clone(&groups);
         let job_control = tokio::spawn(async move { followed.follow_the_terminal().await }).abort_handle();
         let starter = Starter::new(keeper, folder, lanes);
-        let hatchery = Arc::new(Hatchery { starter, groups, events, redactor });
+        let hatchery = Arc::new(Hatchery { starter, groups, events, redactor, nothing: Nothing::default() });
         Self { hatchery, spares: Mutex::default(), lanes, job_control }
     }
 
@@ -143,8 +144,8 @@ impl Launcher {
         program: &Program,
         show: bool,
     ) -> io::Result<Option<Started>> {
-        let Hatchery { starter, groups, redactor, .. } = &*self.hatchery;
-        let (streams, theirs) = Streams::new(origin.kind, show, redactor)?;
+        let Hatchery { starter, groups, redactor, nothing, .. } = &*self.hatchery;
+        let (streams, theirs) = Streams::new(origin.kind, show, redactor, nothing)?;
         let _starting = groups.starting();
         let started = starter.start_after(first, origin, program, theirs.streams()).await?;
         Ok(started.map(|started| (Process::new(started, groups), streams)))
@@ -214,7 +215,7 @@ impl Drop for Launcher {
 
 impl Hatchery {
     async fn start(&self, origin: Origin, program: &Program, show: bool) -> io::Result<Started> {
-        let (streams, theirs) = Streams::new(origin.kind, show, &self.redactor)?;
+        let (streams, theirs) = Streams::new(origin.kind, show, &self.redactor, &self.nothing)?;
         let notice = |text: String| {
             let _ = self.events.send(RunEvent::Notice { text: self.redactor.text(text) });
         };

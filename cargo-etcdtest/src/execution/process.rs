@@ -128,7 +128,7 @@ impl Program {
     }
 
     /// Its arguments.
-    pub(super) fn arguments(&self) -> impl ExactSizeIterator<Item = &OsStr> {
+    pub(super) fn arguments(&self) -> impl Iterator<Item = &OsStr> {
         self.arguments.iter().map(OsString::as_os_str)
     }
 

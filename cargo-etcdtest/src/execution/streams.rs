@@ -66,10 +66,14 @@ enum Watched {
     Lost,
 }
 
+/// `/dev/null`, opened once.
+#[derive(Debug, Default)]
+pub(super) struct Nothing(OnceLock<Arc<OwnedFd>>);
+
 /// The test's own ends of its streams.
 #[derive(Debug)]
 pub(super) struct Ends {
-    /// The socket of an annotated test, or `/dev/null`, which is the same for all.
+    /// The socket of an annotated test, or `/dev/null`.
     input: Arc<OwnedFd>,
     /// Standard output and standard error.
     output: OwnedFd,
@@ -88,17 +92,22 @@ struct Conversation {
 
 impl Streams {
     /// Streams for a test, and the test's own ends. An annotated one has a socket for standard
-    /// input. What comes out of them is kept and shown without secrets.
+    /// input, a plain one `nothing`. What comes out of them is kept and shown without secrets.
     ///
     /// # Errors
     /// What the system said.
-    pub(super) fn new(kind: TestKind, show: bool, redactor: &Redactor) -> io::Result<(Self, Ends)> {
+    pub(super) fn new(
+        kind: TestKind,
+        show: bool,
+        redactor: &Redactor,
+        nothing: &Nothing,
+    ) -> io::Result<(Self, Ends)> {
         let (conversation, input) = match kind {
             TestKind::Annotated => {
                 let (ours, theirs) = UnixStream::pair()?;
                 (Some(Conversation::new(ours.into(), redactor)?), Arc::new(theirs.into()))
             }
-            TestKind::Plain => (None, nothing()?),
+            TestKind::Plain => (None, nothing.open()?),
         };
         let (ours, output) = pipe_with(PipeFlags::CLOEXEC)?;
         let ends = Ends { input, output };
@@ -305,14 +314,14 @@ impl Ends {
     }
 }
 
-/// `/dev/null`, opened once.
-fn nothing() -> io::Result<Arc<OwnedFd>> {
-    static NOTHING: OnceLock<Arc<OwnedFd>> = OnceLock::new();
-    if let Some(nothing) = NOTHING.get() {
-        return Ok(Arc::clone(nothing));
+impl Nothing {
+    fn open(&self) -> io::Result<Arc<OwnedFd>> {
+        if let Some(nothing) = self.0.get() {
+            return Ok(Arc::clone(nothing));
+        }
+        let nothing = Arc::new(File::open("/dev/null")?.into());
+        Ok(Arc::clone(self.0.get_or_init(|| nothing)))
     }
-    let nothing = Arc::new(File::open("/dev/null")?.into());
-    Ok(Arc::clone(NOTHING.get_or_init(|| nothing)))
 }
 
 impl Conversation {
@@ -347,7 +356,11 @@ impl Conversation {
                 () = self.socket.changed() => {}
                 _ = room.writable() => {}
             },
-            Some(Err(_)) => self.socket.ended = true,
+            // The test ends with its socket, and is told anew.
+            Some(Err(_)) => {
+                (self.deaf, self.socket.ended) = (true, true);
+                self.socket.watched = Watched::Lost;
+            }
         }
     }
 

@@ -88,6 +88,7 @@ fn closing_line(line: &str) -> Option<(&str, u64, u64)> {
     let (word, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
     let (passed, counts) = counts.split_once(" passed; ")?;
     let (failed, _) = counts.split_once(" failed; ")?;
+    ["ok", "FAILED"].contains(&word).then_some(())?;
     Some((word, passed.parse().ok()?, failed.parse().ok()?))
 }
 

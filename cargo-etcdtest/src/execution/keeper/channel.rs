@@ -39,7 +39,8 @@ impl Channel {
         self.0.try_read(buffer)
     }
 
-    /// Sends bytes, and with the first of them descriptors, once there is room.
+    /// Sends a packet, or bytes few enough to be sent whole, and with them descriptors, once there is
+    /// room.
     ///
     /// # Errors
     /// What the system said.

@@ -29,7 +29,7 @@ use tokio::time::{sleep, timeout};
 use super::ARGUMENT;
 use super::channel::{Channel, is_of_the_dead};
 use super::lost::{Lost, Moment};
-use super::message::{MAX_REPLY, Reply, Wanted, encode_request, encode_withdrawal};
+use super::message::{MAX_REPLY, Reply, Wanted, encode_withdrawal};
 use super::orphans::{children, has_variable};
 use crate::config::CREDENTIALS;
 use crate::execution::process::Started;
@@ -285,8 +285,7 @@ impl Life {
             state.starting.insert(id, sender);
             id
         };
-        let packet =
-            encode_request(id, after, wanted).inspect_err(|_| drop(self.locked().starting.remove(&id)))?;
+        let packet = wanted.encode(id, after).inspect_err(|_| drop(self.locked().starting.remove(&id)))?;
         match self.socket.send(&packet, &streams).await {
             Err(error) if !is_of_the_dead(&error) => {
                 self.locked().starting.remove(&id);

@@ -95,37 +95,39 @@ impl<'a> From<&'a Command> for Wanted<'a> {
     }
 }
 
-/// The packet that asks for a process.
-///
-/// # Errors
-/// A part of it contains a zero byte.
-pub(super) fn encode_request(id: u64, after: Option<Pid>, wanted: &Wanted<'_>) -> io::Result<Vec<u8>> {
-    let mut packet = encode_withdrawal(id).to_vec();
-    packet.extend(Pid::as_raw(after).to_le_bytes());
-    let mut push = |parts: &[&OsStr]| {
-        for part in parts {
-            if part.as_bytes().contains(&0) {
-                return Err(io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in an argument"));
+impl Wanted<'_> {
+    /// The packet that asks for it.
+    ///
+    /// # Errors
+    /// A part of it contains a zero byte.
+    pub(super) fn encode(&self, id: u64, after: Option<Pid>) -> io::Result<Vec<u8>> {
+        let mut packet = encode_withdrawal(id).to_vec();
+        packet.extend(Pid::as_raw(after).to_le_bytes());
+        let mut push = |parts: &[&OsStr]| {
+            for part in parts {
+                if part.as_bytes().contains(&0) {
+                    return Err(io::Error::new(io::ErrorKind::InvalidInput, "a zero byte in an argument"));
+                }
+                packet.extend(part.as_bytes());
             }
-            packet.extend(part.as_bytes());
+            packet.push(0);
+            Ok(())
+        };
+        // The keeper's own may be any.
+        push(&[absolute(self.folder.unwrap_or(Path::new(".")))?.as_os_str()])?;
+        push(&[OsStr::new(&(1 + self.arguments.len()).to_string())])?;
+        push(&[self.program])?;
+        for argument in &self.arguments {
+            push(&[argument])?;
         }
-        packet.push(0);
-        Ok(())
-    };
-    // The keeper's own may be any.
-    push(&[absolute(wanted.folder.unwrap_or(Path::new(".")))?.as_os_str()])?;
-    push(&[OsStr::new(&(1 + wanted.arguments.len()).to_string())])?;
-    push(&[wanted.program])?;
-    for argument in &wanted.arguments {
-        push(&[argument])?;
-    }
-    for (name, value) in &wanted.variables {
-        match value {
-            Some(value) => push(&[name, OsStr::new("="), value])?,
-            None => push(&[name])?,
+        for (name, value) in &self.variables {
+            match value {
+                Some(value) => push(&[name, OsStr::new("="), value])?,
+                None => push(&[name])?,
+            }
         }
+        Ok(packet)
     }
-    Ok(packet)
 }
 
 /// The packet that takes a request back.
@@ -202,7 +204,7 @@ mod tests {
         command.args(["", "a b", "c=d"]).arg(OsStr::from_bytes(&[0xff])).current_dir("/tmp");
         command.env("A", "b=c").env("EMPTY", "").env_remove("GONE");
         let after = Pid::from_raw(4_711);
-        let packet = encode_request(7, after, &(&command).into()).unwrap();
+        let packet = Wanted::from(&command).encode(7, after).unwrap();
         let Some(Asked::Start(read)) = Asked::decode(&packet) else { panic!("{packet:?}") };
         assert_eq!((read.id, read.after), (7, after));
         assert_eq!((read.folder, read.program), (c"/tmp", c"/bin/test"));
@@ -212,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_process_without_a_folder_is_started_where_the_runner_is() {
-        let packet = encode_request(7, None, &(&Command::new("test")).into()).unwrap();
+        let packet = Wanted::from(&Command::new("test")).encode(7, None).unwrap();
         let Some(Asked::Start(read)) = Asked::decode(&packet) else { panic!("{packet:?}") };
         let here = std::env::current_dir().unwrap();
         assert_eq!(OsStr::from_bytes(read.folder.to_bytes()), here);

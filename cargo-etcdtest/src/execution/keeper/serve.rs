@@ -39,8 +39,8 @@ const IGNORED: [Signal; 11] = [
     Signal::XCPU,
 ];
 
-/// What starts, and is to be started.
-struct Keeper {
+/// What a keeper has at hand.
+struct Server {
     spawner: Spawner,
     /// The packet that was received last.
     packet: Vec<u8>,
@@ -82,21 +82,22 @@ fn serve(folder: Option<PathBuf>) -> io::Result<()> {
     signal_hook::low_level::pipe::register(Signal::CHILD.as_raw(), wake)?;
 
     let socket = io::stdin();
-    let mut keeper = Keeper::new()?;
+    let mut server = Server::new()?;
     loop {
         let mut ready =
             [PollFd::new(&socket, PollFlags::IN), PollFd::from_borrowed_fd(woken.as_fd(), PollFlags::IN)];
-        if poll(&mut ready, None).is_err() {
-            // Interrupted: what has come is still there.
-            continue;
-        }
-        let [asked, ended] = ready.map(|ready| !ready.revents().is_empty());
+        let [asked, ended] = match poll(&mut ready, None) {
+            Ok(_) => ready.map(|ready| !ready.revents().is_empty()),
+            // What has come is still there.
+            Err(Errno::INTR) => continue,
+            Err(_) => [true, true],
+        };
         if ended {
             // First the wake-up, then the processes: who ends in between wakes again.
             let _ = (&woken).read(&mut [0; 64]);
-            keeper.tell_ends(&socket);
+            server.tell_ends(&socket);
         }
-        if asked && !keeper.answer(&socket) {
+        if asked && !server.answer(&socket) {
             break;
         }
     }
@@ -136,7 +137,7 @@ fn next_end() -> Option<(i32, i32)> {
     }
 }
 
-impl Keeper {
+impl Server {
     fn new() -> io::Result<Self> {
         let (packet, successors) = (vec![0; MAX_REQUEST], HashMap::new());
         Ok(Self { spawner: Spawner::new()?, packet, successors })
@@ -234,7 +235,7 @@ fn number(pid: Pid) -> i32 {
 /// Tells in one packet.
 fn tell(socket: &impl AsFd, replies: impl IntoIterator<Item = Reply>) {
     let packet: Vec<u8> = replies.into_iter().flat_map(Reply::encode).collect();
-    // A runner that is gone is noticed by the next request.
+    // That the runner is gone is seen when its end of the socket closes.
     while send(socket, &packet, SendFlags::NOSIGNAL) == Err(Errno::INTR) {}
 }
 
@@ -262,7 +263,7 @@ mod tests {
             return;
         }
         let _ = poll(&mut [PollFd::new(&socket, PollFlags::IN)], None);
-        super::Keeper::new().unwrap().answer(&socket);
+        Server::new().unwrap().answer(&socket);
         match std::env::var("KEEPER_FOLDER").as_deref() {
             Ok("late") => drop(waitid(Id::All, WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT)),
             Ok("last") => drop(waitid(Id::All, WaitPidFlag::WEXITED)),

@@ -10,9 +10,12 @@ use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use nix::errno::Errno;
 use nix::spawn::{PosixSpawnAttr, PosixSpawnFileActions, PosixSpawnFlags, posix_spawn};
 use nix::sys::signal::{SigSet, Signal};
-use nix::unistd::{AccessFlags, Pid, access, chdir};
+use nix::unistd::{Pid, chdir};
 
 use super::message::Request;
+
+/// Where programs are looked for where no variable says so.
+const USUAL_PATH: &[u8] = b"/bin:/usr/bin";
 
 /// What starts processes.
 #[derive(Debug)]
@@ -58,12 +61,22 @@ impl Spawner {
         for (stream, number) in streams.iter().zip(0..) {
             actions.add_dup2(stream.as_raw_fd(), number)?;
         }
+        // Every path that the keeper itself has is absolute.
         chdir(request.folder)?;
+        let start =
+            |file: &CStr| posix_spawn(file, &actions, &self.attributes, &request.arguments, &variables);
         if request.program.to_bytes().contains(&b'/') {
-            return posix_spawn(request.program, &actions, &self.attributes, &request.arguments, &variables);
+            return start(request.program);
         }
-        let program = on_path(request.program, &variables).ok_or(Errno::ENOENT)?;
-        posix_spawn(&*program, &actions, &self.attributes, &request.arguments, &variables)
+        let mut reason = Errno::ENOENT;
+        for file in files_on_path(request.program, &variables) {
+            match start(&file) {
+                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+                Err(Errno::EACCES) => reason = Errno::EACCES,
+                done => return done,
+            }
+        }
+        Err(reason)
     }
 
     fn variables_with<'a>(&'a self, changes: &[&'a CStr]) -> Vec<&'a CStr> {
@@ -87,18 +100,18 @@ fn name_end(variable: &[u8]) -> Option<usize> {
     variable.iter().skip(1).position(|byte| *byte == b'=').map(|end| end + 1)
 }
 
-/// A program by its bare name, as a shell with these variables finds it.
-fn on_path(name: &CStr, variables: &[&CStr]) -> Option<CString> {
-    let path = variables.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="))?;
-    std::env::split_paths(OsStr::from_bytes(path)).find_map(|folder| {
-        let program = folder.join(OsStr::from_bytes(name.to_bytes()));
-        access(&program, AccessFlags::X_OK).ok()?;
-        program.is_file().then(|| CString::new(program.into_os_string().into_vec()).ok())?
-    })
+/// The files that a program may be by its bare name, as execvp(3) looks for it, for a process with these
+/// variables.
+fn files_on_path(name: &CStr, variables: &[&CStr]) -> Vec<CString> {
+    let path = variables.iter().find_map(|variable| variable.to_bytes().strip_prefix(b"PATH="));
+    let folders = std::env::split_paths(OsStr::from_bytes(path.unwrap_or(USUAL_PATH)));
+    let files = folders.map(|folder| folder.join(OsStr::from_bytes(name.to_bytes())));
+    files.filter_map(|file| CString::new(file.into_os_string().into_vec()).ok()).collect()
 }
 
-/// The signals whose actions are the system's own in what is started. What whoever started the
-/// runner has ignored stays so; the system finds the others by itself, but looks at each of them.
+/// The signals whose actions are the system's own in what is started, said all at once where whoever
+/// started the runner has none of them ignored: else the system finds those that are handled here, by
+/// a look at each.
 fn signals_to_reset() -> SigSet {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let ignored =
@@ -117,18 +130,19 @@ fn signals_to_reset() -> SigSet {
 mod tests {
     use std::fs::File;
     use std::io::Read;
+    use std::os::unix::fs::PermissionsExt;
     use std::process::Command;
 
     use nix::sys::wait::{WaitStatus, waitpid};
     use rustix::pipe::{PipeFlags, pipe_with};
 
-    use super::super::message::{Asked, encode_request};
+    use super::super::message::{Asked, Wanted};
     use super::*;
 
     /// What a process printed that was started like this, in this process's own folder.
     fn printed(command: &mut Command) -> Result<String, Errno> {
         let here = std::env::current_dir().unwrap();
-        let packet = encode_request(1, None, &(&*command.current_dir(here)).into()).unwrap();
+        let packet = Wanted::from(&*command.current_dir(here)).encode(1, None).unwrap();
         let Some(Asked::Start(request)) = Asked::decode(&packet) else { panic!("{packet:?}") };
         let (read, write) = pipe_with(PipeFlags::CLOEXEC).unwrap();
         let streams = [File::open("/dev/null").unwrap().into(), write.try_clone().unwrap(), write];
@@ -158,14 +172,20 @@ mod tests {
         for name in ["first", "second"] {
             std::fs::create_dir(folder.path().join(name)).unwrap();
         }
-        // What is no program is passed over.
-        std::fs::write(folder.path().join("first/greet"), "").unwrap();
+        // What cannot be started is passed over.
+        let file = folder.path().join("first/greet");
+        std::fs::write(&file, "#!/nowhere/at/all").unwrap();
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
         std::os::unix::fs::symlink("/bin/echo", folder.path().join("second/greet")).unwrap();
         let places = ["first", "second"].map(|name| folder.path().join(name));
         let mut command = Command::new("greet");
         command.arg("hello").env("PATH", std::env::join_paths(&places).unwrap());
         assert_eq!(printed(&mut command).unwrap(), "hello\n");
         assert_eq!(printed(command.env("PATH", &places[0])), Err(Errno::ENOENT));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o644)).unwrap();
+        assert_eq!(printed(&mut command), Err(Errno::EACCES));
+        let mut command = Command::new("echo");
+        assert_eq!(printed(command.arg("hello").env_remove("PATH")).unwrap(), "hello\n");
     }
 
     #[test]
@@ -173,8 +193,7 @@ mod tests {
         assert_eq!(printed(&mut Command::new("/nowhere/at/all")), Err(Errno::ENOENT));
         assert_eq!(printed(&mut Command::new("/etc/passwd")), Err(Errno::EACCES));
         let packet =
-            encode_request(1, None, &(Command::new("/bin/true").current_dir("/nowhere") as &Command).into());
-        let packet = packet.unwrap();
+            Wanted::from(&*Command::new("/bin/true").current_dir("/nowhere")).encode(1, None).unwrap();
         let Some(Asked::Start(request)) = Asked::decode(&packet) else { panic!("{packet:?}") };
         let nothing = || File::open("/dev/null").unwrap().into();
         let streams = [nothing(), nothing(), nothing()];

@@ -56,7 +56,6 @@ pub(super) async fn run(
     launcher.close().await;
     signals.abort();
     drop((ground, launcher));
-    // A display that failed has said so.
     shown.end().await;
     for part in &not_ready {
         print(&match format {

@@ -405,3 +405,30 @@ impl Conversation {
         true
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use serde_json::json;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_start_longer_than_the_socket_has_room_for_is_told_to_its_end() {
+        let (mut streams, ends) =
+            Streams::new(TestKind::Annotated, false, &Redactor::default(), &Nothing::default()).unwrap();
+        let start = Frame::Json(json!({ "text": "long ".repeat(1 << 20) }));
+        streams.tell(&start).unwrap();
+        let length = start.encode().unwrap().len();
+        let mut input = UnixStream::from(ends.input.try_clone().unwrap());
+        drop(ends);
+        let read = tokio::task::spawn_blocking(move || {
+            let mut told = vec![0; length];
+            input.read_exact(&mut told).map(|()| told)
+        });
+        let told = streams.read_during(read, || {}).await.unwrap().unwrap();
+        assert_eq!(told, start.encode().unwrap());
+        assert!(!streams.was_deaf());
+    }
+}

@@ -192,6 +192,12 @@ mod tests {
         assert_eq!(outcome(exited(0), "running 1 test\n"), Outcome::Crashed);
         assert_eq!(outcome(exited(0), &format!("{OK}profile written\n")), Outcome::Passed);
         assert_eq!(outcome(exited(0), &OK.trim().replace('\n', " ")), Outcome::Crashed);
+        for other in
+            ["test result: fine. 5 passed; 0 failed; 0\n", "test result: ok. all passed; 0 failed; 0\n"]
+        {
+            assert_eq!(outcome(exited(0), other), Outcome::Crashed, "{other}");
+            assert_eq!(outcome(exited(0), &format!("{OK}{other}")), Outcome::Passed, "{other}");
+        }
         assert_eq!(outcome(exited(0), &OK.replace("1 passed", "0 passed")), Outcome::Crashed);
         assert_eq!(outcome(exited(7), OK), Outcome::Crashed);
         assert_eq!(outcome(ExitStatus::from_raw(KILLED), OK), Outcome::Crashed);

@@ -122,9 +122,9 @@ fn signals_to_reset() -> SigSet {
 fn ignored_by_others() -> Option<u64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"))?;
-    // Rust's own runtime ignores this one.
-    let pipe = 1 << (Signal::SIGPIPE as u32 - 1);
-    u64::from_str_radix(ignored.trim(), 16).ok().map(|ignored| ignored & !pipe)
+    // Rust's own runtime ignores the first one, and the C library its own two in all that it starts.
+    let own = 1 << (Signal::SIGPIPE as u32 - 1) | 0b11 << 31;
+    u64::from_str_radix(ignored.trim(), 16).ok().map(|ignored| ignored & !own)
 }
 
 #[cfg(test)]
@@ -209,7 +209,7 @@ mod tests {
             panic!("{printed}")
         };
         assert_eq!(pid, group);
-        // Those two are the C library's own, which has every process that it starts ignore them.
+        // The C library's own.
         let own = 0b11 << 31;
         let signals: Vec<_> =
             signals.iter().map(|mask| u64::from_str_radix(mask, 16).unwrap() & !own).collect();

@@ -11,7 +11,7 @@ use whole_program::tables;
 /// So many trials show which compares there are.
 const SHOWN: u64 = 200;
 /// Within so many trials it is noticed that a compare is left out.
-const NOTICED: u64 = 400;
+const NOTICED: u64 = 1000;
 /// Within so many it is noticed at the latest, where the whole table is asked for.
 const WHOLE: u64 = 3000;
 /// So many show once more that nobody misses those of which it is known why.

@@ -15,7 +15,7 @@ use super::store_sync::send_left_behind;
 use super::style::{STRONG, WARNING, painted};
 use super::{Exit, Failure, watch};
 use crate::config::{Flags, TestThreads};
-use crate::execution::{self, Entry, Order, Policy, RunError, Selected, Timings};
+use crate::execution::{self, Entry, Order, Policy, RunError, Seen, Selected, Timings};
 use crate::model::{Commit, Labels, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::resolve_run;
@@ -94,45 +94,68 @@ pub(super) async fn resume(given: &str, machine: MachineArgs, session: &Session)
     join(&id, session, &store, machine.cargo, Entry::Join).await
 }
 
-/// Takes one run after the other.
+/// Takes one run after the other, until a signal comes.
 async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Result<Exit, Failure> {
     let failed = |error| Failure::usage(miette::miette!("failed to listen to signals: {error}"));
+    // It keeps a signal that comes while a run goes on, which ends by it as well.
     let mut interrupts = Interrupts::listen().map_err(failed)?;
-    let told = tokio::spawn(async move { interrupts.next().await });
     let here = commit(session).await;
     if here.as_ref().is_some_and(|commit| commit.dirty) {
         let warning = painted(WARNING, "warning:");
         anstream::eprintln!("{warning} there are changes that are not committed: no run is taken with them");
     }
     // A daemon that died may have left something.
-    tell(unless_interrupted(Box::pin(send_left_behind(session, store))).await);
-    let mut passed = BTreeMap::new();
-    while !told.is_finished() {
-        let of = here.as_ref().map(|commit| format!(" of commit {}", commit.id)).unwrap_or_default();
-        anstream::eprintln!("{} for runs{of}", painted(STRONG, format_args!("{:>12}", "Waiting")));
-        let next = execution::next_joinable(store, &session.root, &passed, session.settings.store_timeout);
-        // Whoever waits has nothing to end first.
-        let Ok(next) = unless_interrupted(async { Ok(next.await) }).await else { break };
-        let (id, seen) = match next {
-            Err(RunError::Store(error)) if error.is_transient() => {
-                until_it_answers(store).await?;
-                continue;
-            }
-            next => next.map_err(|error| failure_of(error, &RunId::new("")))?,
+    let (mut passed, mut left_behind) = (BTreeMap::new(), true);
+    loop {
+        let (id, seen) = tokio::select! {
+            biased;
+            () = interrupts.next() => return Ok(Exit::Passed),
+            next = Box::pin(next_run(session, store, here.as_ref(), &passed, left_behind)) => next?,
         };
         anstream::eprintln!("{} for run {id}", painted(STRONG, format_args!("{:>12}", "Working")));
         let joined = join(&id, session, store, cargo.clone(), Entry::JoinWhileNeeded).await;
-        if joined.as_ref().is_err_and(Failure::is_passing) {
-            tell(joined);
-            until_it_answers(store).await?;
-            tell(unless_interrupted(Box::pin(send_left_behind(session, store))).await);
-            // The run has not ended for this worker: it is found again.
-        } else {
-            tell(joined);
+        // A run has not ended for this worker where its store went away: it is found again.
+        left_behind = joined.as_ref().is_err_and(Failure::is_passing);
+        if !left_behind {
             passed.insert(id, seen);
         }
+        tell(joined);
     }
-    Ok(Exit::Passed)
+}
+
+/// Waits for a run to work for, beyond what has `passed`, and for the store where that is away. What
+/// was left behind is sent before, so that nothing of it is executed again.
+async fn next_run(
+    session: &Session,
+    store: &SharedStore,
+    here: Option<&Commit>,
+    passed: &BTreeMap<RunId, Seen>,
+    left_behind: bool,
+) -> Result<(RunId, Seen), Failure> {
+    until_it_answers(store).await?;
+    if left_behind {
+        tell(send_all(session, store).await);
+    }
+    let of = here.map(|commit| format!(" of commit {}", commit.id)).unwrap_or_default();
+    loop {
+        anstream::eprintln!("{} for runs{of}", painted(STRONG, format_args!("{:>12}", "Waiting")));
+        let patience = session.settings.store_timeout;
+        match execution::next_joinable(store, &session.root, passed, patience).await {
+            Err(RunError::Store(error)) if error.is_transient() => until_it_answers(store).await?,
+            next => return next.map_err(|error| failure_of(error, &RunId::new(""))),
+        }
+    }
+}
+
+/// Sends what was left behind, through outages of the store.
+async fn send_all(session: &Session, store: &SharedStore) -> Result<(), Failure> {
+    loop {
+        match send_left_behind(session, store).await {
+            Err(failure) if failure.is_passing() => failure.print(),
+            done => return done,
+        };
+        until_it_answers(store).await?;
+    }
 }
 
 /// Says what went wrong, where something did.
@@ -142,17 +165,15 @@ fn tell<T>(result: Result<T, Failure>) {
     }
 }
 
-/// Waits for a store that does not answer, for as long as it takes, or until a signal comes.
+/// Waits for a store that does not answer, for as long as it takes.
 async fn until_it_answers(store: &SharedStore) -> Result<(), Failure> {
-    let label = painted(WARNING, format_args!("{:>12}", "Waiting"));
-    anstream::eprintln!("{label} for the store, which does not answer");
-    let patience = Patience::from(Duration::MAX);
-    let answers = patience.lasts(|| store.read(Read::key(keys::RUNS)));
-    match unless_interrupted(async { Ok(answers.await) }).await {
-        Ok(answer) => Ok(answer.map(drop)?),
-        // It is the caller's to end.
-        Err(_) => Ok(()),
+    let ask = || store.read(Read::key(keys::RUNS));
+    if ask().await.is_err_and(|error| error.is_transient()) {
+        let label = painted(WARNING, format_args!("{:>12}", "Waiting"));
+        anstream::eprintln!("{label} for the store, which does not answer");
     }
+    Patience::from(Duration::MAX).lasts(ask).await?;
+    Ok(())
 }
 
 /// Works for one run, by its rules, and exits as it ends.

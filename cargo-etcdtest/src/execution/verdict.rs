@@ -72,24 +72,33 @@ pub(super) fn annotated(
 /// The ending of a plain libtest test: exit code and closing line, which is looked for in the
 /// end of what was printed, secrets included, must agree.
 pub(super) fn plain(status: ExitStatus, printed: &str, output: &AttemptOutput) -> Ending {
-    // What runs at the exit of a process may print something after it.
-    match (status.code(), printed.lines().rev().find_map(closing_line)) {
-        (Some(0), Some(("ok", 1, 0))) => Ending::passed(),
-        (Some(0), Some((_, 0, 0))) => {
+    match (status.code(), closing(printed)) {
+        (Some(0), Some((1, 0))) => Ending::passed(),
+        (Some(0), Some((0, 0))) => {
             Ending::crashed("the binary ran no test of this name: it lists other tests than it runs".into())
         }
-        (Some(101), Some(("FAILED", _, _))) => failed_plainly(output),
+        (Some(101), Some((_, 1..))) => failed_plainly(output),
         _ => Ending::crashed(format!("its process {}", ended_early(status, output))),
     }
 }
 
-/// What libtest says at its end: in a word, and how many passed and failed.
-fn closing_line(line: &str) -> Option<(&str, u64, u64)> {
-    let (word, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
-    let (passed, counts) = counts.split_once(" passed; ")?;
-    let (failed, _) = counts.split_once(" failed; ")?;
-    ["ok", "FAILED"].contains(&word).then_some(())?;
-    Some((word, passed.parse().ok()?, failed.parse().ok()?))
+/// How many passed and failed, as libtest says it at its end.
+///
+/// It writes that line in pieces: a thread that goes on may print something between them, and
+/// whatever runs at the exit of the process something after them.
+fn closing(printed: &str) -> Option<(u64, u64)> {
+    let starts = printed.rmatch_indices("\ntest result: ");
+    starts.map(|(at, start)| &printed[at + start.len()..]).find_map(counts)
+}
+
+/// The numbers in ". 1 passed; 0 failed; ", with the word for them before it.
+fn counts(line: &str) -> Option<(u64, u64)> {
+    line.match_indices(" passed; ").find_map(|(at, between)| {
+        let (word, passed) = line[..at].rsplit_once(". ")?;
+        let (failed, _) = line[at + between.len()..].split_once(" failed; ")?;
+        let (passed, failed) = (passed.parse().ok()?, failed.parse().ok()?);
+        word.contains(if failed == 0 { "ok" } else { "FAILED" }).then_some((passed, failed))
+    })
 }
 
 /// The panic's message and place, out of what the default panic hook prints.
@@ -195,8 +204,13 @@ mod tests {
         for other in
             ["test result: fine. 5 passed; 0 failed; 0\n", "test result: ok. all passed; 0 failed; 0\n"]
         {
-            assert_eq!(outcome(exited(0), other), Outcome::Crashed, "{other}");
+            assert_eq!(outcome(exited(0), &format!("\n{other}")), Outcome::Crashed, "{other}");
             assert_eq!(outcome(exited(0), &format!("{OK}{other}")), Outcome::Passed, "{other}");
+        }
+        for piece in ["test result: ", "ok", "0 filtered out"] {
+            let mixed = OK.replace(piece, &format!("{piece}still here\n"));
+            assert_eq!(outcome(exited(0), &mixed), Outcome::Passed, "{mixed}");
+            assert_eq!(outcome(exited(0), &mixed.replace("1 passed", "0 passed")), Outcome::Crashed);
         }
         assert_eq!(outcome(exited(0), &OK.replace("1 passed", "0 passed")), Outcome::Crashed);
         assert_eq!(outcome(exited(7), OK), Outcome::Crashed);

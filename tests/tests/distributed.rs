@@ -3,7 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "these are tests")]
 
 use std::collections::BTreeSet;
-use std::fs;
+use std::fs::{self, Permissions};
+use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
 use cargo_etcdtest::execution::{Claimed, Claims, Hand, Membership, Pace};
@@ -16,7 +17,7 @@ use tokio::runtime::Runtime;
 use whole_program::commit_all;
 use whole_program::etcd::Etcd;
 use whole_program::processes::eventually;
-use whole_program::subject::{Ran, Subject};
+use whole_program::subject::{Ran, Running, Subject};
 
 /// Some tests of the module `gate` need a worker with the label `gpu`.
 const NEEDS_GPU: &str = "[[profile.default.overrides]]\nfilter = 'test(gate::late)'\nneeds = [\"gpu\"]\n";
@@ -294,16 +295,41 @@ fn a_daemon_waits_for_its_store_sends_what_it_has_and_works_for_the_same_run_aga
     let watched = subject.etcdtest(&[&["watch", "away"], &store[..]].concat());
     assert_eq!(watched.code, Some(0), "{watched:?}");
     // It says what it has sent once that is stored, perhaps after others have seen it.
-    daemon.error_with("of away").unwrap();
+    daemon.error_with("Stored ").unwrap();
     daemon.signal(Signal::TERM);
     let daemon = daemon.end();
     assert_eq!(daemon.code, Some(0), "{daemon:?}");
     let [ended, sent] =
-        ["ended before its results were stored", "of away"].map(|text| daemon.stderr.find(text));
+        ["ended before its results were stored", "Stored "].map(|text| daemon.stderr.find(text));
     assert!(ended.is_some() && ended < sent, "{daemon:?}");
     // What was sent is not executed again.
     let begun = daemon.events().into_iter().filter(|event| event["event"] == "attempt-started");
     let begun: Vec<_> = begun.map(|event| event["unit"].as_u64().unwrap()).collect();
     assert_eq!(begun.len(), 10, "{begun:?}");
     assert_eq!(begun.into_iter().collect::<BTreeSet<_>>().len(), 10);
+}
+
+#[test]
+fn a_daemon_ends_by_a_signal_whatever_it_is_about() {
+    let subject = committed(Subject::new());
+    // A git that takes for ever, where it is told to.
+    let folder = subject.meeting("bin");
+    fs::create_dir(&folder).unwrap();
+    let (asked, slow) = (subject.meeting("asked"), subject.meeting("slow"));
+    let script = format!(
+        "#!/bin/sh\n[ -e {slow} ] && touch {asked} && while [ -e {slow} ]; do sleep 0.1; done\n",
+        slow = slow.display(),
+        asked = asked.display(),
+    );
+    fs::write(folder.join("git"), script).unwrap();
+    fs::set_permissions(folder.join("git"), Permissions::from_mode(0o755)).unwrap();
+    fs::write(&slow, "").unwrap();
+    let mut command = subject.command(&["worker", "--daemon"]);
+    let path = std::env::var("PATH").unwrap();
+    let daemon = Running::start(command.env("PATH", format!("{}:{path}", folder.display())));
+    eventually(|| asked.exists().then_some(()), "a daemon that asks git");
+    daemon.signal(Signal::TERM);
+    let daemon = daemon.end();
+    fs::remove_file(slow).unwrap();
+    assert_eq!(daemon.code, Some(0), "{daemon:?}");
 }

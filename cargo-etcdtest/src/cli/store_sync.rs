@@ -91,16 +91,19 @@ pub(super) async fn run(args: &SyncArgs, session: &Session) -> Result<Exit, Fail
 }
 
 /// Sends what workers on this machine have left behind for this store, and tells people what came of
-/// it.
+/// it. What cannot be sent is told as well, and kept.
 ///
 /// # Errors
-/// Something could not be sent: it is kept, as is what comes after it.
+/// The store does not answer: then nothing more can be sent.
 pub(super) async fn send_left_behind(session: &Session, store: &SharedStore) -> Result<(), Failure> {
     let Some(journals) = session.journals(&**store) else { return Ok(()) };
     let left = journals.left_behind().into_iter().flatten();
     for left in left.filter(|left| left.header().store.is(journals.store())) {
-        let told = send(left, store, journals.store(), session, false).await?;
-        anstream::eprint!("{}", text(&told));
+        match send(left, store, journals.store(), session, false).await {
+            Ok(told) => anstream::eprint!("{}", text(&told)),
+            Err(failure) if failure.is_passing() => return Err(failure),
+            Err(failure) => drop(failure.print()),
+        }
     }
     Ok(())
 }

@@ -5,7 +5,9 @@ use std::num::NonZeroU32;
 use std::path::Path;
 use std::time::Duration;
 
+use backon::BackoffBuilder;
 use clap::{ArgGroup, Args};
+use tokio::time::sleep;
 
 use super::cargo_options::{CargoLocal, CargoOptions, unless_interrupted};
 use super::interrupts::Interrupts;
@@ -16,10 +18,14 @@ use super::style::{STRONG, WARNING, painted};
 use super::{Exit, Failure, watch};
 use crate::config::{Flags, TestThreads};
 use crate::execution::{self, Entry, Order, Policy, RunError, Seen, Selected, Timings};
-use crate::model::{Commit, Labels, RunId, WorkerId};
+use crate::model::{Commit, Labels, Run, RunId, WorkerId};
 use crate::reports::history::environments_of;
 use crate::reports::resolve_run;
-use crate::store::{Patience, Read, SharedStore, get_record, keys};
+use crate::store::{Patience, Read, SharedStore, get_record, keys, pauses};
+
+/// How often a daemon tries to send what was left behind, where the store answers but does not take
+/// it, before it looks for runs all the same.
+const SENDS: usize = 3;
 
 /// Arguments of `worker`.
 #[derive(Debug, Args)]
@@ -99,7 +105,7 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
     let failed = |error| Failure::usage(miette::miette!("failed to listen to signals: {error}"));
     // It keeps a signal that comes while a run goes on, which ends by it as well.
     let mut interrupts = Interrupts::listen().map_err(failed)?;
-    let here = commit(session).await;
+    let Some(here) = unless_told(&mut interrupts, commit(session)).await else { return Ok(Exit::Passed) };
     if here.as_ref().is_some_and(|commit| commit.dirty) {
         let warning = painted(WARNING, "warning:");
         anstream::eprintln!("{warning} there are changes that are not committed: no run is taken with them");
@@ -107,19 +113,32 @@ async fn wait(session: &Session, store: &SharedStore, cargo: &CargoLocal) -> Res
     // A daemon that died may have left something.
     let (mut passed, mut left_behind) = (BTreeMap::new(), true);
     loop {
-        let (id, seen) = tokio::select! {
-            biased;
-            () = interrupts.next() => return Ok(Exit::Passed),
-            next = Box::pin(next_run(session, store, here.as_ref(), &passed, left_behind)) => next?,
-        };
+        let next = next_run(session, store, here.as_ref(), &passed, left_behind);
+        let Some(next) = unless_told(&mut interrupts, Box::pin(next)).await else { break };
+        let (id, seen) = next?;
         anstream::eprintln!("{} for run {id}", painted(STRONG, format_args!("{:>12}", "Working")));
-        let joined = join(&id, session, store, cargo.clone(), Entry::JoinWhileNeeded).await;
+        let prepared = prepare(&id, session, store, cargo.clone(), Entry::JoinWhileNeeded);
+        let Some(prepared) = unless_told(&mut interrupts, Box::pin(prepared)).await else { break };
+        let joined = match prepared {
+            Ok(prepared) => work(prepared, session, store).await,
+            Err(failure) => Err(failure),
+        };
         // A run has not ended for this worker where its store went away: it is found again.
         left_behind = joined.as_ref().is_err_and(Failure::is_passing);
         if !left_behind {
             passed.insert(id, seen);
         }
         tell(joined);
+    }
+    Ok(Exit::Passed)
+}
+
+/// What `step` comes to; nothing where a signal comes or has come before.
+async fn unless_told<T>(interrupts: &mut Interrupts, step: impl Future<Output = T>) -> Option<T> {
+    tokio::select! {
+        biased;
+        () = interrupts.next() => None,
+        done = step => Some(done),
     }
 }
 
@@ -132,29 +151,30 @@ async fn next_run(
     passed: &BTreeMap<RunId, Seen>,
     left_behind: bool,
 ) -> Result<(RunId, Seen), Failure> {
-    until_it_answers(store).await?;
-    if left_behind {
-        tell(send_all(session, store).await);
-    }
     let of = here.map(|commit| format!(" of commit {}", commit.id)).unwrap_or_default();
+    let mut sends = if left_behind { SENDS } else { 0 };
+    let mut pauses = pauses().build();
     loop {
-        anstream::eprintln!("{} for runs{of}", painted(STRONG, format_args!("{:>12}", "Waiting")));
-        let patience = session.settings.store_timeout;
-        match execution::next_joinable(store, &session.root, passed, patience).await {
-            Err(RunError::Store(error)) if error.is_transient() => until_it_answers(store).await?,
-            next => return next.map_err(|error| failure_of(error, &RunId::new(""))),
-        }
-    }
-}
-
-/// Sends what was left behind, through outages of the store.
-async fn send_all(session: &Session, store: &SharedStore) -> Result<(), Failure> {
-    loop {
-        match send_left_behind(session, store).await {
-            Err(failure) if failure.is_passing() => failure.print(),
-            done => return done,
-        };
         until_it_answers(store).await?;
+        if sends > 0 {
+            sends = match send_left_behind(session, store).await {
+                Err(failure) => {
+                    failure.print();
+                    sends - 1
+                }
+                Ok(()) => 0,
+            };
+        }
+        if sends == 0 {
+            anstream::eprintln!("{} for runs{of}", painted(STRONG, format_args!("{:>12}", "Waiting")));
+            let patience = session.settings.store_timeout;
+            match execution::next_joinable(store, &session.root, passed, patience).await {
+                Err(RunError::Store(error)) if error.is_transient() => {}
+                next => return next.map_err(|error| failure_of(error, &RunId::new(""))),
+            }
+        }
+        // A store may answer this and not that.
+        sleep(pauses.next().unwrap_or_default()).await;
     }
 }
 
@@ -168,12 +188,14 @@ fn tell<T>(result: Result<T, Failure>) {
 /// Waits for a store that does not answer, for as long as it takes.
 async fn until_it_answers(store: &SharedStore) -> Result<(), Failure> {
     let ask = || store.read(Read::key(keys::RUNS));
-    if ask().await.is_err_and(|error| error.is_transient()) {
-        let label = painted(WARNING, format_args!("{:>12}", "Waiting"));
-        anstream::eprintln!("{label} for the store, which does not answer");
+    match ask().await {
+        Err(error) if error.is_transient() => {
+            let label = painted(WARNING, format_args!("{:>12}", "Waiting"));
+            anstream::eprintln!("{label} for the store, which does not answer");
+        }
+        answer => return Ok(answer.map(drop)?),
     }
-    Patience::from(Duration::MAX).lasts(ask).await?;
-    Ok(())
+    Ok(Patience::from(Duration::MAX).lasts(ask).await.map(drop)?)
 }
 
 /// Works for one run, by its rules, and exits as it ends.
@@ -184,12 +206,32 @@ async fn join(
     cargo: CargoLocal,
     entry: Entry,
 ) -> Result<Exit, Failure> {
+    let prepared = unless_interrupted(Box::pin(prepare(id, session, store, cargo, entry))).await?;
+    work(prepared, session, store).await
+}
+
+/// What is known of a run before anything of it is executed here.
+enum Prepared {
+    /// It has ended.
+    Over(Box<Run>),
+    /// This is to be executed.
+    Ordered(Box<Order>),
+}
+
+/// Finds out what a run wants, builds its tests and lists them.
+async fn prepare(
+    id: &RunId,
+    session: &Session,
+    store: &SharedStore,
+    cargo: CargoLocal,
+    entry: Entry,
+) -> Result<Prepared, Failure> {
     let settings = &session.settings;
     let mut timings = Timings::start();
     let planned = async { execution::planned(store, id).await.map_err(|error| failure_of(error, id)) };
-    let run = unless_interrupted(planned).await?;
+    let run = planned.await?;
     if run.is_over() {
-        return Ok(watch::show_over(&run, settings).await);
+        return Ok(Prepared::Over(Box::new(run)));
     }
     let environments = environments_of(store.as_ref(), id).await?;
     let secrets = session.secrets(store.clone())?.of(&environments).await?;
@@ -230,7 +272,15 @@ async fn join(
         journals: session.journals(&**store),
         timings,
     };
-    carry_out(store, order, settings, false).await
+    Ok(Prepared::Ordered(Box::new(order)))
+}
+
+/// Executes what was prepared, and says what to exit with.
+async fn work(prepared: Prepared, session: &Session, store: &SharedStore) -> Result<Exit, Failure> {
+    match prepared {
+        Prepared::Over(run) => Ok(watch::show_over(&run, &session.settings).await),
+        Prepared::Ordered(order) => carry_out(store, *order, &session.settings, false).await,
+    }
 }
 
 /// The code that is here. Git may take its time.

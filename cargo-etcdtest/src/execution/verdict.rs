@@ -84,21 +84,27 @@ pub(super) fn plain(status: ExitStatus, printed: &str, output: &AttemptOutput) -
 
 /// How many passed and failed, as libtest says it at its end.
 ///
-/// It writes that line in pieces: a thread that goes on may print something between them, and
-/// whatever runs at the exit of the process something after them.
+/// It writes that line in pieces, of which the numbers are one: a thread that goes on may print
+/// something between them, and whatever runs at the exit of the process something after them.
 fn closing(printed: &str) -> Option<(u64, u64)> {
-    let starts = printed.rmatch_indices("\ntest result: ");
-    starts.map(|(at, start)| &printed[at + start.len()..]).find_map(counts)
+    printed.rmatch_indices(" passed; ").find_map(|(at, between)| {
+        let (before, rest) = (&printed[..at], &printed[at + between.len()..]);
+        let start = before.trim_end_matches(|digit: char| digit.is_ascii_digit());
+        let (failed, mut rest) = leading_number(rest)?;
+        for word in [" failed; ", " ignored; ", " measured; "] {
+            (_, rest) = leading_number(rest.strip_prefix(word)?)?;
+        }
+        rest.strip_prefix(" filtered out")?;
+        let (_, word) = start.strip_suffix(". ")?.rsplit_once("test result: ")?;
+        word.contains(if failed == 0 { "ok" } else { "FAILED" }).then_some(())?;
+        Some((before[start.len()..].parse().ok()?, failed))
+    })
 }
 
-/// The numbers in ". 1 passed; 0 failed; ", with the word for them before it.
-fn counts(line: &str) -> Option<(u64, u64)> {
-    line.match_indices(" passed; ").find_map(|(at, between)| {
-        let (word, passed) = line[..at].rsplit_once(". ")?;
-        let (failed, _) = line[at + between.len()..].split_once(" failed; ")?;
-        let (passed, failed) = (passed.parse().ok()?, failed.parse().ok()?);
-        word.contains(if failed == 0 { "ok" } else { "FAILED" }).then_some((passed, failed))
-    })
+/// The number that a text begins with, and what follows.
+fn leading_number(text: &str) -> Option<(u64, &str)> {
+    let rest = text.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    Some((text[..text.len() - rest.len()].parse().ok()?, rest))
 }
 
 /// The panic's message and place, out of what the default panic hook prints.
@@ -200,17 +206,24 @@ mod tests {
         assert_eq!(outcome(exited(0), OK), Outcome::Passed);
         assert_eq!(outcome(exited(0), "running 1 test\n"), Outcome::Crashed);
         assert_eq!(outcome(exited(0), &format!("{OK}profile written\n")), Outcome::Passed);
-        assert_eq!(outcome(exited(0), &OK.trim().replace('\n', " ")), Outcome::Crashed);
-        for other in
-            ["test result: fine. 5 passed; 0 failed; 0\n", "test result: ok. all passed; 0 failed; 0\n"]
-        {
-            assert_eq!(outcome(exited(0), &format!("\n{other}")), Outcome::Crashed, "{other}");
+        let others = [
+            OK.replace("ok.", "fine."),
+            OK.replace("1 passed", "all passed"),
+            OK.replace(". 1 passed", "1 passed"),
+            OK.replace("; 3 filtered out", ""),
+            OK.replace("test result: ", ""),
+        ];
+        for other in others {
+            assert_eq!(outcome(exited(0), &other), Outcome::Crashed, "{other}");
             assert_eq!(outcome(exited(0), &format!("{OK}{other}")), Outcome::Passed, "{other}");
         }
-        for piece in ["test result: ", "ok", "0 filtered out"] {
-            let mixed = OK.replace(piece, &format!("{piece}still here\n"));
-            assert_eq!(outcome(exited(0), &mixed), Outcome::Passed, "{mixed}");
-            assert_eq!(outcome(exited(0), &mixed.replace("1 passed", "0 passed")), Outcome::Crashed);
+        // A thread prints between the pieces in which libtest writes.
+        for piece in ["\ntest a ... ok\n\n", "test result: ", "test result: ok", "filtered out"] {
+            for said in ["still here\n", "still "] {
+                let mixed = OK.replace(piece, &format!("{piece}{said}"));
+                assert_eq!(outcome(exited(0), &mixed), Outcome::Passed, "{mixed}");
+                assert_eq!(outcome(exited(0), &mixed.replace("1 passed", "0 passed")), Outcome::Crashed);
+            }
         }
         assert_eq!(outcome(exited(0), &OK.replace("1 passed", "0 passed")), Outcome::Crashed);
         assert_eq!(outcome(exited(7), OK), Outcome::Crashed);

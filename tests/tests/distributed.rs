@@ -176,6 +176,8 @@ fn the_failures_of_all_workers_count_together_and_anew_where_the_run_is_resumed(
     let mut second = subject.start(&second);
     let Some(cancelled) = second.line_with("run-cancelled") else { panic!("{:?}", second.end()) };
     assert!(cancelled.contains("\"2 tests failed\""), "{cancelled}");
+    // Until it hears of that it begins one after the other.
+    first.line_with("run-cancelled").unwrap();
     fs::write(subject.meeting("go"), "").unwrap();
     assert_eq!((first.end().code, second.end().code), (Some(100), Some(100)));
     let counts = &shown(&subject, "both")["counts"];

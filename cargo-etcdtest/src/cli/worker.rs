@@ -228,8 +228,7 @@ async fn prepare(
 ) -> Result<Prepared, Failure> {
     let settings = &session.settings;
     let mut timings = Timings::start();
-    let planned = async { execution::planned(store, id).await.map_err(|error| failure_of(error, id)) };
-    let run = planned.await?;
+    let run = execution::planned(store, id).await.map_err(|error| failure_of(error, id))?;
     if run.is_over() {
         return Ok(Prepared::Over(Box::new(run)));
     }

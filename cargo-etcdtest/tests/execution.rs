@@ -31,7 +31,7 @@ use tokio::sync::{mpsc, watch};
 /// A plain binary whose tests are the branches of a shell's `case`.
 fn binary(folder: &Path, branches: &str) -> Arc<Binary> {
     let path = folder.join("binary");
-    let pass = "echo 'test result: ok. 1 passed; 0 failed; 0 ignored'";
+    let pass = "echo 'test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out'";
     std::fs::write(&path, format!("#!/bin/sh\ncase \"$1\" in\n{branches}\n*) {pass} ;;\nesac\n")).unwrap();
     std::fs::set_permissions(&path, PermissionsExt::from_mode(0o755)).unwrap();
     let folder = camino::Utf8PathBuf::from_path_buf(folder.to_owned()).unwrap();
@@ -241,7 +241,8 @@ async fn what_a_test_printed_is_kept_where_an_escaped_process_holds_its_streams(
 #[tokio::test]
 async fn many_long_messages_are_stored_within_what_a_transaction_takes() {
     let (folder, store) = folder();
-    let branches = "fail*) cat long; echo 'test result: FAILED. 0 passed; 1 failed; 0 ignored'; exit 101 ;;";
+    let closing = "test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out";
+    let branches = &format!("fail*) cat long; echo '{closing}'; exit 101 ;;");
     let binary = binary(folder.path(), branches);
     std::fs::write(folder.path().join("long"), format!("Error: {}\n", "\u{1}".repeat(100_000))).unwrap();
     let tests: Vec<String> = (0..45).map(|number| format!("fail{number}")).collect();

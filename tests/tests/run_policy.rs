@@ -2,6 +2,7 @@
 
 #![cfg(unix)]
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -94,7 +95,11 @@ fn the_next_plain_test_on_a_lane_begins_when_the_one_before_has_passed() {
 
     let (ran, events) = subject.events(&[&often[..], &["--no-fail-fast"]].concat());
     assert_eq!(order(&events).len(), 60, "{ran:?}");
-    assert!(order(&events).chunks(3).all(|turn| turn == &order(&events)[..3]), "{ran:?}");
+    // One that waits for the end of another in vain may be overtaken by the next.
+    let begun: Vec<_> =
+        of(&events, "attempt-started").iter().filter_map(|event| event["unit"].as_u64()).collect();
+    assert!((0..).zip(&begun).all(|(place, unit)| unit.abs_diff(place) <= 3), "{begun:?}");
+    assert_eq!(begun.into_iter().collect::<BTreeSet<_>>().len(), 60);
     assert!(!overlaps(&events), "{ran:?}");
 }
 
